@@ -1,0 +1,23 @@
+"""Lightning callbacks: filters of the loop, the α rule, evaluation, and what a run leaves behind."""
+
+from isara_pl.callbacks.adapter_export import AdapterExport
+from isara_pl.callbacks.alpha_stopping import AlphaStopping
+from isara_pl.callbacks.copied_answer import CopiedAnswer
+from isara_pl.callbacks.near_duplicate import NearDuplicate
+from isara_pl.callbacks.outer_epoch_table import OuterEpochTable
+from isara_pl.callbacks.prediction_writer import PredictionWriter
+from isara_pl.callbacks.too_short import TooShort
+from isara_pl.callbacks.truthfulness import TruthfulnessEvaluation
+from isara_pl.callbacks.unfinished import Unfinished
+
+__all__ = [
+    "AdapterExport",
+    "AlphaStopping",
+    "CopiedAnswer",
+    "NearDuplicate",
+    "OuterEpochTable",
+    "PredictionWriter",
+    "TooShort",
+    "TruthfulnessEvaluation",
+    "Unfinished",
+]

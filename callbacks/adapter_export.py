@@ -1,0 +1,43 @@
+"""The adapter as a folder that plain peft loads."""
+
+import shutil
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from isara_pl.errors import InputError
+from isara_pl.module import IsaraModule
+
+
+class AdapterExport(Callback):
+    """Writes the adapter to `adapter/` in the run folder after every outer epoch.
+
+    It loads with `peft.PeftModel.from_pretrained(base, RUN / "adapter")`.
+    """
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the adapter after the last epoch of an outer epoch, unless nothing was trained."""
+        if not isinstance(pl_module, IsaraModule):
+            raise InputError("AdapterExport needs IsaraModule")
+        last = (trainer.current_epoch + 1) % pl_module.epochs_per_outer_epoch == 0
+        trained = trainer.fit_loop.epoch_loop.batch_progress.current.completed > 0
+        if last and trained and not trainer.fast_dev_run and trainer.is_global_zero:
+            write_adapter(pl_module, Path(trainer.default_root_dir))
+
+
+def write_adapter(module: IsaraModule, run_dir: Path) -> None:
+    """Write `adapter/` into a run folder; what was there before is replaced only when all is written.
+
+    Args:
+        module: Whose adapter is written.
+        run_dir: The run folder.
+    """
+    target, unfinished, previous = run_dir / "adapter", run_dir / ".adapter-unfinished", run_dir / ".adapter-previous"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    # "auto" would look for the base on the hub
+    module.adapted.save_pretrained(str(unfinished), save_embedding_layers=False)
+    shutil.rmtree(previous, ignore_errors=True)
+    if target.exists():
+        target.rename(previous)
+    unfinished.rename(target)
+    shutil.rmtree(previous, ignore_errors=True)

@@ -1,0 +1,54 @@
+"""The filter for questions that the pool already holds."""
+
+from typing import Literal
+
+from lightning.pytorch import Callback
+
+from isara_pl.errors import InputError
+from isara_pl.growth.pool import SamplePool, Verdict
+from isara_pl.growth.samples import Sample
+from isara_pl.growth.similarity import RougeLIndex
+
+
+class NearDuplicate(Callback):
+    """Rejects a candidate whose question is too like one it is compared with (arXiv 2401.06785).
+
+    Args:
+        threshold: Highest ROUGE-L F1 that is still new; exactly rouge_score's rougeL without stemmer.
+        against: `pool` compares with every question of the pool, those accepted before in the same
+            outer epoch included; `context` only with the questions it was written from and, for
+            equality, with the pool (the released code).
+
+    Raises:
+        InputError: If the threshold is outside 0 to 1.
+    """
+
+    def __init__(self, threshold: float = 0.7, against: Literal["pool", "context"] = "pool") -> None:
+        if not 0 <= threshold <= 1:
+            raise InputError(f"NearDuplicate: threshold is {threshold}; allowed: 0 to 1")
+        self.threshold = threshold
+        self.against = against
+        self._pool: SamplePool | None = None
+        self._index = RougeLIndex()
+        self._places: dict[str, int] = {}
+
+    def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
+        """Judge by the highest ROUGE-L; the figure is that ROUGE-L."""
+        self._follow(pool)
+        scores = self._index.scores(candidate.question)
+        if self.against == "context":
+            if any(candidate.question == sample.question for sample in pool.samples):
+                return Verdict(1.0, "question is in the pool already")
+            scores = scores[[self._places[name] for name in candidate.question_demonstrations]]
+        highest = float(scores.max(initial=0.0))
+        if highest > self.threshold:
+            return Verdict(highest, f"ROUGE-L above {self.threshold} with a known question")
+        return Verdict(highest)
+
+    def _follow(self, pool: SamplePool) -> None:
+        """Add to the index what entered the pool since the last call; a pool is only ever added to."""
+        if pool is not self._pool:
+            self._pool, self._index, self._places = pool, RougeLIndex(), {}
+        new = pool.samples[len(self._index) :]
+        self._places.update((sample.id, len(self._index) + place) for place, sample in enumerate(new))
+        self._index.add([sample.question for sample in new])

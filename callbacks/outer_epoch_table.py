@@ -1,0 +1,154 @@
+"""The figures of a run, one row an outer epoch."""
+
+import csv
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from isara_pl.datamodule import IsaraDataModule
+from isara_pl.errors import InputError
+from isara_pl.growth.outer_epoch import Growth
+
+MEASURED = ("answer_nll", "mc1", "mc2")
+COLUMNS = ("outer_epoch", *MEASURED, "novelty", "candidates", "accepted", "trained_on", "seconds")
+
+
+class OuterEpochTable(Callback):
+    """Writes `metrics.csv` to the run folder: one row for the pretrained model and each outer epoch.
+
+    Columns: `outer_epoch` (0 is the pretrained model), `answer_nll`, `mc1`, `mc2` (held-out figures
+    after training), `novelty`, `candidates`, `accepted`, `trained_on` (samples; 0 for an outer epoch
+    that the α rule ended) and `seconds` (growing, training and measuring). A figure that does not
+    exist is empty. A resumed run keeps the rows that are there.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[int, dict[str, float | int]] = {}
+        self._since = time.perf_counter()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Read the rows that an earlier process wrote."""
+        if not isinstance(_data(trainer), IsaraDataModule):
+            raise InputError("OuterEpochTable needs IsaraDataModule")
+        self.rows = {} if trainer.fast_dev_run else read_rows(self.path(trainer))
+        self._since = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the figures of a validation outside of `fit`: of the pretrained model, or of a checkpoint."""
+        if trainer.state.fn == "validate":
+            self._measured(trainer, _data(trainer).trained_outer_epochs)
+
+    def on_growth_end(self, trainer: Trainer, growth: Growth) -> None:
+        """Write what a growth gave."""
+        row = self.rows.setdefault(growth.outer_epoch, {"outer_epoch": growth.outer_epoch})
+        row.update(candidates=growth.candidates, accepted=growth.accepted)
+        row.setdefault("trained_on", 0)
+        row.setdefault("seconds", growth.seconds)
+        if growth.novelty is not None:
+            row["novelty"] = growth.novelty
+        self._write(trainer)
+        self._since = time.perf_counter() - growth.seconds
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the figures after the last epoch of an outer epoch, unless nothing was trained."""
+        data = _data(trainer)
+        last = (trainer.current_epoch + 1) % data.epochs_per_outer_epoch == 0
+        if not last or not data.trained(trainer):
+            return
+        outer_epoch = data.outer_epoch_of(trainer.current_epoch)
+        row = self.rows.setdefault(outer_epoch, {"outer_epoch": outer_epoch})
+        row["trained_on"] = len(data.training_samples(outer_epoch))
+        self._measured(trainer, outer_epoch)
+        for logger in trainer.loggers:
+            logger.log_metrics({name: float(value) for name, value in row.items()}, step=trainer.global_step)
+
+    def _measured(self, trainer: Trainer, outer_epoch: int) -> None:
+        row = self.rows.setdefault(outer_epoch, {"outer_epoch": outer_epoch})
+        row.update({name: float(trainer.callback_metrics[name]) for name in MEASURED if name in trainer.callback_metrics})
+        if trainer.state.fn == "fit" or "seconds" not in row:
+            row["seconds"] = time.perf_counter() - self._since
+        self._since = time.perf_counter()
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        if trainer.fast_dev_run or not trainer.is_global_zero:
+            return
+        path = self.path(trainer)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".unfinished")
+        with unfinished.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            for outer_epoch in sorted(self.rows):
+                writer.writerow({name: _short(value) for name, value in self.rows[outer_epoch].items()})
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+
+    @staticmethod
+    def path(trainer: Trainer) -> Path:
+        """Give the file of a run."""
+        return Path(trainer.default_root_dir) / "metrics.csv"
+
+
+def read_rows(path: Path) -> dict[int, dict[str, float | int]]:
+    """Read `metrics.csv`.
+
+    Args:
+        path: The file; it need not exist.
+
+    Returns:
+        The rows by outer epoch, without the empty figures.
+    """
+    if not path.exists():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [
+            {name: float(value) if "." in value else int(value) for name, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
+    return {int(row["outer_epoch"]): row for row in rows}
+
+
+def format_table(rows: dict[int, dict[str, float | int]]) -> str:
+    """Give the rows as a small table for the terminal.
+
+    Args:
+        rows: Rows by outer epoch.
+    """
+    head = ("", "answer NLL", "MC2", "novelty", "accepted", "trained on", "seconds")
+    lines = [head]
+    for outer_epoch, row in sorted(rows.items()):
+        name = "pretrained" if outer_epoch == 0 else f"outer epoch {outer_epoch}"
+        accepted = f"{row['accepted']} of {row['candidates']}" if "candidates" in row else "-"
+        lines.append(
+            (
+                name,
+                _cell(row, "answer_nll", ".3f"),
+                _cell(row, "mc2", ".3f"),
+                _cell(row, "novelty", ".2f"),
+                accepted,
+                _cell(row, "trained_on", "d"),
+                _cell(row, "seconds", ".0f"),
+            )
+        )
+    widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    )
+
+
+def _cell(row: dict[str, float | int], name: str, form: str) -> str:
+    return format(row[name], form) if name in row else "-"
+
+
+def _short(value: float | int) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6f}"
+
+
+def _data(trainer: Trainer) -> Any:
+    return trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it

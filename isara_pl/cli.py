@@ -1,0 +1,201 @@
+"""The command line: one LightningCLI, and what surrounds a run."""
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
+
+from isara_pl.callbacks import AdapterExport, AlphaStopping, OuterEpochTable, PredictionWriter
+from isara_pl.callbacks.outer_epoch_table import format_table, read_rows
+from isara_pl.datamodule import IsaraDataModule
+from isara_pl.errors import InputError
+from isara_pl.module import IsaraModule
+
+
+class RunConfig(SaveConfigCallback):
+    """Writes the configuration of `fit` to `config.yaml` in the run folder."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # LightningCLI fixes the signature
+        super().__init__(*args, **kwargs, save_to_log_dir=False)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the file."""
+        if stage != "fit":
+            return
+        run_dir = Path(trainer.default_root_dir)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, str(run_dir / "config.yaml"), skip_none=False, overwrite=True)
+
+
+class IsaraCLI(LightningCLI):
+    """`fit`, `validate`, `test` and `predict` with IsaraModule and IsaraDataModule."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what belongs to a run, and link what must agree."""
+        parser.add_argument(
+            "--run_dir", type=str, default="runs/isara", help="Folder of everything that the run leaves behind."
+        )
+        parser.add_argument(
+            "--debug", type=bool, default=False, help="Show the traceback of an error in what was given."
+        )
+        parser.add_lightning_class_args(AlphaStopping, "alpha_stopping")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.filename": "{epoch}",
+                "checkpoint.save_last": True,
+                "checkpoint.save_top_k": -1,  # adapters are small
+                "checkpoint.save_on_train_epoch_end": True,
+            }
+        )
+        parser.link_arguments("run_dir", "trainer.default_root_dir")
+        parser.link_arguments("run_dir", "checkpoint.dirpath", compute_fn=_checkpoint_folder)
+        parser.link_arguments(
+            ("data.outer_epochs", "data.epochs_per_outer_epoch"), "trainer.max_epochs", compute_fn=_product
+        )
+        parser.link_arguments("data.epochs_per_outer_epoch", "trainer.check_val_every_n_epoch")
+        parser.link_arguments("data.epochs_per_outer_epoch", "model.epochs_per_outer_epoch")
+        parser.link_arguments("model.name", "data.tokenizer")
+        for target in (
+            "model.seed",
+            "data.seed",
+            "data.question_sampling.seed",
+            "data.answer_sampling.seed",
+            "model.prediction_sampling.seed",
+        ):
+            parser.link_arguments("seed_everything", target, compute_fn=_number)
+        for target in ("data.question_sampling", "data.answer_sampling", "model.prediction_sampling"):
+            parser.link_arguments("data.prompt_format", f"{target}.stop_at_newline", compute_fn=_is_single_line)
+
+    def before_instantiate_classes(self) -> None:
+        """Let Lightning's own logger write into the run folder, unless another was chosen."""
+        config = self.config[self.config.subcommand]
+        if config.trainer.logger is None or config.trainer.logger is True:
+            # a new version for each start: CSVLogger empties the folder that it is given
+            config.trainer.logger = CSVLogger(config.run_dir, name="logs")
+
+    def before_fit(self) -> None:
+        """Refuse a used folder, and measure the pretrained model."""
+        config = self.config[self.config.subcommand]
+        run_dir, resuming = Path(config.run_dir), config.ckpt_path is not None
+        if (run_dir / "pool.jsonl").exists() and not resuming and not self.trainer.fast_dev_run:
+            raise InputError(
+                f"{run_dir} holds a run already. Add --ckpt_path last to continue it, "
+                "or choose another folder with --run_dir"
+            )
+        measured = "answer_nll" in read_rows(run_dir / "metrics.csv").get(0, {})
+        if self.datamodule.held_out and not measured:
+            self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+
+    def before_validate(self) -> None:
+        """Refuse to measure on nothing."""
+        if not self.datamodule.held_out:
+            raise InputError("data.held_out: there is nothing to measure on; give a file of held-out pairs")
+
+    before_test = before_validate
+
+    def after_fit(self) -> None:
+        """Show the figures and where everything lies."""
+        if not self.trainer.fast_dev_run:
+            _show(Path(self.trainer.default_root_dir))
+
+    def after_validate(self) -> None:
+        """Show the figures."""
+        self.after_fit()
+
+    def after_predict(self) -> None:
+        """Show where the answers lie."""
+        if not self.trainer.fast_dev_run:
+            print(f"answers: {PredictionWriter.path(self.trainer)}")
+
+
+def _show(run_dir: Path) -> None:
+    rows = read_rows(run_dir / "metrics.csv")
+    print("\n" + format_table(rows))
+    print("answer NLL: per held-out answer token, lower is better. MC2: in 0 to 1, higher is better.\n")
+    for name, meaning in (
+        ("adapter", "LoRA adapter, for peft.PeftModel.from_pretrained"),
+        ("pool.jsonl", "seeds and accepted samples, with their lineage"),
+        ("rejected.jsonl", "rejected candidates, with the filter and its figure"),
+        ("metrics.csv", "the table above"),
+        ("config.yaml", "every option of this run"),
+    ):
+        if (run_dir / name).exists():
+            print(f"{run_dir / name}: {meaning}")
+
+
+def _checkpoint_folder(run_dir: str) -> str:
+    return str(Path(run_dir) / "checkpoints")
+
+
+def _product(outer_epochs: int, epochs: int) -> int:
+    return outer_epochs * epochs
+
+
+def _number(seed: bool | int) -> int:
+    return 0 if isinstance(seed, bool) else seed
+
+
+def _is_single_line(prompt_format: str) -> bool:
+    return prompt_format != "chat"
+
+
+def _quieten() -> None:
+    """Keep other libraries' chatter off the screen; nothing that tells of a fault is among it."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns whenever a process forks
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # nothing phones home
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar for each load
+    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # batches are lists of ids: workers would only cost
+        ".*Checkpoint directory .* exists and is not empty.*",  # so it is after every resume
+        ".*The number of training batches .* is smaller than the logging interval.*",
+        ".*LeafSpec.*",  # a deprecation inside lightning 2.6 with torch 2.13
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def main(args: ArgsType = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: Arguments in place of those of the process, as strings or as a dict.
+    """
+    _quieten()
+    try:
+        IsaraCLI(
+            IsaraModule,
+            IsaraDataModule,
+            args=args,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,  # the module has its own
+            save_config_callback=RunConfig,
+            trainer_defaults={
+                "reload_dataloaders_every_n_epochs": 1,
+                "num_sanity_val_steps": 0,  # the pretrained model is measured in full
+                "enable_model_summary": False,
+                "log_every_n_steps": 1,
+                "callbacks": [OuterEpochTable(), AdapterExport(), PredictionWriter()],
+            },
+            parser_kwargs={"prog": "isara-pl", "description": __doc__},
+        )
+    except (InputError, MisconfigurationException, OSError) as error:
+        if _debugging(args):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _debugging(args: ArgsType) -> bool:
+    given = sys.argv[1:] if args is None else args
+    return isinstance(given, list) and any("--debug" in str(argument) for argument in given)

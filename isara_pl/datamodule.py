@@ -1,0 +1,370 @@
+"""The LightningDataModule: when the pool grows, and the loaders over it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+
+from isara_pl.errors import InputError
+from isara_pl.generation.protocol import Sampling, TextGenerator
+from isara_pl.growth.outer_epoch import CandidateFilter, Growth, GrowthSettings, OuterEpoch, QuestionContext
+from isara_pl.growth.pool import SamplePool
+from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
+from isara_pl.growth.retrieval import EMBEDDED_ENCODER, SentenceEncoder
+from isara_pl.growth.samples import Sample, read_questions, read_samples
+from isara_pl.models import load_tokenizer, resolve_path
+from isara_pl.randomness import derive_seed
+from isara_pl.sft import SftLoader, collate, encode_pair, length_grouped_batches
+
+
+@runtime_checkable
+class GrowthListener(Protocol):
+    """A callback that hears of every finished growth, before any training on it."""
+
+    def on_growth_end(self, trainer: Trainer, growth: Growth) -> None:
+        """Hear of a growth; setting `trainer.should_stop` here keeps it from being trained on."""
+
+
+class IsaraDataModule(LightningDataModule):
+    """A training set that the model itself writes, outer epoch by outer epoch (arXiv 2401.06785).
+
+    Whenever Lightning asks for the training set, the pool is grown if the outer epoch of the current
+    epoch is not in it yet: the LightningModule's own `generate(prompts, sampling)` writes questions
+    and answers, and every callback with a `verdict(candidate, pool)` filters them. The pool lies in
+    `trainer.default_root_dir` as pool.jsonl and rejected.jsonl.
+
+    The Trainer must be made with `reload_dataloaders_every_n_epochs=1` and
+    `max_epochs=outer_epochs * epochs_per_outer_epoch`; the CLI does both.
+
+    Args:
+        seeds: File of the given question-answer pairs: .jsonl, .json or .csv with question/answer,
+            prompt/completion, instruction[/input]/output or messages. A path, or package://module/path.
+        held_out: File of pairs that are only measured on: answer_nll, and MC1 and MC2 where they have
+            correct_answers and incorrect_answers.
+        questions: File of the questions that `predict` answers.
+        tokenizer: Whose tokens the batches hold: a model's name; the CLI takes model.name. Null gives
+            batches that are lists of Sample, for a LightningModule that encodes them itself.
+        encoder: The sentence encoder for retrieval: a hub id, a folder, or package://module/path.
+        prompt_format: How pairs become text: `qa` (Question: / Answer:), `chat` (the tokenizer's chat
+            template), `safe-rlhf` (BEGINNING OF CONVERSATION: USER: / ASSISTANT:). Only `chat` keeps
+            newlines inside a question or answer.
+        candidates_per_outer_epoch: N, candidates that are generated in an outer epoch; 0 trains on the
+            seeds alone.
+        outer_epochs: Most outer epochs; the α rule may stop earlier.
+        epochs_per_outer_epoch: Passes over the training set in each outer epoch.
+        demonstrations: K, examples in a context; fewer where the model's window is short.
+        question_context: `knn` is a random anchor and its nearest neighbours, `random` are K random samples.
+        per_source_quota: At most so many demonstrations from each earlier outer epoch, the rest seeds
+            (released code: 1); null sets no limit.
+        question_writer: Model that writes the questions: `current`, or `pretrained` without the adapter.
+        question_sampling: How questions are drawn.
+        answer_sampling: How answers are drawn.
+        candidates_per_batch: Candidates that are generated, judged and written to disk at once.
+        train_on: `all` is seeds and everything accepted, `newest` is seeds and the newest outer epoch.
+        batch_size: Pairs of a training step.
+        max_length: Most tokens of a pair; longer answers are cut.
+        seed: Decides every draw; the CLI takes it from seed_everything.
+
+    Raises:
+        InputError: If a file or a number cannot be used.
+    """
+
+    def __init__(
+        self,
+        seeds: str,
+        held_out: str | None = None,
+        questions: str | None = None,
+        tokenizer: str | None = None,
+        encoder: str = EMBEDDED_ENCODER,
+        prompt_format: FormatName = "qa",
+        candidates_per_outer_epoch: int = 512,
+        outer_epochs: int = 4,
+        epochs_per_outer_epoch: int = 1,
+        demonstrations: int = 8,
+        question_context: QuestionContext = "knn",
+        per_source_quota: int | None = None,
+        question_writer: Literal["current", "pretrained"] = "current",
+        question_sampling: Sampling = Sampling(temperature=0.9, top_p=0.95, max_new_tokens=200),
+        answer_sampling: Sampling = Sampling(max_new_tokens=100),
+        candidates_per_batch: int = 64,
+        train_on: Literal["all", "newest"] = "all",
+        batch_size: int = 8,
+        max_length: int = 2048,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for option, value, least in (
+            ("candidates_per_outer_epoch", candidates_per_outer_epoch, 0),
+            ("outer_epochs", outer_epochs, 1),
+            ("epochs_per_outer_epoch", epochs_per_outer_epoch, 1),
+            ("demonstrations", demonstrations, 1),
+            ("per_source_quota", 0 if per_source_quota is None else per_source_quota, 0),
+            ("candidates_per_batch", candidates_per_batch, 1),
+            ("batch_size", batch_size, 1),
+            ("max_length", max_length, 2),
+        ):
+            if value < least:
+                raise InputError(f"data.{option} is {value}; allowed: at least {least}")
+        if candidates_per_outer_epoch == 0 and outer_epochs > 1:
+            raise InputError(
+                f"data.candidates_per_outer_epoch is 0, so nothing grows, but data.outer_epochs is {outer_epochs}; "
+                "use outer_epochs 1 and epochs_per_outer_epoch for more passes over the seeds"
+            )
+        self.outer_epochs = outer_epochs
+        self.epochs_per_outer_epoch = epochs_per_outer_epoch
+        self.question_writer = question_writer
+        self.train_on = train_on
+        self.batch_size = batch_size
+        self.max_length = max_length
+        self.seed = seed
+        self.settings = GrowthSettings(
+            candidates=candidates_per_outer_epoch,
+            demonstrations=demonstrations,
+            question_context=question_context,
+            per_source_quota=per_source_quota,
+            question_sampling=question_sampling,
+            answer_sampling=answer_sampling,
+            candidates_per_batch=candidates_per_batch,
+        )
+        self.encoder_name = encoder
+        self.prompt_format_name: FormatName = prompt_format
+        # files are read now: a bad line is told before any model is loaded
+        self.seeds = read_samples(resolve_path(seeds, "data.seeds"))
+        self.held_out = read_samples(resolve_path(held_out, "data.held_out"), "held-out") if held_out else []
+        self.questions = read_questions(resolve_path(questions, "data.questions")) if questions else []
+        self.tokenizer: PreTrainedTokenizerBase | None = (
+            load_tokenizer(tokenizer, option="data.tokenizer") if tokenizer else None
+        )
+        self.prompt_format: PromptFormat = _prompt_format(prompt_format, self.tokenizer)
+        self.pool: SamplePool | None = None
+        self._encoder: SentenceEncoder | None = None
+        self._announced: set[int] = set()
+        self._checkpointed: dict[str, int] = {}
+
+    # -- outer epochs
+
+    def outer_epoch_of(self, epoch: int) -> int:
+        """Give the outer epoch, from 1, that an epoch, from 0, belongs to."""
+        return epoch // self.epochs_per_outer_epoch + 1
+
+    def train_dataloader(self) -> Any:
+        """Grow the pool if this epoch's outer epoch is not in it yet, and give the epoch's batches.
+
+        Returns:
+            A loader of `isara_pl.sft.Batch`, or of lists of Sample where no tokenizer was given.
+        """
+        trainer = self._checked_trainer()
+        epoch = trainer.current_epoch
+        outer_epoch = self.outer_epoch_of(epoch)
+        pool = self._open_pool(trainer)
+        if self.settings.candidates and not trainer.should_stop:
+            self._grow(trainer, pool, outer_epoch)
+        return self._loader(self.training_samples(outer_epoch), epoch)
+
+    def training_samples(self, outer_epoch: int) -> list[Sample]:
+        """Give what an outer epoch trains on: exactly what the pool holds by then.
+
+        Args:
+            outer_epoch: Which one, from 1.
+
+        Raises:
+            RuntimeError: If no training set was asked for yet.
+        """
+        if self.pool is None:
+            raise RuntimeError("the pool does not exist before the first train_dataloader()")
+        samples = self.pool.up_to(outer_epoch)
+        if self.train_on == "newest":
+            return [sample for sample in samples if sample.outer_epoch in (0, outer_epoch)]
+        return samples
+
+    @staticmethod
+    def trained(trainer: Trainer) -> bool:
+        """Whether the epoch that just ended had any training step; the α rule ends one without."""
+        return trainer.fit_loop.epoch_loop.batch_progress.current.completed > 0
+
+    def _checked_trainer(self) -> Trainer:
+        trainer = self.trainer
+        if trainer is None:
+            raise RuntimeError("IsaraDataModule needs a Trainer: trainer.fit(module, datamodule=...)")
+        if trainer.reload_dataloaders_every_n_epochs != 1:
+            raise InputError(
+                "IsaraDataModule needs Trainer(reload_dataloaders_every_n_epochs=1), found "
+                f"{trainer.reload_dataloaders_every_n_epochs}: otherwise later outer epochs would never be grown"
+            )
+        if trainer.world_size > 1:
+            raise InputError(
+                f"growing on several processes is not supported, found {trainer.world_size}; use trainer.devices 1"
+            )
+        return trainer
+
+    def _open_pool(self, trainer: Trainer) -> SamplePool:
+        if self.pool is None:
+            # like Lightning itself, fast_dev_run leaves no files behind
+            folder = None if trainer.fast_dev_run else Path(trainer.default_root_dir)
+            pool = SamplePool(self.seeds, folder)
+            if len(pool) < self._checkpointed.get("pool", 0):
+                raise InputError(
+                    f"{folder}/pool.jsonl holds {len(pool)} samples, but the checkpoint was written when it held "
+                    f"{self._checkpointed['pool']}. Restore the file, or start anew in another folder"
+                )
+            self.pool = pool
+        return self.pool
+
+    def _grow(self, trainer: Trainer, pool: SamplePool, outer_epoch: int) -> None:
+        """Grow one outer epoch, or what is left of it, and tell the callbacks once in this process."""
+        if outer_epoch in self._announced:
+            return
+        module = trainer.lightning_module
+        if not isinstance(module, TextGenerator):
+            raise InputError(f"{type(module).__name__} has no generate(prompts, sampling), which the loop needs")
+        if self._encoder is None:
+            self._encoder = SentenceEncoder(self.encoder_name, device=str(module.device))
+        settings = self.settings
+        if trainer.fast_dev_run:
+            settings = _shortened(settings)
+        growth = OuterEpoch(
+            number=outer_epoch,
+            pool=pool,
+            encoder=self._encoder,
+            generator=module,
+            filters=[callback for callback in _callbacks(trainer) if isinstance(callback, CandidateFilter)],
+            prompt_format=self.prompt_format,
+            settings=settings,
+            seed=self.seed,
+            fits=self._fits(module),
+            question_writer=_question_writer(module, self.question_writer),
+            on_batch=lambda judged, accepted: rank_zero_info(
+                f"outer epoch {outer_epoch}: {judged}/{settings.candidates} candidates, {accepted} accepted"
+            ),
+        )
+        with _eval_mode(module), trainer.precision_plugin.forward_context():
+            grown = growth.grow()
+        if grown.shortened:
+            rank_zero_info(
+                f"outer epoch {outer_epoch}: {grown.shortened} contexts hold fewer than {settings.demonstrations} "
+                "demonstrations, since the model's window is short"
+            )
+        self._announced.add(outer_epoch)
+        for callback in _callbacks(trainer):
+            if isinstance(callback, GrowthListener):
+                callback.on_growth_end(trainer, grown)
+
+    def _fits(self, module: LightningModule) -> Callable[[str, int], bool] | None:
+        """Tell whether a prompt fits into the module's window, where both window and tokenizer are known."""
+        window, tokenizer = getattr(module, "context_window", None), self.tokenizer
+        if window is None or tokenizer is None:
+            return None
+        return lambda prompt, new_tokens: len(tokenizer(prompt).input_ids) + new_tokens <= window
+
+    def _loader(self, samples: list[Sample], epoch: int) -> Any:
+        seed = derive_seed(self.seed, "batches", epoch)
+        if self.tokenizer is None:
+            lengths = [len(sample.question) + len(sample.answer) for sample in samples]
+            batches = length_grouped_batches(lengths, self.batch_size, seed)
+            return DataLoader(samples, batch_sampler=batches, collate_fn=list)  # type: ignore[arg-type]
+        pairs = [
+            encode_pair(sample, self.prompt_format, self.tokenizer, self.max_length, end=True) for sample in samples
+        ]
+        batches = length_grouped_batches([len(pair.input_ids) for pair in pairs], self.batch_size, seed)
+        return SftLoader(pairs, batches, epoch, int(self.tokenizer.pad_token_id))
+
+    # -- measuring and predicting
+
+    def val_dataloader(self) -> Any:
+        """Give the held-out pairs in batches, or nothing where there are none."""
+        if not self.held_out or self.tokenizer is None:
+            return []
+        pad = int(self.tokenizer.pad_token_id)
+        pairs = [
+            encode_pair(sample, self.prompt_format, self.tokenizer, self.max_length, end=False)
+            for sample in self.held_out
+        ]
+        pairs.sort(key=lambda pair: len(pair.input_ids))
+        return DataLoader(pairs, batch_size=self.batch_size, collate_fn=lambda chosen: collate(chosen, pad))  # type: ignore[arg-type]
+
+    def test_dataloader(self) -> Any:
+        """Give the same as `val_dataloader`."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> Any:
+        """Give the questions as prompts in the form that was trained on.
+
+        Raises:
+            InputError: If no questions were given.
+        """
+        if not self.questions:
+            raise InputError("data.questions: predict needs a file of questions to answer")
+        return DataLoader(
+            self.questions,  # type: ignore[arg-type]
+            batch_size=self.settings.candidates_per_batch,
+            collate_fn=lambda chosen: {
+                "samples": list(chosen),
+                "prompts": [self.prompt_format.answer_prompt(sample.question) for sample in chosen],
+                "stop_at_newline": self.prompt_format.single_line,
+            },
+        )
+
+    # -- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what a resume must find on disk, and how far training is."""
+        return {"pool": len(self.pool) if self.pool else 0, "trained_outer_epochs": self._trained_outer_epochs()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember what the checkpoint knew, to compare with the pool on disk."""
+        self._checkpointed = dict(state_dict)
+
+    @property
+    def trained_outer_epochs(self) -> int:
+        """How many outer epochs the model that was loaded from a checkpoint is trained for; else 0."""
+        return self._checkpointed.get("trained_outer_epochs", 0)
+
+    def _trained_outer_epochs(self) -> int:
+        # `processed`, not `current_epoch`: checkpoints are saved before Lightning counts the epoch as done
+        trainer = self.trainer
+        return trainer.fit_loop.epoch_progress.current.processed // self.epochs_per_outer_epoch if trainer else 0
+
+
+# the parameter of IsaraDataModule hides the function's name
+_prompt_format = prompt_format
+
+
+def _callbacks(trainer: Trainer) -> list[Any]:
+    return list(trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+
+
+def _shortened(settings: GrowthSettings) -> GrowthSettings:
+    return replace(settings, candidates=min(settings.candidates, 2))
+
+
+def _question_writer(
+    module: LightningModule, writer: Literal["current", "pretrained"]
+) -> Callable[[], AbstractContextManager[object]]:
+    if writer == "current":
+        return nullcontext
+    pretrained = getattr(module, "pretrained", None)
+    if pretrained is None:
+        raise InputError(
+            f"data.question_writer is pretrained, but {type(module).__name__} has no method pretrained() "
+            "that switches its adapter off; use current"
+        )
+    return pretrained  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _eval_mode(module: torch.nn.Module) -> Iterator[None]:
+    """Put a module into eval mode inside the block, and every part of it back into its own mode after."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training

@@ -1,0 +1,1 @@
+"""Measures of a model; none of them knows the trainer."""

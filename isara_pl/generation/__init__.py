@@ -1,0 +1,1 @@
+"""Text generation: what the loop asks for, and the engine that gives it."""

@@ -1,0 +1,73 @@
+"""What the loop asks of a model: prompts in, completions out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from isara_pl.errors import InputError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn.
+
+    Attributes:
+        max_new_tokens: Most tokens of a completion.
+        do_sample: Draw tokens at random; false takes the likeliest.
+        temperature: Divides the logits before drawing; below 1 is more careful.
+        top_p: Draw from the likeliest tokens that together have this probability; 1 is off.
+        top_k: Draw from so many likeliest tokens; 0 is off.
+        num_beams: Beams of beam search, or of beam sampling where do_sample is on; 1 is off.
+        repetition_penalty: Divides the logits of tokens already seen; 1 is off.
+        no_repeat_ngram_size: No n-gram of this length twice in prompt and completion; 0 is off.
+        stop_at_newline: Whether a newline ends a completion. The prompt format decides it.
+        seed: Seed of the draw. Growth derives it from the run's seed, the outer epoch and the batch.
+
+    Raises:
+        InputError: If a number is outside its range.
+    """
+
+    max_new_tokens: int = 64
+    do_sample: bool = True
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    num_beams: int = 1
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    stop_at_newline: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed, right in (
+            ("max_new_tokens", "at least 1", self.max_new_tokens >= 1),
+            ("temperature", "above 0", self.temperature > 0),
+            ("top_p", "above 0 and at most 1", 0 < self.top_p <= 1),
+            ("top_k", "at least 0", self.top_k >= 0),
+            ("num_beams", "at least 1", self.num_beams >= 1),
+            ("repetition_penalty", "above 0", self.repetition_penalty > 0),
+            ("no_repeat_ngram_size", "at least 0", self.no_repeat_ngram_size >= 0),
+        ):
+            if not right:
+                raise InputError(f"sampling: {name} is {getattr(self, name)}; allowed: {allowed}")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote after a prompt.
+
+    Attributes:
+        text: The text, without the token that ended it.
+        finished: Whether the model ended it, rather than running out of tokens.
+    """
+
+    text: str
+    finished: bool
+
+
+@runtime_checkable
+class TextGenerator(Protocol):
+    """Anything that completes prompts; any LightningModule with this method can drive the loop."""
+
+    def generate(self, prompts: Sequence[str], sampling: Sampling) -> Sequence[Completion]:
+        """Give one completion for each prompt, in the same order."""

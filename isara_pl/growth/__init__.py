@@ -1,0 +1,1 @@
+"""One outer epoch, without Lightning: values in, values out."""

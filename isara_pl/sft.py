@@ -1,0 +1,220 @@
+"""Supervised fine-tuning on pairs: encoding, loss mask, collation, length grouping."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+
+from isara_pl.errors import InputError
+from isara_pl.growth.prompts import PromptFormat
+from isara_pl.growth.samples import Sample
+
+IGNORED = -100  # a label without loss, as everywhere in Hugging Face
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """A prompt and an answer as token ids.
+
+    Attributes:
+        sample_id: Id of the sample.
+        input_ids: Prompt, then answer.
+        prompt_length: Tokens of the prompt; the rest has loss.
+    """
+
+    sample_id: str
+    input_ids: list[int]
+    prompt_length: int
+
+
+class Batch(TypedDict):
+    """Right-padded pairs.
+
+    `input_ids`, `attention_mask` and `labels` have shape (batch, longest); `labels` is -100 except on
+    the answers' tokens.
+    """
+
+    sample_ids: list[str]
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+
+
+def encode_pair(
+    sample: Sample,
+    prompt_format: PromptFormat,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    end: bool,
+) -> EncodedPair:
+    """Encode a pair in the form in which the model is fine-tuned: no demonstrations.
+
+    Args:
+        sample: The pair.
+        prompt_format: How it becomes text.
+        tokenizer: Encodes it.
+        max_length: Most tokens; a longer answer is cut.
+        end: Whether the end-of-sequence token follows the answer: yes to train, no to measure, since
+            a pretrained model ends an answer in another way.
+
+    Raises:
+        InputError: If the prompt alone has `max_length` tokens.
+    """
+    prompt = prompt_format.answer_prompt(sample.question)
+    prompt_ids, answer_ids = encode_continuation(tokenizer, prompt, prompt_format.answer_text(sample.answer))
+    if len(prompt_ids) >= max_length:
+        raise InputError(
+            f"the question of sample {sample.id} alone has {len(prompt_ids)} tokens; data.max_length is {max_length}. "
+            "Shorten it, or raise data.max_length"
+        )
+    ending = [tokenizer.eos_token_id] if end else []
+    return EncodedPair(sample.id, [*prompt_ids, *answer_ids, *ending][:max_length], len(prompt_ids))
+
+
+def encode_continuation(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, continuation: str
+) -> tuple[list[int], list[int]]:
+    """Encode a prompt and what follows it so that no token straddles the boundary.
+
+    Args:
+        tokenizer: Encodes; its own BOS, if it adds one, comes first.
+        prompt: The first text.
+        continuation: The text after it, its leading space included.
+
+    Returns:
+        The ids of the prompt and the ids of the continuation.
+    """
+    prompt_ids = tokenizer(prompt).input_ids
+    if prompt_ids and prompt_ids[-1] == tokenizer.eos_token_id and not prompt.endswith(str(tokenizer.eos_token)):
+        prompt_ids = prompt_ids[:-1]  # some tokenizers append EOS, which would end the prompt
+    whole = tokenizer(prompt + continuation).input_ids
+    if whole[: len(prompt_ids)] == prompt_ids:
+        rest = whole[len(prompt_ids) :]
+        if rest and rest[-1] == tokenizer.eos_token_id:
+            rest = rest[:-1]
+        return prompt_ids, rest
+    # a merge across the boundary: encode the continuation by itself
+    return prompt_ids, tokenizer(continuation, add_special_tokens=False).input_ids
+
+
+def collate(pairs: Sequence[EncodedPair], pad_token_id: int) -> Batch:
+    """Pad pairs on the right to the longest."""
+    longest = max(len(pair.input_ids) for pair in pairs)
+    input_ids = torch.full((len(pairs), longest), pad_token_id)  # (batch, longest)
+    attention_mask = torch.zeros_like(input_ids)
+    labels = torch.full_like(input_ids, IGNORED)
+    for row, pair in enumerate(pairs):
+        length = len(pair.input_ids)
+        input_ids[row, :length] = torch.tensor(pair.input_ids)
+        attention_mask[row, :length] = 1
+        labels[row, pair.prompt_length : length] = input_ids[row, pair.prompt_length : length]
+    return Batch(
+        sample_ids=[pair.sample_id for pair in pairs],
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        labels=labels,
+    )
+
+
+def answer_nll(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Give the negative log-likelihood of the answers' tokens.
+
+    Args:
+        model: A causal LM.
+        batch: Pairs of `collate`.
+
+    Returns:
+        For each pair the sum over its answer's tokens, in nats, and the number of these tokens; both
+        of shape (batch,).
+    """
+    labels = batch["labels"]
+    # the head is run only from the first position that predicts an answer's token: with a large
+    # vocabulary and a small model it is a good part of the work
+    first = int((labels != IGNORED).int().argmax(dim=1).min())
+    kept = labels.shape[1] - first + 1
+    logits = model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=kept, use_cache=False
+    ).logits[:, -kept:]  # (batch, kept, vocabulary)
+    targets = labels[:, first:]  # (batch, kept - 1)
+    losses = torch.nn.functional.cross_entropy(
+        logits[:, :-1].float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
+    )  # (batch, kept - 1)
+    return losses.sum(dim=1), (targets != IGNORED).sum(dim=1)
+
+
+def length_grouped_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:
+    """Split places into batches of like length, in random order.
+
+    Args:
+        lengths: Length of each item.
+        batch_size: Items of a batch; the last one may be smaller.
+        seed: Decides the order.
+
+    Returns:
+        Batches of places; every place stands in exactly one.
+    """
+    draw = random.Random(seed)
+    places = draw.sample(range(len(lengths)), len(lengths))
+    span = 8 * batch_size  # sorted only within such spans: the batches still differ from epoch to epoch
+    batches = []
+    for start in range(0, len(places), span):
+        by_length = sorted(places[start : start + span], key=lambda place: lengths[place])
+        batches.extend(by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size))
+    draw.shuffle(batches)
+    return batches
+
+
+class _ResumableBatches:
+    """The batches of one epoch; after a resume in its middle, those that were not yet trained on."""
+
+    def __init__(self, batches: list[list[int]]) -> None:
+        self.batches = batches
+        self.skip = 0
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        skip, self.skip = self.skip, 0
+        yield from self.batches[skip:]
+
+
+class SftLoader(DataLoader[EncodedPair]):
+    """The batches of one epoch, resumable in the middle through Lightning's `state_dict` protocol.
+
+    Args:
+        pairs: What is trained on.
+        batches: Places of each batch in `pairs`, in order.
+        epoch: Which epoch this is; the state of another one is not taken over.
+        pad_token_id: Pads the batches.
+    """
+
+    def __init__(self, pairs: list[EncodedPair], batches: list[list[int]], epoch: int, pad_token_id: int) -> None:
+        self._resumable = _ResumableBatches(batches)
+        super().__init__(
+            pairs,  # type: ignore[arg-type]  # a list is a map-style dataset to torch, but not to its types
+            batch_sampler=self._resumable,
+            collate_fn=lambda chosen: collate(chosen, pad_token_id),
+        )
+        self._epoch = epoch
+        self._given = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch types every loader's batches as Any
+        self._given = self._resumable.skip
+        for batch in super().__iter__():
+            self._given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Give the epoch and how many of its batches were handed out."""
+        return {"epoch": self._epoch, "batches": self._given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Skip the batches that were handed out before, if the state is of this epoch and not of its end."""
+        if state["epoch"] == self._epoch and state["batches"] < len(self._resumable):
+            self._resumable.skip = state["batches"]
