@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from isara_pl.errors import InputError
 from isara_pl.module import IsaraModule
+from isara_pl.run_folder import run_folder
 
 
 class AdapterExport(Callback):
@@ -19,10 +20,11 @@ class AdapterExport(Callback):
         """Write the adapter after the last epoch of an outer epoch, unless nothing was trained."""
         if not isinstance(pl_module, IsaraModule):
             raise InputError("AdapterExport needs IsaraModule")
+        run_dir = run_folder(trainer)
         last = (trainer.current_epoch + 1) % pl_module.epochs_per_outer_epoch == 0
         trained = trainer.fit_loop.epoch_loop.batch_progress.current.completed > 0
-        if last and trained and not trainer.fast_dev_run and trainer.is_global_zero:
-            write_adapter(pl_module, Path(trainer.default_root_dir))
+        if run_dir is not None and last and trained:
+            write_adapter(pl_module, run_dir)
 
 
 def write_adapter(module: IsaraModule, run_dir: Path) -> None:
@@ -32,7 +34,11 @@ def write_adapter(module: IsaraModule, run_dir: Path) -> None:
         module: Whose adapter is written.
         run_dir: The run folder.
     """
-    target, unfinished, previous = run_dir / "adapter", run_dir / ".adapter-unfinished", run_dir / ".adapter-previous"
+    target, unfinished, previous = (
+        run_dir / "adapter",
+        run_dir / ".adapter-unfinished",
+        run_dir / ".adapter-previous",
+    )
     shutil.rmtree(unfinished, ignore_errors=True)
     # "auto" would look for the base on the hub
     module.adapted.save_pretrained(str(unfinished), save_embedding_layers=False)

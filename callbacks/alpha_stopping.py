@@ -3,7 +3,7 @@
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth

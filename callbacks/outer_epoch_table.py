@@ -11,7 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth
+from isara_pl.run_folder import run_folder
 
+FILE = "metrics.csv"
 MEASURED = ("answer_nll", "mc1", "mc2")
 COLUMNS = ("outer_epoch", *MEASURED, "novelty", "candidates", "accepted", "trained_on", "seconds")
 
@@ -33,7 +35,8 @@ class OuterEpochTable(Callback):
         """Read the rows that an earlier process wrote."""
         if not isinstance(_data(trainer), IsaraDataModule):
             raise InputError("OuterEpochTable needs IsaraDataModule")
-        self.rows = {} if trainer.fast_dev_run else read_rows(self.path(trainer))
+        run_dir = run_folder(trainer)
+        self.rows = {} if run_dir is None else read_rows(run_dir / FILE)
         self._since = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -67,17 +70,20 @@ class OuterEpochTable(Callback):
 
     def _measured(self, trainer: Trainer, outer_epoch: int) -> None:
         row = self.rows.setdefault(outer_epoch, {"outer_epoch": outer_epoch})
-        row.update({name: float(trainer.callback_metrics[name]) for name in MEASURED if name in trainer.callback_metrics})
+        row.update(
+            {name: float(trainer.callback_metrics[name]) for name in MEASURED if name in trainer.callback_metrics}
+        )
         if trainer.state.fn == "fit" or "seconds" not in row:
             row["seconds"] = time.perf_counter() - self._since
         self._since = time.perf_counter()
         self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
-        if trainer.fast_dev_run or not trainer.is_global_zero:
+        run_dir = run_folder(trainer)
+        if run_dir is None:
             return
-        path = self.path(trainer)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        path = run_dir / FILE
         unfinished = path.with_suffix(".unfinished")
         with unfinished.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
@@ -87,11 +93,6 @@ class OuterEpochTable(Callback):
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-
-    @staticmethod
-    def path(trainer: Trainer) -> Path:
-        """Give the file of a run."""
-        return Path(trainer.default_root_dir) / "metrics.csv"
 
 
 def read_rows(path: Path) -> dict[int, dict[str, float | int]]:
@@ -135,9 +136,12 @@ def format_table(rows: dict[int, dict[str, float | int]]) -> str:
                 _cell(row, "seconds", ".0f"),
             )
         )
-    widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            cell.ljust(width) if cell is line[0] else cell.rjust(width)
+            for cell, width in zip(line, widths, strict=True)
+        )
         for line in lines
     )
 

@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+
+from isara_pl.run_folder import run_folder
+
+FILE = "predictions.jsonl"
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -20,10 +23,10 @@ class PredictionWriter(BasePredictionWriter):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an empty file."""
-        if not trainer.fast_dev_run:
-            path = self.path(trainer)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("", encoding="utf-8")
+        run_dir = run_folder(trainer)
+        if run_dir is not None:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            (run_dir / FILE).write_text("", encoding="utf-8")
 
     def write_on_batch_end(
         self,
@@ -36,14 +39,10 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Append the answers of a batch."""
-        if trainer.fast_dev_run:
+        run_dir = run_folder(trainer)
+        if run_dir is None:
             return
-        with self.path(trainer).open("a", encoding="utf-8") as file:
+        with (run_dir / FILE).open("a", encoding="utf-8") as file:
             for sample, completion in zip(batch["samples"], prediction, strict=True):
                 line = {"question": sample.question, "answer": completion.text.strip(), "finished": completion.finished}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-    @staticmethod
-    def path(trainer: Trainer) -> Path:
-        """Give the file of a run."""
-        return Path(trainer.default_root_dir) / "predictions.jsonl"

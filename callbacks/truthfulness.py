@@ -3,13 +3,14 @@
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import MultipleChoice
 from isara_pl.evaluation.multiple_choice import choice_scores
 from isara_pl.module import IsaraModule
+from isara_pl.run_folder import run_folder
 
 
 class TruthfulnessEvaluation(Callback):
@@ -44,7 +45,7 @@ class TruthfulnessEvaluation(Callback):
         if not isinstance(data, IsaraDataModule) or not isinstance(pl_module, IsaraModule):
             raise InputError("TruthfulnessEvaluation needs IsaraModule and IsaraDataModule")
         items = [item for item in data.held_out if item.correct_answers and item.incorrect_answers]
-        if trainer.fast_dev_run:
+        if run_folder(trainer) is None:
             items = items[:1]
         if not items:
             return
@@ -54,9 +55,7 @@ class TruthfulnessEvaluation(Callback):
                 prompts.append(data.prompt_format.answer_prompt(item.question))
                 choices.append(data.prompt_format.answer_text(answer))
         with trainer.precision_plugin.forward_context():
-            scores = iter(
-                choice_scores(pl_module.adapted, pl_module.tokenizer, prompts, choices, self.batch_size)
-            )
+            scores = iter(choice_scores(pl_module.adapted, pl_module.tokenizer, prompts, choices, self.batch_size))
         metric = MultipleChoice()
         for item in items:
             correct = [next(scores) for _ in item.correct_answers]

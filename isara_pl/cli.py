@@ -8,31 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
-from isara_pl.callbacks import AdapterExport, AlphaStopping, OuterEpochTable, PredictionWriter
+from isara_pl.callbacks import AdapterExport, AlphaStopping, OuterEpochTable, PredictionWriter, prediction_writer
 from isara_pl.callbacks.outer_epoch_table import format_table, read_rows
 from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.module import IsaraModule
+from isara_pl.run_folder import run_folder
 
 
 class RunConfig(SaveConfigCallback):
     """Writes the configuration of `fit` to `config.yaml` in the run folder."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # LightningCLI fixes the signature
-        super().__init__(*args, **kwargs, save_to_log_dir=False)
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the file."""
-        if stage != "fit":
-            return
-        run_dir = Path(trainer.default_root_dir)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, str(run_dir / "config.yaml"), skip_none=False, overwrite=True)
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the file, before anything else of the run is written."""
+        if stage == "fit" and trainer.is_global_zero:
+            run_dir = Path(trainer.default_root_dir)
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, str(run_dir / "config.yaml"), skip_none=False, overwrite=True)
 
 
 class IsaraCLI(LightningCLI):
@@ -41,7 +38,10 @@ class IsaraCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what belongs to a run, and link what must agree."""
         parser.add_argument(
-            "--run_dir", type=str, default="runs/isara", help="Folder of everything that the run leaves behind."
+            "--run_dir",
+            type=str,
+            default="runs/isara",
+            help="Folder of everything that the run leaves behind.",
         )
         parser.add_argument(
             "--debug", type=bool, default=False, help="Show the traceback of an error in what was given."
@@ -75,18 +75,18 @@ class IsaraCLI(LightningCLI):
         for target in ("data.question_sampling", "data.answer_sampling", "model.prediction_sampling"):
             parser.link_arguments("data.prompt_format", f"{target}.stop_at_newline", compute_fn=_is_single_line)
 
-    def before_instantiate_classes(self) -> None:
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Let Lightning's own logger write into the run folder, unless another was chosen."""
-        config = self.config[self.config.subcommand]
-        if config.trainer.logger is None or config.trainer.logger is True:
+        if config["logger"] is None or config["logger"] is True:
             # a new version for each start: CSVLogger empties the folder that it is given
-            config.trainer.logger = CSVLogger(config.run_dir, name="logs")
+            config["logger"] = CSVLogger(config["default_root_dir"], name="logs")
+        return super()._instantiate_trainer(config, callbacks)
 
     def before_fit(self) -> None:
         """Refuse a used folder, and measure the pretrained model."""
         config = self.config[self.config.subcommand]
         run_dir, resuming = Path(config.run_dir), config.ckpt_path is not None
-        if (run_dir / "pool.jsonl").exists() and not resuming and not self.trainer.fast_dev_run:
+        if (run_dir / "pool.jsonl").exists() and not resuming and run_folder(self.trainer):
             raise InputError(
                 f"{run_dir} holds a run already. Add --ckpt_path last to continue it, "
                 "or choose another folder with --run_dir"
@@ -104,8 +104,9 @@ class IsaraCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Show the figures and where everything lies."""
-        if not self.trainer.fast_dev_run:
-            _show(Path(self.trainer.default_root_dir))
+        run_dir = run_folder(self.trainer)
+        if run_dir is not None:
+            _show(run_dir)
 
     def after_validate(self) -> None:
         """Show the figures."""
@@ -113,8 +114,9 @@ class IsaraCLI(LightningCLI):
 
     def after_predict(self) -> None:
         """Show where the answers lie."""
-        if not self.trainer.fast_dev_run:
-            print(f"answers: {PredictionWriter.path(self.trainer)}")
+        run_dir = run_folder(self.trainer)
+        if run_dir is not None:
+            print(f"answers: {run_dir / prediction_writer.FILE}")
 
 
 def _show(run_dir: Path) -> None:
@@ -154,15 +156,20 @@ def _quieten() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # nothing phones home
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar for each load
+    transformers_logging.disable_progress_bar()  # a bar for each load
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",  # batches are lists of ids: workers would only cost
         ".*Checkpoint directory .* exists and is not empty.*",  # so it is after every resume
         ".*The number of training batches .* is smaller than the logging interval.*",
         ".*LeafSpec.*",  # a deprecation inside lightning 2.6 with torch 2.13
+        ".*`is_gradient_checkpointing` is deprecated.*",  # lightning and peft still ask for it
     ):
         warnings.filterwarnings("ignore", message)
+    # an advertisement
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "litlogger" not in record.getMessage()
+    )
 
 
 def main(args: ArgsType = None) -> None:

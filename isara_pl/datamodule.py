@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
@@ -21,6 +20,7 @@ from isara_pl.growth.retrieval import EMBEDDED_ENCODER, SentenceEncoder
 from isara_pl.growth.samples import Sample, read_questions, read_samples
 from isara_pl.models import load_tokenizer, resolve_path
 from isara_pl.randomness import derive_seed
+from isara_pl.run_folder import run_folder
 from isara_pl.sft import SftLoader, collate, encode_pair, length_grouped_batches
 
 
@@ -189,8 +189,8 @@ class IsaraDataModule(LightningDataModule):
         """Whether the epoch that just ended had any training step; the α rule ends one without."""
         return trainer.fit_loop.epoch_loop.batch_progress.current.completed > 0
 
-    def _checked_trainer(self) -> Trainer:
-        trainer = self.trainer
+    def _checked_trainer(self) -> Any:
+        trainer: Any = self.trainer  # Lightning sets many of its attributes without declaring them
         if trainer is None:
             raise RuntimeError("IsaraDataModule needs a Trainer: trainer.fit(module, datamodule=...)")
         if trainer.reload_dataloaders_every_n_epochs != 1:
@@ -206,8 +206,7 @@ class IsaraDataModule(LightningDataModule):
 
     def _open_pool(self, trainer: Trainer) -> SamplePool:
         if self.pool is None:
-            # like Lightning itself, fast_dev_run leaves no files behind
-            folder = None if trainer.fast_dev_run else Path(trainer.default_root_dir)
+            folder = run_folder(trainer)
             pool = SamplePool(self.seeds, folder)
             if len(pool) < self._checkpointed.get("pool", 0):
                 raise InputError(
@@ -217,11 +216,11 @@ class IsaraDataModule(LightningDataModule):
             self.pool = pool
         return self.pool
 
-    def _grow(self, trainer: Trainer, pool: SamplePool, outer_epoch: int) -> None:
+    def _grow(self, trainer: Any, pool: SamplePool, outer_epoch: int) -> None:
         """Grow one outer epoch, or what is left of it, and tell the callbacks once in this process."""
         if outer_epoch in self._announced:
             return
-        module = trainer.lightning_module
+        module: Any = trainer.lightning_module
         if not isinstance(module, TextGenerator):
             raise InputError(f"{type(module).__name__} has no generate(prompts, sampling), which the loop needs")
         if self._encoder is None:
@@ -234,7 +233,7 @@ class IsaraDataModule(LightningDataModule):
             pool=pool,
             encoder=self._encoder,
             generator=module,
-            filters=[callback for callback in _callbacks(trainer) if isinstance(callback, CandidateFilter)],
+            filters=[callback for callback in trainer.callbacks if isinstance(callback, CandidateFilter)],
             prompt_format=self.prompt_format,
             settings=settings,
             seed=self.seed,
@@ -252,7 +251,7 @@ class IsaraDataModule(LightningDataModule):
                 "demonstrations, since the model's window is short"
             )
         self._announced.add(outer_epoch)
-        for callback in _callbacks(trainer):
+        for callback in trainer.callbacks:
             if isinstance(callback, GrowthListener):
                 callback.on_growth_end(trainer, grown)
 
@@ -315,7 +314,10 @@ class IsaraDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Give what a resume must find on disk, and how far training is."""
-        return {"pool": len(self.pool) if self.pool else 0, "trained_outer_epochs": self._trained_outer_epochs()}
+        return {
+            "pool": len(self.pool) if self.pool else 0,
+            "trained_outer_epochs": self._trained_outer_epochs(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember what the checkpoint knew, to compare with the pool on disk."""
@@ -334,10 +336,6 @@ class IsaraDataModule(LightningDataModule):
 
 # the parameter of IsaraDataModule hides the function's name
 _prompt_format = prompt_format
-
-
-def _callbacks(trainer: Trainer) -> list[Any]:
-    return list(trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it without declaring it
 
 
 def _shortened(settings: GrowthSettings) -> GrowthSettings:

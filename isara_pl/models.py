@@ -80,7 +80,7 @@ def _without_gguf(gguf: Path) -> Path:
     if importlib.util.find_spec("gguf") is None:
         raise InputError("a .gguf file needs the package gguf. Install it: pip install 'isara_pl[quickstart]'")
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     # transformers marks the model as quantised and then refuses to save it, although its weights
     # are plain fp32 by now
     del model.config.quantization_config
@@ -177,7 +177,15 @@ def load_causal_lm(
             quantization_config=quantization_config,
             trust_remote_code=trust_remote_code,
         )
+    head = model.get_output_embeddings()
+    if head is not None:
+        head.register_forward_pre_hook(_contiguous)
     return model
+
+
+def _contiguous(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Lay out what the output layer is given: on a slice torch would copy a frozen weight for every row."""
+    return (inputs[0].contiguous(), *inputs[1:])
 
 
 def _nf4(dtype: torch.dtype) -> Any:
@@ -189,5 +197,8 @@ def _nf4(dtype: torch.dtype) -> Any:
             "(pip install 'isara_pl[gpu]'). Use `none` here"
         )
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
     )

@@ -97,7 +97,12 @@ class IsaraModule(LightningModule):
         super().__init__()
         for option, value, allowed, right in (
             ("learning_rate", learning_rate, "above 0", learning_rate > 0),
-            ("learning_rate_decay", learning_rate_decay, "above 0 and at most 1", 0 < learning_rate_decay <= 1),
+            (
+                "learning_rate_decay",
+                learning_rate_decay,
+                "above 0 and at most 1",
+                0 < learning_rate_decay <= 1,
+            ),
             ("warmup_share", warmup_share, "at least 0 and below 1", 0 <= warmup_share < 1),
             ("epochs_per_outer_epoch", epochs_per_outer_epoch, "at least 1", epochs_per_outer_epoch >= 1),
             ("generation_batch_size", generation_batch_size, "at least 1", generation_batch_size >= 1),
@@ -264,7 +269,7 @@ class IsaraModule(LightningModule):
 
     # -- checkpoints: the adapter, and what its base was
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # torch fixes the signature
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]  # torch overloads it
         """Give the adapter's weights; the frozen base is not part of a checkpoint."""
         return dict(get_peft_model_state_dict(self.adapted, save_embedding_layers=False))
 

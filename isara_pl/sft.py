@@ -138,13 +138,18 @@ def answer_nll(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     first = int((labels != IGNORED).int().argmax(dim=1).min())
     kept = labels.shape[1] - first + 1
     logits = model(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=kept, use_cache=False
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        logits_to_keep=kept,
+        use_cache=False,
     ).logits[:, -kept:]  # (batch, kept, vocabulary)
     targets = labels[:, first:]  # (batch, kept - 1)
-    losses = torch.nn.functional.cross_entropy(
-        logits[:, :-1].float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
-    )  # (batch, kept - 1)
-    return losses.sum(dim=1), (targets != IGNORED).sum(dim=1)
+    counted = targets != IGNORED
+    losses = torch.zeros(targets.shape, device=logits.device)
+    losses[counted] = torch.nn.functional.cross_entropy(
+        logits[:, :-1][counted].float(), targets[counted], reduction="none"
+    )
+    return losses.sum(dim=1), counted.sum(dim=1)
 
 
 def length_grouped_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:
@@ -161,7 +166,7 @@ def length_grouped_batches(lengths: Sequence[int], batch_size: int, seed: int) -
     draw = random.Random(seed)
     places = draw.sample(range(len(lengths)), len(lengths))
     span = 8 * batch_size  # sorted only within such spans: the batches still differ from epoch to epoch
-    batches = []
+    batches: list[list[int]] = []
     for start in range(0, len(places), span):
         by_length = sorted(places[start : start + span], key=lambda place: lengths[place])
         batches.extend(by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size))

@@ -33,8 +33,8 @@ class AnswerNLL(Metric):
             sums: Summed negative log-likelihood of each answer, shape (n,).
             tokens: Tokens of each answer, shape (n,).
         """
-        self.total += sums.sum()
-        self.tokens += tokens.sum()
+        self.total = self.total + sums.sum()
+        self.tokens = self.tokens + tokens.sum()
 
     def compute(self) -> Tensor:
         """Give the mean per token."""
@@ -65,10 +65,10 @@ class MultipleChoice(Metric):
             correct: Scores of its correct answers, the best answer first.
             incorrect: Scores of its incorrect answers.
         """
-        self.mc1 += mc1(correct, incorrect)
-        self.mc2 += mc2(correct, incorrect)
-        self.items += 1
-        self.not_finite += int(not all(math.isfinite(score) for score in (*correct, *incorrect)))
+        self.mc1 = self.mc1 + mc1(correct, incorrect)
+        self.mc2 = self.mc2 + mc2(correct, incorrect)
+        self.items = self.items + 1
+        self.not_finite = self.not_finite + int(not all(math.isfinite(score) for score in (*correct, *incorrect)))
 
     def compute(self) -> dict[str, Tensor]:
         """Give `mc1`, `mc2` and `mc_not_finite` (a count)."""

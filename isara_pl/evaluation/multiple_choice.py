@@ -44,7 +44,7 @@ def choice_scores(
             places = by_length[start : start + batch_size]
             batch = collate([pairs[place] for place in places], int(tokenizer.pad_token_id))
             for name in ("input_ids", "attention_mask", "labels"):
-                batch[name] = batch[name].to(model.device)  # type: ignore[literal-required]
+                batch[name] = batch[name].to(model.device)
             sums, _ = answer_nll(model, batch)
             for place, total in zip(places, (-sums).tolist(), strict=True):
                 scores[place] = total

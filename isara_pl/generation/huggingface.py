@@ -71,9 +71,11 @@ class HuggingFaceGenerator:
             if token in stops:
                 # a token that holds a newline may begin with text: "?\n" in some vocabularies
                 end = [] if token in self._end_ids else [token]
-                text = self.tokenizer.decode(ids[:place] + end, skip_special_tokens=True)
-                return Completion(text.rstrip(), finished=True)
-        return Completion(self.tokenizer.decode(ids, skip_special_tokens=True), finished=False)
+                return Completion(self._decode(ids[:place] + end).rstrip(), finished=True)
+        return Completion(self._decode(ids), finished=False)
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def _generation_config(self, sampling: Sampling, stops: list[int]) -> GenerationConfig:
         drawing: dict[str, Any] = (

@@ -239,7 +239,8 @@ class OuterEpoch:
         completions = self.generator.generate(prompts, sampling)
         if len(completions) != len(prompts):
             raise RuntimeError(
-                f"{type(self.generator).__name__}.generate gave {len(completions)} completions for {len(prompts)} prompts"
+                f"{type(self.generator).__name__}.generate gave {len(completions)} completions "
+                f"for {len(prompts)} prompts"
             )
         return completions
 

@@ -40,9 +40,7 @@ class Rejected:
 
     def to_json(self) -> str:
         """Give the rejected candidate as one line of JSON."""
-        return json.dumps(
-            {**asdict(self.candidate), "filter": self.filter, **asdict(self.verdict)}, ensure_ascii=False
-        )
+        return json.dumps({**asdict(self.candidate), "filter": self.filter, **asdict(self.verdict)}, ensure_ascii=False)
 
 
 class SamplePool:

@@ -16,13 +16,11 @@ FormatName = Literal["qa", "chat", "safe-rlhf"]
 
 
 class PromptFormat(Protocol):
-    """How pairs become the text of a prompt.
+    """How pairs become the text of a prompt."""
 
-    Attributes:
-        single_line: Whether questions and answers end at the first newline.
-    """
-
-    single_line: bool
+    @property
+    def single_line(self) -> bool:
+        """Whether questions and answers end at the first newline."""
 
     def question_prompt(self, demonstrations: Sequence[Sample]) -> str:
         """Give a text that the model continues with a new question."""
@@ -108,9 +106,7 @@ class ChatFormat:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if tokenizer.chat_template is None:
-            raise InputError(
-                "data.prompt_format: this model's tokenizer has no chat template; use qa or safe-rlhf"
-            )
+            raise InputError("data.prompt_format: this model's tokenizer has no chat template; use qa or safe-rlhf")
         self.tokenizer = tokenizer
         if self._OPEN not in self.question_prompt_with_marker(()):
             raise InputError("data.prompt_format: this model's chat template rewrites user turns; use qa")

@@ -118,9 +118,7 @@ class PoolIndex:
                     (float(cosine), source[place])
                     for cosine, place in zip(cosines[row][:free], places[row][:free], strict=True)
                 )
-        return [
-            [sample for _, sample in sorted(hits, key=lambda hit: -hit[0])[:count]] for hits in found
-        ]
+        return [[sample for _, sample in sorted(hits, key=lambda hit: -hit[0])[:count]] for hits in found]
 
 
 def import_faiss() -> Any:

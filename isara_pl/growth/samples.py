@@ -51,7 +51,7 @@ class Sample:
     @classmethod
     def from_json(cls, line: str) -> "Sample":
         """Read a line that `to_json` wrote."""
-        values = json.loads(line)
+        values: dict[str, Any] = json.loads(line)
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
@@ -69,7 +69,7 @@ def read_samples(path: Path, kind: str = "seed") -> list[Sample]:
     Raises:
         InputError: If a row cannot be used. The message begins with `FILE:LINE:`.
     """
-    samples = []
+    samples: list[Sample] = []
     for line, row in _rows(path):
         try:
             question, answer = _pair(row)
@@ -98,7 +98,7 @@ def read_questions(path: Path) -> list[Sample]:
     Raises:
         InputError: If a row has no question. The message begins with `FILE:LINE:`.
     """
-    samples = []
+    samples: list[Sample] = []
     for line, row in _rows(path):
         try:
             question = _question(row)
@@ -179,7 +179,11 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def _pair(row: dict[str, Any]) -> tuple[str, str]:
     if "messages" in row:
         return _turn(row, "user"), _turn(row, "assistant")
-    for question_field, answer_field in (("question", "answer"), ("prompt", "completion"), ("instruction", "output")):
+    for question_field, answer_field in (
+        ("question", "answer"),
+        ("prompt", "completion"),
+        ("instruction", "output"),
+    ):
         if question_field in row:
             return _question(row), _text(row, answer_field)
     raise InputError(f"no question field among {sorted(row)}; expected {PAIR_FIELDS}")

@@ -51,7 +51,9 @@ class RougeLIndex:
         precision = common / max(len(query), 1)
         recall = common / np.maximum(lengths, 1)
         total = precision + recall
-        return np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
+        scores: NDArray[np.float64] = np.zeros_like(total)
+        np.divide(2 * precision * recall, total, out=scores, where=total > 0)
+        return scores
 
     def _encode(self, text: str) -> str:
         # the surrogate range is left out: such strings could not be printed when debugging

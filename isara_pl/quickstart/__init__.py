@@ -1,0 +1,1 @@
+"""Data of the quickstart: everyday misconceptions, written for this project."""

