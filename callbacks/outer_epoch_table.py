@@ -136,14 +136,12 @@ def format_table(rows: dict[int, dict[str, float | int]]) -> str:
                 _cell(row, "seconds", ".0f"),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if cell is line[0] else cell.rjust(width)
-            for cell, width in zip(line, widths, strict=True)
-        )
-        for line in lines
-    )
+    columns = list(zip(*lines, strict=True))
+    aligned = [
+        [cell.rjust(max(map(len, column))) if place else cell.ljust(max(map(len, column))) for cell in column]
+        for place, column in enumerate(columns)
+    ]
+    return "\n".join("  ".join(line) for line in zip(*aligned, strict=True))
 
 
 def _cell(row: dict[str, float | int], name: str, form: str) -> str:

@@ -1,4 +1,4 @@
-"""The filter for answers that ran out of tokens."""
+"""The filter for questions and answers that ran out of tokens."""
 
 from lightning.pytorch import Callback
 
@@ -7,10 +7,12 @@ from isara_pl.growth.samples import Sample
 
 
 class Unfinished(Callback):
-    """Rejects a candidate whose answer reached `answer_sampling.max_new_tokens` before its end."""
+    """Rejects a candidate whose question or answer reached its `max_new_tokens` before its end."""
 
     def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
-        """Judge by whether the model ended the answer; the figure is 1 if not, else 0."""
+        """Judge by whether the model ended both; the figure is 1 if not, else 0."""
+        if not candidate.question_finished:
+            return Verdict(1.0, "question ran out of tokens")
         if candidate.answer_finished:
             return Verdict(0.0)
         return Verdict(1.0, "answer ran out of tokens")

@@ -154,6 +154,12 @@ class IsaraDataModule(LightningDataModule):
         """Give the outer epoch, from 1, that an epoch, from 0, belongs to."""
         return epoch // self.epochs_per_outer_epoch + 1
 
+    def setup(self, stage: str) -> None:
+        """Forget the pool of an earlier fit: it is read again from the folder of this one."""
+        if stage == "fit":
+            self.pool = None
+            self._announced = set()
+
     def train_dataloader(self) -> Any:
         """Grow the pool if this epoch's outer epoch is not in it yet, and give the epoch's batches.
 
@@ -220,8 +226,9 @@ class IsaraDataModule(LightningDataModule):
         """Grow one outer epoch, or what is left of it, and tell the callbacks once in this process."""
         if outer_epoch in self._announced:
             return
-        module: Any = trainer.lightning_module
-        if not isinstance(module, TextGenerator):
+        module: LightningModule = trainer.lightning_module
+        generator = trainer.lightning_module
+        if not isinstance(generator, TextGenerator):
             raise InputError(f"{type(module).__name__} has no generate(prompts, sampling), which the loop needs")
         if self._encoder is None:
             self._encoder = SentenceEncoder(self.encoder_name, device=str(module.device))
@@ -232,7 +239,7 @@ class IsaraDataModule(LightningDataModule):
             number=outer_epoch,
             pool=pool,
             encoder=self._encoder,
-            generator=module,
+            generator=generator,
             filters=[callback for callback in trainer.callbacks if isinstance(callback, CandidateFilter)],
             prompt_format=self.prompt_format,
             settings=settings,
@@ -314,10 +321,7 @@ class IsaraDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Give what a resume must find on disk, and how far training is."""
-        return {
-            "pool": len(self.pool) if self.pool else 0,
-            "trained_outer_epochs": self._trained_outer_epochs(),
-        }
+        return {"pool": len(self.pool) if self.pool else 0, "trained_outer_epochs": self.trained_outer_epochs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember what the checkpoint knew, to compare with the pool on disk."""
@@ -325,13 +329,11 @@ class IsaraDataModule(LightningDataModule):
 
     @property
     def trained_outer_epochs(self) -> int:
-        """How many outer epochs the model that was loaded from a checkpoint is trained for; else 0."""
-        return self._checkpointed.get("trained_outer_epochs", 0)
-
-    def _trained_outer_epochs(self) -> int:
+        """How many outer epochs the model is trained for: in this process, or by the checkpoint it is from."""
+        trainer: Any = self.trainer
         # `processed`, not `current_epoch`: checkpoints are saved before Lightning counts the epoch as done
-        trainer = self.trainer
-        return trainer.fit_loop.epoch_progress.current.processed // self.epochs_per_outer_epoch if trainer else 0
+        epochs = getattr(trainer.fit_loop.epoch_progress.current, "processed", 0) if trainer else 0
+        return max(epochs // self.epochs_per_outer_epoch, self._checkpointed.get("trained_outer_epochs", 0))
 
 
 # the parameter of IsaraDataModule hides the function's name

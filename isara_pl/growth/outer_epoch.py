@@ -169,6 +169,11 @@ class OuterEpoch:
         with self.question_writer():
             completions = self._generate([text for text, _ in prompts], question_sampling)
         questions = [self.prompt_format.parse_question(completion.text) for completion in completions]
+        # what the parser cut off came after the question's end
+        ended = [
+            completion.finished or question != completion.text.strip()
+            for question, completion in zip(questions, completions, strict=True)
+        ]
         question_lineage = [used for _, used in prompts]
 
         quota = self.settings.per_source_quota
@@ -191,10 +196,11 @@ class OuterEpoch:
                 question_demonstrations=tuple(sample.id for sample in written_from),
                 answer_demonstrations=tuple(sample.id for sample in answered_from),
                 sampling_seed=seed,
+                question_finished=question_ended,
                 answer_finished=completion.finished,
             )
-            for number, question, written_from, (_, answered_from), completion in zip(
-                numbers, questions, question_lineage, prompts, completions, strict=True
+            for number, question, question_ended, written_from, (_, answered_from), completion in zip(
+                numbers, questions, ended, question_lineage, prompts, completions, strict=True
             )
         ]
 

@@ -27,6 +27,7 @@ class Sample:
         question_demonstrations: Ids of the samples that the question was written from, in order.
         answer_demonstrations: Ids of the samples that the answer was written from, in order.
         sampling_seed: Seed of the batch in which it was generated.
+        question_finished: Whether the model ended the question itself, rather than running out of tokens.
         answer_finished: Whether the model ended the answer itself, rather than running out of tokens.
         scores: Figure of every filter that an accepted sample passed, by the filter's class name.
     """
@@ -41,6 +42,7 @@ class Sample:
     question_demonstrations: tuple[str, ...] = ()
     answer_demonstrations: tuple[str, ...] = ()
     sampling_seed: int | None = None
+    question_finished: bool = True
     answer_finished: bool = True
     scores: Mapping[str, float] = field(default_factory=dict)
 
@@ -52,7 +54,8 @@ class Sample:
     def from_json(cls, line: str) -> "Sample":
         """Read a line that `to_json` wrote."""
         values: dict[str, Any] = json.loads(line)
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return cls(**fields)
 
 
 def read_samples(path: Path, kind: str = "seed") -> list[Sample]:
