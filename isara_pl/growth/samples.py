@@ -170,13 +170,18 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise InputError(f"{path}:{reader.line_num}: the row does not have the header's {len(row)} columns")
-            yield reader.line_num, {(key or "").strip().lower(): value for key, value in row.items()}
-    except csv.Error as error:
-        raise InputError(f"{path}:{reader.line_num}: not CSV: {error}") from None
+    columns = [name.strip().lower() for name in reader.fieldnames or ()]
+    while True:
+        number = reader.line_num + 1  # a quoted field may hold newlines: the row is named by its first line
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise InputError(f"{path}:{number}: not CSV: {error}") from None
+        if row is None:
+            return
+        if None in row or None in row.values():
+            raise InputError(f"{path}:{number}: the row does not have the header's {len(columns)} columns")
+        yield number, dict(zip(columns, row.values(), strict=True))
 
 
 def _pair(row: dict[str, Any]) -> tuple[str, str]:

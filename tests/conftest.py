@@ -1,0 +1,184 @@
+"""Tiny random models of real architectures, saved and loaded by the real code."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    GPT2Config,
+    LlamaConfig,
+    OPTConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
+
+from isara_pl.generation.protocol import Completion, Sampling
+from isara_pl.growth.samples import Sample
+
+TEXTS = [
+    "Question: Why is the sky blue on a clear day?\nAnswer: Air scatters blue light more than red light.",
+    "Question: Do goldfish forget everything after three seconds?\nAnswer: No, they remember things for months.",
+    "Question: What is the largest ocean on Earth?\nAnswer: The Pacific Ocean is the largest ocean.",
+    "BEGINNING OF CONVERSATION: USER: Hello there ASSISTANT: Hello, how can I help you today?",
+]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|turn|>' + message['role'] + '\n' + message['content'] + '<|end|>' + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|turn|>assistant\n' }}{% endif %}"
+)
+ARCHITECTURES = ("llama", "opt", "gpt2", "qwen2")
+
+
+def make_tokenizer(eos: str | None = "<|end|>", pad: str | None = "<|pad|>") -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|end|>", "<|pad|>", "<|turn|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=eos, pad_token=pad, chat_template=CHAT_TEMPLATE, model_max_length=512
+    )
+
+
+def tiny_config(architecture: str, vocabulary: int, window: int = 512) -> PretrainedConfig:
+    small = {"vocab_size": vocabulary, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"eos_token_id": 0, "pad_token_id": 1, "bos_token_id": 0}
+    if architecture == "llama":
+        return LlamaConfig(**small, **ends, intermediate_size=48, max_position_embeddings=window)
+    if architecture == "qwen2":
+        return Qwen2Config(**small, **ends, intermediate_size=48, num_key_value_heads=1, max_position_embeddings=window)
+    if architecture == "opt":
+        return OPTConfig(**small, **ends, ffn_dim=48, word_embed_proj_dim=32, max_position_embeddings=window)
+    return GPT2Config(**ends, vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=2, n_positions=window)
+
+
+def make_model(folder: Path, architecture: str = "llama", window: int = 512, seed: int = 0) -> str:
+    tokenizer = make_tokenizer()
+    torch.manual_seed(seed)
+    # larger than the default spread: what a random model says then depends on its prompt
+    config = tiny_config(architecture, len(tokenizer), window)
+    config.initializer_range = config.init_std = 0.2
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Give the folder of a tiny model of an architecture."""
+    made: dict[str, str] = {}
+
+    def give(architecture: str = "llama") -> str:
+        if architecture not in made:
+            made[architecture] = make_model(tmp_path_factory.mktemp(architecture), architecture)
+        return made[architecture]
+
+    return give
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tiny: Callable[[str], str]) -> str:
+    return tiny("llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Give the folder of a tiny BERT as a sentence encoder."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    folder = tmp_path_factory.mktemp("encoder")
+    words = sorted({word for text in TEXTS for word in text.lower().replace("?", " ?").split()})
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *"abcdefghijklmnopqrstuvwxyz"]
+    vocabulary += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
+    (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)))
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=len(dict.fromkeys(vocabulary)),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+        )
+    ).save_pretrained(folder / "bert")
+    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder / "bert")
+    transformer = Transformer(str(folder / "bert"), max_seq_length=64)
+    pooling = Pooling(transformer.get_embedding_dimension())
+    SentenceTransformer(modules=[transformer, pooling, Normalize()]).save(str(folder / "encoder"))
+    return str(folder / "encoder")
+
+
+def make_seeds(count: int = 8) -> list[Sample]:
+    things = ["sky", "sea", "moon", "sun", "wind", "rain", "snow", "fog", "ice", "fire", "sand", "rock"]
+    return [
+        Sample(
+            id=f"seed-{i:05d}",
+            question=f"Why is the {things[i % len(things)]} like that on day number {i}?",
+            answer=f"Because {things[i % len(things)]} scatters light in its own way {i}.",
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def seeds_file(tmp_path: Path) -> str:
+    path = tmp_path / "seeds.jsonl"
+    path.write_text(
+        "".join(json.dumps({"question": s.question, "answer": s.answer}) + "\n" for s in make_seeds()), encoding="utf-8"
+    )
+    return str(path)
+
+
+@pytest.fixture
+def held_out_file(tmp_path: Path) -> str:
+    path = tmp_path / "held_out.jsonl"
+    rows = [
+        {
+            "question": f"What colour is thing number {i}?",
+            "answer": f"Thing {i} is blue.",
+            "correct_answers": [f"Thing {i} is blue.", f"It is blue like thing {i}."],
+            "incorrect_answers": [f"Thing {i} is red.", "It has no colour at all."],
+        }
+        for i in range(3)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+class FakeGenerator:
+    """Writes numbered questions and answers; remembers what it was asked."""
+
+    def __init__(self, finished: bool = True) -> None:
+        self.prompts: list[str] = []
+        self.samplings: list[Sampling] = []
+        self.finished = finished
+
+    def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[Completion]:
+        self.prompts.extend(prompts)
+        self.samplings.append(sampling)
+        texts = []
+        for place, prompt in enumerate(prompts):
+            if prompt.endswith("Question:"):
+                texts.append(f" Is {sampling.seed % 9973} plus {place} a number that people like?")
+            else:
+                texts.append(f" Yes, {sampling.seed % 9973} and {place} are liked by many.")
+        return [Completion(text, self.finished) for text in texts]

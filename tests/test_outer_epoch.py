@@ -1,0 +1,198 @@
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+from conftest import FakeGenerator, make_seeds
+from test_retrieval import HashedEncoder
+
+from isara_pl.errors import InputError
+from isara_pl.generation.protocol import Sampling
+from isara_pl.growth.outer_epoch import GrowthSettings, OuterEpoch
+from isara_pl.growth.pool import SamplePool, Verdict
+from isara_pl.growth.prompts import prompt_format
+from isara_pl.growth.samples import Sample
+from isara_pl.randomness import derive_seed
+
+SETTINGS = GrowthSettings(
+    candidates=10,
+    demonstrations=3,
+    question_context="knn",
+    per_source_quota=None,
+    question_sampling=Sampling(max_new_tokens=20),
+    answer_sampling=Sampling(max_new_tokens=30, do_sample=False),
+    candidates_per_batch=4,
+)
+
+
+class NothingOdd:
+    """Rejects candidates with an odd number."""
+
+    def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
+        odd = int(candidate.id[-1]) % 2
+        return Verdict(odd, "odd" if odd else None)
+
+
+def outer_epoch(pool, number=1, generator=None, filters=(), **more) -> OuterEpoch:
+    settings = more.pop("settings", SETTINGS)
+    return OuterEpoch(
+        number,
+        pool,
+        HashedEncoder(),
+        generator or FakeGenerator(),
+        list(filters),
+        prompt_format("qa", None),
+        settings,
+        seed=more.pop("seed", 0),
+        **more,
+    )
+
+
+def test_what_was_kept_is_what_the_pool_holds_and_novelty_is_its_share(tmp_path):
+    pool = SamplePool(make_seeds(), tmp_path)
+    growth = outer_epoch(pool, filters=[NothingOdd()]).grow()
+    assert (growth.candidates, growth.accepted, growth.novelty) == (10, 5, 0.5)
+    assert growth.rejected == {"NothingOdd": 5}
+    assert [sample.id for sample in pool.accepted(1)] == [f"1-{i:05d}" for i in range(0, 10, 2)]
+    assert all(sample.scores == {"NothingOdd": 0} for sample in pool.accepted(1))
+
+
+def test_lineage_names_the_demonstrations_in_the_prompt_nearest_last():
+    pool, generator = SamplePool(make_seeds()), FakeGenerator()
+    outer_epoch(pool, generator=generator).grow()
+    by_id = {sample.id: sample for sample in pool.samples}
+    encoder = HashedEncoder()
+    questions, answers = [], []
+    for start in range(0, 20, 8):  # 4 question prompts, then 4 answer prompts, for each batch
+        half = len(generator.prompts[start : start + 8]) // 2
+        questions += generator.prompts[start : start + half]
+        answers += generator.prompts[start + half : start + 2 * half]
+    for sample, question_prompt, answer_prompt in zip(pool.accepted(1), questions, answers, strict=True):
+        asked = [by_id[name].question for name in sample.question_demonstrations]
+        assert question_prompt.count("Question:") == 4
+        assert [question_prompt.index(question) for question in asked] == sorted(
+            question_prompt.index(question) for question in asked
+        )
+        assert answer_prompt.endswith(f"Question: {sample.question}\nAnswer:")
+        used = [by_id[name] for name in sample.answer_demonstrations]
+        cosines = encoder.encode([s.question for s in used]) @ encoder.encode([sample.question])[0]
+        assert list(cosines) == sorted(cosines)
+        best = sorted(
+            encoder.encode([s.question for s in make_seeds()]) @ encoder.encode([sample.question])[0], reverse=True
+        )
+        assert list(cosines) == pytest.approx(best[:3][::-1], abs=1e-6)
+
+
+def test_prompts_hold_nothing_but_pairs():
+    pool, generator = SamplePool(make_seeds()), FakeGenerator()
+    outer_epoch(pool, generator=generator).grow()
+    texts = {f"Question: {s.question}" for s in pool.samples} | {f"Answer: {s.answer}" for s in pool.samples}
+    for prompt in generator.prompts:
+        lines = [line for line in prompt.split("\n") if line]
+        assert set(lines[:-1]) <= texts
+        assert lines[-1] in ("Question:", "Answer:")
+
+
+def test_sampling_carries_a_seed_of_its_own_for_every_batch_and_the_formats_stop():
+    generator = FakeGenerator()
+    outer_epoch(SamplePool(make_seeds()), generator=generator).grow()
+    seeds = [sampling.seed for sampling in generator.samplings]
+    assert len(set(seeds)) == len(seeds) == 6
+    assert all(sampling.stop_at_newline for sampling in generator.samplings)
+    assert [sampling.max_new_tokens for sampling in generator.samplings] == [20, 30] * 3
+    assert seeds[2] == derive_seed(0, "candidates", 1, 4)
+
+
+def test_a_growth_cut_off_anywhere_ends_as_an_undisturbed_one(tmp_path):
+    whole = SamplePool(make_seeds(), tmp_path / "whole")
+    outer_epoch(whole, filters=[NothingOdd()]).grow()
+    pool_lines = (tmp_path / "whole/pool.jsonl").read_bytes().splitlines(keepends=True)
+    rejected_lines = (tmp_path / "whole/rejected.jsonl").read_bytes().splitlines(keepends=True)
+    seeds = len(make_seeds())
+    # on disk, a batch's rejected candidates come before its accepted ones
+    for kept, taken in [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 4), (3, 4), (5, 5)]:
+        folder = tmp_path / f"cut-{kept}-{taken}"
+        folder.mkdir()
+        (folder / "pool.jsonl").write_bytes(b"".join(pool_lines[: seeds + kept]) + b'{"torn')
+        (folder / "rejected.jsonl").write_bytes(b"".join(rejected_lines[:taken]))
+        generator = FakeGenerator()
+        growth = outer_epoch(SamplePool(make_seeds(), folder), generator=generator, filters=[NothingOdd()]).grow()
+        assert (folder / "pool.jsonl").read_bytes() == b"".join(pool_lines)
+        assert (folder / "rejected.jsonl").read_bytes() == b"".join(rejected_lines)
+        assert (growth.candidates, growth.accepted) == (10, 5)
+        assert bool(generator.prompts) == (kept < 5), "what was judged is not generated again"
+
+
+def test_contexts_come_from_earlier_outer_epochs_only():
+    pool = SamplePool(make_seeds())
+    outer_epoch(pool).grow()
+    outer_epoch(pool, number=2).grow()
+    used = {name for s in pool.accepted(2) for name in (*s.question_demonstrations, *s.answer_demonstrations)}
+    assert used <= {sample.id for sample in pool.up_to(1)}
+    assert any(name.startswith("1-") for name in used)
+
+
+def test_random_context_with_quota_takes_one_of_each_earlier_outer_epoch():
+    pool = SamplePool(make_seeds())
+    outer_epoch(pool).grow()
+    outer_epoch(pool, number=2).grow()
+    settings = replace(SETTINGS, question_context="random", per_source_quota=1, demonstrations=5)
+    outer_epoch(pool, number=3, settings=settings).grow()
+    for sample in pool.accepted(3):
+        for context in (sample.question_demonstrations, sample.answer_demonstrations):
+            assert sorted(name.split("-")[0] for name in context) == ["1", "2", "seed", "seed", "seed"]
+
+
+def test_fewer_seeds_than_demonstrations_is_fine():
+    pool = SamplePool(make_seeds(2))
+    outer_epoch(pool, settings=replace(SETTINGS, demonstrations=8)).grow()
+    assert all(len(sample.question_demonstrations) == 2 for sample in pool.accepted(1))
+
+
+def test_contexts_lose_the_farthest_demonstrations_until_they_fit():
+    pool, generator = SamplePool(make_seeds()), FakeGenerator()
+    whole = SamplePool(make_seeds())
+    outer_epoch(whole).grow()
+    growth = outer_epoch(pool, generator=generator, fits=lambda text, new: len(text) + new <= 220).grow()
+    assert growth.shortened > 0
+    assert all(len(prompt) + 20 <= 220 for prompt in generator.prompts)
+    kept = pool.accepted(1)[0].question_demonstrations
+    assert kept == whole.accepted(1)[0].question_demonstrations[-len(kept) :]
+
+
+def test_a_window_too_short_for_one_demonstration_is_an_error_that_names_it():
+    with pytest.raises(InputError, match=r"sample seed-0000\d alone and 20 new tokens do not fit"):
+        outer_epoch(SamplePool(make_seeds()), fits=lambda text, new: False).grow()
+
+
+def test_an_engine_that_loses_completions_is_an_error_and_nothing_is_kept(tmp_path):
+    class Losing(FakeGenerator):
+        def generate(self, prompts, sampling):
+            return super().generate(prompts, sampling)[:-1]
+
+    pool = SamplePool(make_seeds(), tmp_path)
+    with pytest.raises(RuntimeError, match=r"Losing\.generate gave 3 completions for 4 prompts"):
+        outer_epoch(pool, generator=Losing()).grow()
+    assert len(SamplePool(make_seeds(), tmp_path)) == len(make_seeds())
+
+
+def test_the_question_writer_is_entered_for_questions_only():
+    generator, inside = FakeGenerator(), []
+
+    @contextmanager
+    def writer():
+        before = len(generator.prompts)
+        yield
+        inside.extend(generator.prompts[before:])
+
+    outer_epoch(SamplePool(make_seeds()), generator=generator, question_writer=writer).grow()
+    assert inside == [prompt for prompt in generator.prompts if prompt.endswith("Question:")]
+    assert len(inside) == 10
+
+
+def test_other_seeds_draw_other_contexts():
+    contexts = []
+    for seed in (0, 0, 1):
+        pool = SamplePool(make_seeds())
+        outer_epoch(pool, seed=seed).grow()
+        contexts.append([sample.question_demonstrations for sample in pool.accepted(1)])
+    assert contexts[0] == contexts[1] != contexts[2]

@@ -1,0 +1,110 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from isara_pl.errors import InputError
+from isara_pl.growth.samples import Sample, read_questions, read_samples
+
+
+def write(folder: Path, name: str, content: str) -> Path:
+    path = folder / name
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("row", "question", "answer"),
+    [
+        ({"question": "Why?", "answer": "So."}, "Why?", "So."),
+        ({"prompt": " Why? ", "completion": "So.\n"}, "Why?", "So."),
+        ({"instruction": "Add.", "output": "3"}, "Add.", "3"),
+        ({"instruction": "Add.", "input": "1 2", "output": "3"}, "Add.\n1 2", "3"),
+        ({"instruction": "Add.", "input": "", "output": "3"}, "Add.", "3"),
+        (
+            {"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "Why?"}]
+             + [{"role": "assistant", "content": "So."}]},
+            "Why?",
+            "So.",
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+def test_every_field_convention_reads_to_the_same_pair(tmp_path, row, question, answer, ending):
+    path = write(tmp_path, f"a.{ending}", json.dumps(row) + "\n" if ending == "jsonl" else json.dumps([row], indent=1))
+    (sample,) = read_samples(path)
+    assert (sample.question, sample.answer, sample.id, sample.outer_epoch) == (question, answer, "seed-00000", 0)
+
+
+def test_csv_with_answer_lists_and_quoted_newlines(tmp_path):
+    path = write(
+        tmp_path,
+        "a.csv",
+        'Question,answer,category,correct_answers,incorrect_answers\n"Why,\nreally?",So.,x,So.; Yes. ,No.\nWho?,Me.,,,\n',
+    )
+    first, second = read_samples(path)
+    assert first.question == "Why,\nreally?"
+    assert first.correct_answers == ("So.", "Yes.")
+    assert first.incorrect_answers == ("No.",)
+    assert (second.category, second.correct_answers) == (None, ())
+
+
+def test_byte_order_mark_blank_lines_and_unicode_line_separators(tmp_path):
+    row = json.dumps({"question": "A\u2028B?", "answer": "Ü."}, ensure_ascii=False)
+    path = write(tmp_path, "a.jsonl", f"\ufeff\n{row}\n\n")
+    (sample,) = read_samples(path)
+    assert sample.question == "A\u2028B?"
+
+
+GOOD = '{"question": "Why?", "answer": "So."}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "where", "what"),
+    [
+        ("a.jsonl", GOOD + '{"question": "Why?"\n', ":2:", "not JSON"),
+        ("a.jsonl", GOOD + "\n" + '{"question": "Why?"}\n', ":3:", "`answer` is missing"),
+        ("a.jsonl", GOOD + '{"question": "  ", "answer": "So."}\n', ":2:", "`question` is empty"),
+        ("a.jsonl", GOOD + '{"question": 3, "answer": "So."}\n', ":2:", "must be text, found int"),
+        ("a.jsonl", '["Why?", "So."]\n', ":1:", "expected a JSON object"),
+        ("a.jsonl", '{"q": "Why?"}\n', ":1:", "no question field among ['q']"),
+        ("a.jsonl", "[" * 100_000 + "\n", ":1:", "not JSON"),
+        ("a.jsonl", '{"messages": [{"role": "user", "content": "Why?"}]}\n', ":1:", "no turn of role 'assistant'"),
+        ("a.jsonl", '{"messages": "hello"}\n', ":1:", "`messages` must be a list"),
+        ("a.jsonl", '{"question": "W?", "answer": "S.", "correct_answers": [1]}\n', ":1:", "`correct_answers`"),
+        ("a.jsonl", "\n", "", "no pairs"),
+        ("a.json", '[\n {"question": "Why?", "answer": "So."},\n {"question": "Why?", "answer": }\n]', ":3:", "not JSON"),
+        ("a.json", '[\n {"question": "Why?", "answer": "So."},\n\n {"question": "Why?"}\n]', ":4:", "`answer` is missing"),
+        ("a.json", '{"question": "Why?", "answer": "So."}', ":1:", ".jsonl"),
+        ("a.csv", "question,answer\nWhy?,So.\nWho?\n", ":3:", "header's 2 columns"),
+        ("a.csv", 'question,answer\nWhy?,"So.\n', ":2:", "not CSV"),
+        ("a.txt", "Why?", "", "unknown kind of file '.txt'"),
+    ],
+)  # fmt: skip
+def test_one_bad_line_is_named_by_file_and_line(tmp_path, name, content, where, what):
+    path = write(tmp_path, name, content)
+    with pytest.raises(InputError) as error:
+        read_samples(path)
+    assert str(error.value).startswith(f"{path}{where}")
+    assert what in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_utf8_names_the_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(GOOD.encode() + b'{"question": "\xff?", "answer": "So."}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl:2: not UTF-8"):
+        read_samples(path)
+
+
+def test_questions_need_no_answer(tmp_path):
+    path = write(tmp_path, "a.jsonl", '{"question": "Why?"}\n{"prompt": "Who?"}\n')
+    assert [sample.question for sample in read_questions(path)] == ["Why?", "Who?"]
+
+
+def test_a_sample_survives_its_json():
+    sample = Sample(
+        "1-00003", 'a "b"\n\u2028', "c", 1, "x", ("d",), (), ("seed-00001",), (), 7, True, False, {"F": 0.5}
+    )
+    assert Sample.from_json(sample.to_json()) == sample
+    assert "\n" not in sample.to_json()

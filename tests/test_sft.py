@@ -1,0 +1,99 @@
+import pytest
+import torch
+from conftest import ARCHITECTURES, make_seeds, make_tokenizer
+from transformers import AutoModelForCausalLM
+
+from isara_pl.errors import InputError
+from isara_pl.growth.prompts import prompt_format
+from isara_pl.models import load_causal_lm, load_tokenizer
+from isara_pl.sft import SftLoader, answer_nll, collate, encode_continuation, encode_pair, length_grouped_batches
+
+QA = prompt_format("qa", None)
+
+
+def encoded(tokenizer, end=True, max_length=500):
+    return [encode_pair(sample, QA, tokenizer, max_length, end) for sample in make_seeds()]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nll_equals_plain_pytorch_one_pair_at_a_time(tiny, architecture):
+    tokenizer = load_tokenizer(tiny(architecture))
+    model = load_causal_lm(tiny(architecture)).eval()
+    plain = AutoModelForCausalLM.from_pretrained(tiny(architecture)).eval()
+    pairs = encoded(tokenizer)
+    with torch.no_grad():
+        sums, tokens = answer_nll(model, collate(pairs, tokenizer.pad_token_id))
+        for pair, total, count in zip(pairs, sums, tokens, strict=True):
+            logits = plain(input_ids=torch.tensor([pair.input_ids])).logits[0]
+            nll = -logits.log_softmax(-1)
+            reference = sum(nll[i - 1, pair.input_ids[i]] for i in range(pair.prompt_length, len(pair.input_ids)))
+            assert total.item() == pytest.approx(reference.item(), rel=1e-4)
+            assert count == len(pair.input_ids) - pair.prompt_length
+
+
+def test_loss_is_on_the_answer_and_its_end_only():
+    tokenizer = make_tokenizer()
+    sample = make_seeds()[0]
+    pair = encode_pair(sample, QA, tokenizer, 500, end=True)
+    labels = collate([pair], 1)["labels"][0]
+    assert tokenizer.decode(labels[labels != -100]) == f" {sample.answer}<|end|>"
+    assert tokenizer.decode(pair.input_ids) == f"Question: {sample.question}\nAnswer: {sample.answer}<|end|>"
+    unended = encode_pair(sample, QA, tokenizer, 500, end=False)
+    assert pair.input_ids == [*unended.input_ids, tokenizer.eos_token_id]
+
+
+def test_masks_come_from_lengths_even_where_eos_pads():
+    tokenizer = make_tokenizer()
+    batch = collate(encoded(tokenizer), tokenizer.eos_token_id)
+    lengths = [len(pair.input_ids) for pair in encoded(tokenizer)]
+    assert batch["attention_mask"].sum(1).tolist() == lengths
+    ends = [row[length - 1].item() for row, length in zip(batch["labels"], lengths, strict=True)]
+    assert set(ends) == {tokenizer.eos_token_id}
+
+
+def test_no_token_straddles_prompt_and_answer():
+    tokenizer = make_tokenizer()
+    for prompt, rest in [("Question: a\nAnswer:", " the sky"), ("abc", "def"), ("Answer: th", "e sky"), ("x\n", "\ny")]:
+        prompt_ids, rest_ids = encode_continuation(tokenizer, prompt, rest)
+        assert tokenizer.decode(prompt_ids) == prompt
+        assert tokenizer.decode(rest_ids) == rest
+
+
+def test_long_answers_are_cut_and_long_questions_refused():
+    tokenizer = make_tokenizer()
+    whole = encode_pair(make_seeds()[0], QA, tokenizer, 500, end=True)
+    cut = encode_pair(make_seeds()[0], QA, tokenizer, whole.prompt_length + 2, end=True)
+    assert cut.input_ids == whole.input_ids[: whole.prompt_length + 2]
+    with pytest.raises(InputError, match=r"sample seed-00000 alone has \d+ tokens; data\.max_length is 4"):
+        encode_pair(make_seeds()[0], QA, tokenizer, 4, end=True)
+
+
+def test_batches_hold_everything_once_and_are_of_like_length():
+    lengths = [(i * 7919) % 300 for i in range(103)]
+    batches = length_grouped_batches(lengths, 8, seed=0)
+    assert sorted(place for batch in batches for place in batch) == list(range(103))
+    assert batches == length_grouped_batches(lengths, 8, seed=0) != length_grouped_batches(lengths, 8, seed=1)
+    padded = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
+    unsorted = sum(max(lengths[i : i + 8]) * len(lengths[i : i + 8]) for i in range(0, 103, 8))
+    assert padded < 0.75 * unsorted
+
+
+def test_a_loader_resumes_after_the_batches_it_gave():
+    pairs = encoded(make_tokenizer())
+    batches = length_grouped_batches([1] * len(pairs), 2, seed=0)
+
+    def loader(epoch=3):
+        return SftLoader(pairs, batches, epoch, 1)
+
+    first = loader()
+    iterator = iter(first)
+    given = [next(iterator)["sample_ids"] for _ in range(3)]
+    again = loader()
+    again.load_state_dict(first.state_dict())
+    rest = [batch["sample_ids"] for batch in again]
+    assert given + rest == [batch["sample_ids"] for batch in loader()]
+    assert len(again) == len(batches)
+    assert len(list(again)) == len(batches), "only the resumed pass is shorter"
+    other_epoch = loader(epoch=4)
+    other_epoch.load_state_dict(first.state_dict())
+    assert len(list(other_epoch)) == len(batches)
