@@ -43,6 +43,6 @@ class PredictionWriter(BasePredictionWriter):
         if run_dir is None:
             return
         with (run_dir / FILE).open("a", encoding="utf-8") as file:
-            for sample, completion in zip(batch["samples"], prediction, strict=True):
-                line = {"question": sample.question, "answer": completion.text.strip(), "finished": completion.finished}
+            for question, completion in zip(batch["question"], prediction, strict=True):
+                line = {"question": question, "answer": completion.text.strip(), "finished": completion.finished}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")

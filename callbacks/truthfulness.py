@@ -16,7 +16,8 @@ from isara_pl.run_folder import run_folder
 class TruthfulnessEvaluation(Callback):
     """Logs `mc1` and `mc2` over the held-out items at the end of every validation and test.
 
-    Items need `correct_answers` and `incorrect_answers`; others are left out. The prompt is the very
+    Items need `incorrect_answers`; others are left out. The correct answers are `answer`, which is the
+    best one, and `correct_answers`. The prompt is the very
     form that the model is fine-tuned in, without demonstrations (the `task` convention).
 
     Args:
@@ -44,22 +45,22 @@ class TruthfulnessEvaluation(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it
         if not isinstance(data, IsaraDataModule) or not isinstance(pl_module, IsaraModule):
             raise InputError("TruthfulnessEvaluation needs IsaraModule and IsaraDataModule")
-        items = [item for item in data.held_out if item.correct_answers and item.incorrect_answers]
+        items = [item for item in data.held_out if item.incorrect_answers]
         if run_folder(trainer) is None:
             items = items[:1]
         if not items:
             return
+        correct = [(item.answer, *(text for text in item.correct_answers if text != item.answer)) for item in items]
         prompts, choices = [], []
-        for item in items:
-            for answer in (*item.correct_answers, *item.incorrect_answers):
+        for item, right in zip(items, correct, strict=True):
+            for answer in (*right, *item.incorrect_answers):
                 prompts.append(data.prompt_format.answer_prompt(item.question))
                 choices.append(data.prompt_format.answer_text(answer))
         with trainer.precision_plugin.forward_context():
             scores = iter(choice_scores(pl_module.adapted, pl_module.tokenizer, prompts, choices, self.batch_size))
         metric = MultipleChoice()
-        for item in items:
-            correct = [next(scores) for _ in item.correct_answers]
-            metric.update(correct, [next(scores) for _ in item.incorrect_answers])
+        for item, right in zip(items, correct, strict=True):
+            metric.update([next(scores) for _ in right], [next(scores) for _ in item.incorrect_answers])
         figures = metric.compute()
         if figures["mc_not_finite"]:
             rank_zero_warn(f"{int(figures['mc_not_finite'])} items had a score that is not finite; they count as 0")

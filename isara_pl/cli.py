@@ -162,6 +162,7 @@ def _quieten() -> None:
         ".*does not have many workers.*",  # batches are lists of ids: workers would only cost
         ".*Checkpoint directory .* exists and is not empty.*",  # so it is after every resume
         ".*The number of training batches .* is smaller than the logging interval.*",
+        ".*Total length of `list` across ranks is zero.*",  # no held-out pairs, which is allowed
         ".*LeafSpec.*",  # a deprecation inside lightning 2.6 with torch 2.13
         ".*`is_gradient_checkpointing` is deprecated.*",  # lightning and peft still ask for it
     ):

@@ -50,7 +50,8 @@ class IsaraDataModule(LightningDataModule):
             correct_answers and incorrect_answers.
         questions: File of the questions that `predict` answers.
         tokenizer: Whose tokens the batches hold: a model's name; the CLI takes model.name. Null gives
-            batches that are lists of Sample, for a LightningModule that encodes them itself.
+            batches of text, dicts of the lists id, question, answer, prompt and completion (the pair in
+            the prompt format), for a LightningModule that encodes them itself.
         encoder: The sentence encoder for retrieval: a hub id, a folder, or package://module/path.
         prompt_format: How pairs become text: `qa` (Question: / Answer:), `chat` (the tokenizer's chat
             template), `safe-rlhf` (BEGINNING OF CONVERSATION: USER: / ASSISTANT:). Only `chat` keeps
@@ -164,7 +165,7 @@ class IsaraDataModule(LightningDataModule):
         """Grow the pool if this epoch's outer epoch is not in it yet, and give the epoch's batches.
 
         Returns:
-            A loader of `isara_pl.sft.Batch`, or of lists of Sample where no tokenizer was given.
+            A loader of `isara_pl.sft.Batch`, or of dicts of texts where no tokenizer was given.
         """
         trainer = self._checked_trainer()
         epoch = trainer.current_epoch
@@ -274,12 +275,22 @@ class IsaraDataModule(LightningDataModule):
         if self.tokenizer is None:
             lengths = [len(sample.question) + len(sample.answer) for sample in samples]
             batches = length_grouped_batches(lengths, self.batch_size, seed)
-            return DataLoader(samples, batch_sampler=batches, collate_fn=list)  # type: ignore[arg-type]
+            return DataLoader(samples, batch_sampler=batches, collate_fn=self._texts)  # type: ignore[arg-type]
         pairs = [
             encode_pair(sample, self.prompt_format, self.tokenizer, self.max_length, end=True) for sample in samples
         ]
         batches = length_grouped_batches([len(pair.input_ids) for pair in pairs], self.batch_size, seed)
         return SftLoader(pairs, batches, epoch, int(self.tokenizer.pad_token_id))
+
+    def _texts(self, samples: list[Sample]) -> dict[str, Any]:
+        form = self.prompt_format
+        return {
+            "id": [sample.id for sample in samples],
+            "question": [sample.question for sample in samples],
+            "answer": [sample.answer for sample in samples],
+            "prompt": [form.answer_prompt(sample.question) for sample in samples],
+            "completion": [form.answer_text(sample.answer) for sample in samples],
+        }
 
     # -- measuring and predicting
 
@@ -311,8 +322,7 @@ class IsaraDataModule(LightningDataModule):
             self.questions,  # type: ignore[arg-type]
             batch_size=self.settings.candidates_per_batch,
             collate_fn=lambda chosen: {
-                "samples": list(chosen),
-                "prompts": [self.prompt_format.answer_prompt(sample.question) for sample in chosen],
+                **self._texts(chosen),
                 "stop_at_newline": self.prompt_format.single_line,
             },
         )

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
 from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL
@@ -140,7 +141,7 @@ class IsaraModule(LightningModule):
             base.enable_input_require_grads()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.model = get_peft_model(base, self._lora_config())
+            self.model = get_peft_model(base, self._lora_config(base))
         # the name that the user gave, not the folder that it was found in
         self.model.peft_config["default"].base_model_name_or_path = self.name
         self.model.train()
@@ -155,12 +156,14 @@ class IsaraModule(LightningModule):
             return torch.bfloat16
         return torch.float16 if precision.startswith("16") else torch.float32
 
-    def _lora_config(self) -> LoraConfig:
+    def _lora_config(self, base: torch.nn.Module) -> LoraConfig:
         return LoraConfig(
             r=self.lora.r,
             lora_alpha=self.lora.alpha,
             lora_dropout=self.lora.dropout,
             target_modules=self.lora.targets or "all-linear",
+            # GPT-2's layers hold their weights the other way round
+            fan_in_fan_out=any(isinstance(part, Conv1D) for part in base.modules()),
             task_type="CAUSAL_LM",
         )
 
@@ -215,7 +218,7 @@ class IsaraModule(LightningModule):
             stop_at_newline=batch["stop_at_newline"],
             seed=derive_seed(self.seed, "predict", batch_idx),
         )
-        return self.generate(batch["prompts"], sampling)
+        return self.generate(batch["prompt"], sampling)
 
     # -- training
 

@@ -1,0 +1,224 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FakeGenerator, make_seeds
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from isara_pl.callbacks import AlphaStopping
+from isara_pl.datamodule import IsaraDataModule
+from isara_pl.errors import InputError
+from isara_pl.growth.pool import Verdict
+
+
+class Plain(LightningModule):
+    """Knows nothing of isara_pl; remembers what it was trained on and when it was asked to generate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.dropout = torch.nn.Dropout()
+        self.fake = FakeGenerator()
+        self.trained: dict[int, list[tuple[str, str, str]]] = {}
+        self.asked: list[tuple[int, bool]] = []
+
+    def generate(self, prompts, sampling):
+        self.asked.append((self.trainer.current_epoch, self.dropout.training))
+        return self.fake.generate(prompts, sampling)
+
+    def training_step(self, batch, batch_idx):
+        pairs = zip(batch["id"], batch["question"], batch["answer"], strict=True)
+        self.trained.setdefault(self.current_epoch, []).extend(pairs)
+        return (self.weight - len(batch["id"])).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+class KeepFirst(Callback):
+    """Accepts the first so many candidates of each outer epoch."""
+
+    def __init__(self, *counts: int) -> None:
+        self.counts = counts
+
+    def verdict(self, candidate, pool):
+        number = int(candidate.id.split("-")[1])
+        keep = number < self.counts[candidate.outer_epoch - 1]
+        return Verdict(number, None if keep else "late")
+
+
+def data_module(seeds_file: str, encoder: str, **more) -> IsaraDataModule:
+    options = {"candidates_per_outer_epoch": 4, "outer_epochs": 2, "demonstrations": 2, "batch_size": 3, **more}
+    return IsaraDataModule(seeds_file, encoder=encoder, **options)
+
+
+def trainer_in(folder: Path, epochs: int, callbacks=(), **more) -> Trainer:
+    return Trainer(
+        default_root_dir=folder,
+        max_epochs=epochs,
+        reload_dataloaders_every_n_epochs=more.pop("reload_dataloaders_every_n_epochs", 1),
+        callbacks=list(callbacks),
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **more,
+    )
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_pool_file_is_what_is_trained_on_sample_for_sample(seeds_file, tiny_encoder, tmp_path):
+    module = Plain()
+    trainer_in(tmp_path, 2, [KeepFirst(2, 3)]).fit(module, data_module(seeds_file, tiny_encoder))
+    on_disk = [(row["id"], row["question"], row["answer"]) for row in lines(tmp_path / "pool.jsonl")]
+    assert sorted(module.trained[0]) == sorted(pair for pair in on_disk if not pair[0].startswith("2-"))
+    assert sorted(module.trained[1]) == sorted(on_disk)
+    assert len(on_disk) == len(make_seeds()) + 2 + 3
+    rejected = {row["id"] for row in lines(tmp_path / "rejected.jsonl")}
+    assert rejected == {"1-00002", "1-00003", "2-00003"}
+    assert not rejected & {pair[0] for pairs in module.trained.values() for pair in pairs}
+
+
+def test_train_on_newest_leaves_earlier_outer_epochs_out(seeds_file, tiny_encoder, tmp_path):
+    module = Plain()
+    trainer_in(tmp_path, 2).fit(module, data_module(seeds_file, tiny_encoder, train_on="newest"))
+    assert {pair[0].split("-")[0] for pair in module.trained[1]} == {"seed", "2"}
+
+
+def test_growth_happens_once_in_an_outer_epoch_of_several_epochs_in_eval_mode(seeds_file, tiny_encoder, tmp_path):
+    module = Plain()
+    data = data_module(seeds_file, tiny_encoder, epochs_per_outer_epoch=3)
+    trainer_in(tmp_path, 6).fit(module, data)
+    assert [epoch for epoch, _ in module.asked] == [0, 0, 3, 3]  # questions, answers
+    assert not any(training for _, training in module.asked)
+    assert module.dropout.training, "and back in train mode after it"
+    order = [[pair[0] for pair in module.trained[epoch]] for epoch in range(3)]
+    assert sorted(order[0]) == sorted(order[1])
+    assert order[0] != order[1], "another order in every epoch"
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_a_resume_grows_nothing_twice_and_ends_with_the_pool_of_an_undisturbed_run(
+    seeds_file, tiny_encoder, tmp_path, stop_after
+):
+    options = {"epochs_per_outer_epoch": 2, "outer_epochs": 2}
+    undisturbed = Plain()
+    trainer_in(tmp_path / "whole", 4, [KeepFirst(2, 3)]).fit(
+        undisturbed, data_module(seeds_file, tiny_encoder, **options)
+    )
+
+    checkpoint = ModelCheckpoint(tmp_path / "cut", filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+    trainer_in(tmp_path / "cut", stop_after, [KeepFirst(2, 3), checkpoint]).fit(
+        Plain(), data_module(seeds_file, tiny_encoder, **options)
+    )
+    again = Plain()
+    trainer_in(tmp_path / "cut", 4, [KeepFirst(2, 3)]).fit(
+        again, data_module(seeds_file, tiny_encoder, **options), ckpt_path=tmp_path / f"cut/epoch={stop_after - 1}.ckpt"
+    )
+    for name in ("pool.jsonl", "rejected.jsonl"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert [epoch for epoch, _ in again.asked] == ([2, 2] if stop_after <= 2 else [])
+    for epoch in range(stop_after, 4):
+        assert again.trained[epoch] == undisturbed.trained[epoch]
+    assert torch.equal(again.weight, undisturbed.weight)
+
+
+def test_alpha_stops_before_training_on_the_exhausted_outer_epoch(seeds_file, tiny_encoder, tmp_path):
+    module = Plain()
+    callbacks = [KeepFirst(3, 1, 4), AlphaStopping(0.5)]
+    trainer_in(tmp_path, 3, callbacks).fit(module, data_module(seeds_file, tiny_encoder, outer_epochs=3))
+    assert list(module.trained) == [0]
+    assert sum(row["outer_epoch"] == 2 for row in lines(tmp_path / "pool.jsonl")) == 1, "kept and written out"
+    assert not any(row["outer_epoch"] == 3 for row in lines(tmp_path / "pool.jsonl"))
+
+
+def test_a_stopped_run_that_is_resumed_twice_stays_stopped(seeds_file, tiny_encoder, tmp_path):
+    def run(ckpt_path=None):
+        module = Plain()
+        checkpoint = ModelCheckpoint(tmp_path, save_last=True, save_on_train_epoch_end=True)
+        callbacks = [KeepFirst(3, 1, 4), AlphaStopping(0.5), checkpoint]
+        data = data_module(seeds_file, tiny_encoder, outer_epochs=3)
+        trainer_in(tmp_path, 3, callbacks).fit(module, data, ckpt_path=ckpt_path)
+        return module, (tmp_path / "pool.jsonl").read_bytes()
+
+    _, pool = run()
+    for _ in range(2):
+        module, again = run(tmp_path / "last.ckpt")
+        assert (module.trained, module.asked, again) == ({}, [], pool)
+
+
+def test_stopping_in_the_first_outer_epoch_trains_nothing_and_says_so(seeds_file, tiny_encoder, tmp_path):
+    module = Plain()
+    with pytest.warns(UserWarning, match="nothing was trained"):
+        trainer_in(tmp_path, 2, [KeepFirst(0, 0), AlphaStopping(0.5)]).fit(
+            module, data_module(seeds_file, tiny_encoder)
+        )
+    assert module.trained == {}
+
+
+def test_the_same_seed_gives_the_same_pool_and_another_seed_another(seeds_file, tiny_encoder, tmp_path):
+    pools = []
+    for place, seed in enumerate((3, 3, 4)):
+        torch.manual_seed(place)
+        trainer_in(tmp_path / str(place), 2).fit(Plain(), data_module(seeds_file, tiny_encoder, seed=seed))
+        pools.append((tmp_path / str(place) / "pool.jsonl").read_bytes())
+    assert pools[0] == pools[1] != pools[2]
+
+
+def test_the_trainer_must_reload_every_epoch(seeds_file, tiny_encoder, tmp_path):
+    trainer = trainer_in(tmp_path, 2, reload_dataloaders_every_n_epochs=0)
+    with pytest.raises(InputError, match="reload_dataloaders_every_n_epochs=1"):
+        trainer.fit(Plain(), data_module(seeds_file, tiny_encoder))
+
+
+def test_a_module_that_cannot_generate_is_refused(seeds_file, tiny_encoder, tmp_path):
+    class Mute(Plain):
+        generate = None
+
+    with pytest.raises(InputError, match=r"Mute has no generate\(prompts, sampling\)"):
+        trainer_in(tmp_path, 2).fit(Mute(), data_module(seeds_file, tiny_encoder))
+
+
+def test_the_pretrained_writer_needs_a_module_that_can_switch(seeds_file, tiny_encoder, tmp_path):
+    with pytest.raises(InputError, match=r"Plain has no method pretrained\(\)"):
+        trainer_in(tmp_path, 2).fit(Plain(), data_module(seeds_file, tiny_encoder, question_writer="pretrained"))
+
+
+def test_a_pool_that_lost_what_the_checkpoint_knew_is_refused(seeds_file, tiny_encoder, tmp_path):
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True, save_on_train_epoch_end=True)
+    trainer_in(tmp_path, 1, [checkpoint]).fit(Plain(), data_module(seeds_file, tiny_encoder))
+    whole = (tmp_path / "pool.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "pool.jsonl").write_text("".join(whole[:-1]))
+    with pytest.raises(InputError, match=r"holds 11 samples, but the checkpoint was written when it held 12"):
+        trainer_in(tmp_path, 2).fit(Plain(), data_module(seeds_file, tiny_encoder), ckpt_path=tmp_path / "last.ckpt")
+
+
+def test_fast_dev_run_leaves_no_files_and_grows_little(seeds_file, tiny_encoder, tmp_path):
+    module = Plain()
+    trainer_in(tmp_path / "run", 2, fast_dev_run=True).fit(
+        module, data_module(seeds_file, tiny_encoder, candidates_per_outer_epoch=500)
+    )
+    assert not (tmp_path / "run").exists()
+    assert len(module.fake.prompts) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"candidates_per_outer_epoch": -1}, r"data\.candidates_per_outer_epoch is -1; allowed: at least 0"),
+        ({"candidates_per_outer_epoch": 0}, r"data\.candidates_per_outer_epoch is 0.*data\.outer_epochs is 2"),
+        ({"outer_epochs": 0}, r"data\.outer_epochs is 0"),
+        ({"demonstrations": 0}, r"data\.demonstrations is 0"),
+        ({"prompt_format": "chat"}, r"data\.prompt_format: chat needs data\.tokenizer"),
+        ({"held_out": "nothing.jsonl"}, r"data\.held_out: no such file or folder: nothing\.jsonl"),
+    ],
+)
+def test_bad_options_are_refused(seeds_file, tiny_encoder, options, message):
+    with pytest.raises(InputError, match=message):
+        data_module(seeds_file, tiny_encoder, **options)

@@ -1,0 +1,217 @@
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ARCHITECTURES, make_model, make_seeds
+from lightning.pytorch import Trainer
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from isara_pl.callbacks.adapter_export import write_adapter
+from isara_pl.datamodule import IsaraDataModule
+from isara_pl.errors import InputError
+from isara_pl.generation.protocol import Sampling
+from isara_pl.growth.prompts import prompt_format
+from isara_pl.module import IsaraModule, LoraOptions, learning_rate_at
+from isara_pl.sft import collate, encode_pair
+
+
+def data_module(model: str, seeds_file: str, **more) -> IsaraDataModule:
+    """Seeds alone, no growth."""
+    options = {"tokenizer": model, "candidates_per_outer_epoch": 0, "outer_epochs": 1, "max_length": 256, **more}
+    return IsaraDataModule(seeds_file, **options)
+
+
+def trainer_in(folder: Path, **more) -> Trainer:
+    options = {"max_epochs": 1, "accelerator": "cpu", "logger": False, "enable_checkpointing": False, **more}
+    return Trainer(
+        default_root_dir=folder,
+        reload_dataloaders_every_n_epochs=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+
+
+def batch_of(module: IsaraModule):
+    pairs = [encode_pair(s, prompt_format("qa", None), module.tokenizer, 256, end=True) for s in make_seeds()]
+    return collate(pairs, module.tokenizer.pad_token_id)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_training_changes_the_adapter_and_not_the_base_and_the_adapter_loads_with_plain_peft(
+    tiny, architecture, seeds_file, tmp_path
+):
+    name = tiny(architecture)
+    module = IsaraModule(name, learning_rate=1e-2)
+    module.configure_model()
+    before = {key: value.clone() for key, value in module.adapted.named_parameters()}
+    trainer_in(tmp_path).fit(module, data_module(name, seeds_file))
+    for key, value in module.adapted.named_parameters():
+        if "lora_B" in key:
+            assert not torch.equal(value, before[key]), f"{key} was not trained"
+        elif "lora_" not in key:
+            assert torch.equal(value, before[key]), f"{key} of the base was changed"
+    write_adapter(module, tmp_path)
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(name), tmp_path / "adapter").eval()
+    ids = torch.tensor([module.tokenizer("Question: Why so?\nAnswer:").input_ids])
+    with torch.no_grad():
+        trained = module.adapted.eval()(input_ids=ids).logits
+        untrained = AutoModelForCausalLM.from_pretrained(name).eval()(input_ids=ids).logits
+        assert torch.equal(plain(input_ids=ids).logits, trained)
+        assert not torch.allclose(untrained, trained, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("precision", "base"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16), ("16-mixed", torch.bfloat16)]
+)
+def test_every_precision_trains_an_fp32_adapter_on_a_base_of_its_type(
+    tiny_llama, seeds_file, tmp_path, precision, base
+):
+    module = IsaraModule(tiny_llama)
+    losses: list[float] = []
+    trainer = trainer_in(tmp_path, precision=precision)  # on a CPU, Lightning makes 16-mixed bf16-mixed
+    step = module.training_step
+    module.training_step = lambda batch, batch_idx: losses.append(loss := step(batch, batch_idx)) or loss  # type: ignore
+    trainer.fit(module, data_module(tiny_llama, seeds_file))
+    dtypes = {("lora_" in key): value.dtype for key, value in module.adapted.named_parameters()}
+    assert dtypes == {True: torch.float32, False: base}
+    assert all(torch.isfinite(loss) for loss in losses)
+
+
+def test_a_checkpoint_holds_the_adapter_and_not_the_base(tiny_llama, seeds_file, tmp_path):
+    module = IsaraModule(tiny_llama)
+    trainer = trainer_in(tmp_path)
+    trainer.fit(module, data_module(tiny_llama, seeds_file))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    assert checkpoint["state_dict"]
+    assert all("lora_" in key for key in checkpoint["state_dict"])
+    again = IsaraModule.load_from_checkpoint(tmp_path / "a.ckpt", name=tiny_llama)
+    ids = batch_of(module)["input_ids"]
+    with torch.no_grad():
+        assert torch.equal(again.adapted.eval()(input_ids=ids).logits, module.adapted.eval()(input_ids=ids).logits)
+
+
+def test_a_checkpoint_of_another_base_or_other_lora_options_is_refused(tiny_llama, seeds_file, tmp_path):
+    trainer = trainer_in(tmp_path)
+    trainer.fit(IsaraModule(tiny_llama), data_module(tiny_llama, seeds_file))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    other = make_model(tmp_path / "other", seed=1)
+    with pytest.raises(InputError, match=rf"was trained on {tiny_llama}, not on {other}"):
+        IsaraModule.load_from_checkpoint(tmp_path / "a.ckpt", name=other)
+    with pytest.raises(InputError, match=r"\d+ weights differ.*model\.lora"):
+        IsaraModule.load_from_checkpoint(tmp_path / "a.ckpt", name=tiny_llama, lora=LoraOptions(r=4))
+
+
+def test_the_same_seed_gives_the_same_fresh_adapter(tiny_llama):
+    states = []
+    for seed in (1, 1, 2):
+        torch.rand(3)  # the process's own random state makes no difference
+        module = IsaraModule(tiny_llama, seed=seed)
+        module.configure_model()
+        states.append(torch.cat([value.flatten() for key, value in module.state_dict().items() if "lora_A" in key]))
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
+
+
+def test_the_schedule_rises_then_falls_inside_every_outer_epoch_with_a_lower_peak(tiny_llama, seeds_file, tmp_path):
+    module = IsaraModule(
+        tiny_llama, learning_rate=1e-3, learning_rate_decay=0.5, warmup_share=0.25, epochs_per_outer_epoch=2
+    )
+    data = data_module(tiny_llama, seeds_file, batch_size=2, epochs_per_outer_epoch=2)
+    data.outer_epochs = 2  # two outer epochs without growth: enough to see the schedule
+    rates: list[float] = []
+    hook = module.on_train_batch_start
+
+    def record(batch, batch_idx):
+        hook(batch, batch_idx)
+        rates.append(module.optimizers().param_groups[0]["lr"])
+
+    module.on_train_batch_start = record
+    trainer_in(tmp_path, max_epochs=4).fit(module, data)
+    assert len(rates) == 16
+    first, second = rates[:8], rates[8:]
+    assert max(first) == pytest.approx(1e-3)
+    assert max(second) == pytest.approx(5e-4)
+    for part in (first, second):
+        assert part[:2] == sorted(part[:2])
+        assert part[2:] == sorted(part[2:], reverse=True)
+        assert part[0] == pytest.approx(max(part) / 2)
+
+
+def test_learning_rate_at_its_corners():
+    assert learning_rate_at(0, 10, 1.0, 0.0) == 1.0
+    assert learning_rate_at(0, 10, 1.0, 0.2) == 0.5
+    assert learning_rate_at(2, 10, 1.0, 0.2) == 1.0
+    assert learning_rate_at(6, 10, 1.0, 0.2) == pytest.approx(0.5)
+    assert learning_rate_at(0, 1, 1.0, 0.03) == 1.0
+
+
+@pytest.mark.parametrize("start_from", ["latest", "base"])
+def test_an_outer_epoch_starts_with_a_fresh_optimiser_and_from_the_weights_asked_for(
+    tiny_llama, seeds_file, tmp_path, start_from
+):
+    module = IsaraModule(tiny_llama, learning_rate=1e-2, start_from=start_from)
+    data = data_module(tiny_llama, seeds_file)
+    starts, optimizer_states = [], []
+    hook = module.on_train_epoch_start
+
+    def record():
+        hook()
+        starts.append(copy.deepcopy(module.state_dict()))
+        optimizer_states.append(len(module.optimizers(use_pl_optimizer=False).state))
+
+    module.on_train_epoch_start = record
+    trainer_in(tmp_path, max_epochs=2).fit(module, data)
+    assert optimizer_states == [0, 0]
+    equal = all(torch.equal(starts[0][key], starts[1][key]) for key in starts[0])
+    assert equal is (start_from == "base")
+
+
+def test_pretrained_switches_the_adapter_off(tiny_llama, seeds_file, tmp_path):
+    module = IsaraModule(tiny_llama, learning_rate=5e-2)
+    trainer_in(tmp_path, max_epochs=1).fit(module, data_module(tiny_llama, seeds_file, batch_size=1))
+    fresh = IsaraModule(tiny_llama)
+    fresh.configure_model()
+    prompts, greedy = ["Question: Why so?\nAnswer:", "Question: Who?\nAnswer:"], Sampling(do_sample=False)
+    trained = module.generate(prompts, greedy)
+    with module.pretrained():
+        assert module.generate(prompts, greedy) == fresh.generate(prompts, greedy) != trained
+    assert module.generate(prompts, greedy) == trained
+    assert module.adapted.training
+
+
+def test_validation_measures_the_answers_without_their_end(tiny_llama, seeds_file, held_out_file, tmp_path):
+    module = IsaraModule(tiny_llama)
+    data = data_module(tiny_llama, seeds_file, held_out=held_out_file, batch_size=2)
+    (figures,) = trainer_in(tmp_path).validate(module, data, verbose=False)
+    total, count = 0.0, 0
+    plain = AutoModelForCausalLM.from_pretrained(tiny_llama).eval()
+    for item in data.held_out:
+        prompt = module.tokenizer(f"Question: {item.question}\nAnswer:").input_ids
+        ids = module.tokenizer(f"Question: {item.question}\nAnswer: {item.answer}").input_ids
+        with torch.no_grad():
+            logs = plain(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        total -= sum(logs[i - 1, ids[i]].item() for i in range(len(prompt), len(ids)))
+        count += len(ids) - len(prompt)
+    assert figures["answer_nll"] == pytest.approx(total / count, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": 0}, r"model\.learning_rate is 0; allowed: above 0"),
+        ({"warmup_share": 1.0}, r"model\.warmup_share is 1\.0"),
+        ({"generation_batch_size": 0}, r"model\.generation_batch_size is 0"),
+    ],
+)
+def test_bad_numbers_are_refused_before_anything_is_loaded(options, message):
+    with pytest.raises(InputError, match=message):
+        IsaraModule("nobody/never-loaded", **options)
+
+
+def test_bad_lora_options_are_refused():
+    with pytest.raises(InputError, match=r"model\.lora: r is 0"):
+        LoraOptions(r=0)
