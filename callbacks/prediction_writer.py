@@ -43,6 +43,7 @@ class PredictionWriter(BasePredictionWriter):
         if run_dir is None:
             return
         with (run_dir / FILE).open("a", encoding="utf-8") as file:
-            for question, completion in zip(batch["question"], prediction, strict=True):
-                line = {"question": question, "answer": completion.text.strip(), "finished": completion.finished}
+            answers = zip(batch["question"], prediction["answer"], prediction["finished"], strict=True)
+            for question, answer, finished in answers:
+                line = {"question": question, "answer": answer, "finished": finished}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")

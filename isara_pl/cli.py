@@ -195,13 +195,30 @@ def main(args: ArgsType = None) -> None:
                 "log_every_n_steps": 1,
                 "callbacks": [OuterEpochTable(), AdapterExport(), PredictionWriter()],
             },
-            parser_kwargs={"prog": "isara-pl", "description": __doc__},
+            parser_kwargs={
+                "prog": "isara-pl",
+                "allow_abbrev": False,  # a typo must not pass for another option
+                "description": "Align a causal LM to a domain from fewer than 100 examples (ISARA, arXiv 2401.06785).",
+                # the full usage has a hundred lines, which would bury the message of every error
+                **{
+                    name: {"usage": f"isara-pl {name} --config FILE [--OPTION VALUE ...]"}
+                    for name in IsaraCLI.subcommands()
+                },
+            },
         )
-    except (InputError, MisconfigurationException, OSError) as error:
-        if _debugging(args):
+    except Exception as error:
+        fault = _users_fault(error)
+        if fault is None or _debugging(args):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {fault}", file=sys.stderr)
         sys.exit(1)
+
+
+def _users_fault(error: BaseException | None) -> BaseException | None:
+    """Find what the user can mend behind an error; jsonargparse wraps what a callback raises."""
+    while error is not None and not isinstance(error, InputError | MisconfigurationException | OSError):
+        error = error.__cause__
+    return error
 
 
 def _debugging(args: ArgsType) -> bool:

@@ -18,7 +18,7 @@ from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
 from isara_pl.growth.retrieval import EMBEDDED_ENCODER, SentenceEncoder
 from isara_pl.growth.samples import Sample, read_questions, read_samples
-from isara_pl.models import load_tokenizer, resolve_path
+from isara_pl.models import is_local, load_tokenizer, resolve_path
 from isara_pl.randomness import derive_seed
 from isara_pl.run_folder import run_folder
 from isara_pl.sft import SftLoader, collate, encode_pair, length_grouped_batches
@@ -134,6 +134,8 @@ class IsaraDataModule(LightningDataModule):
             answer_sampling=answer_sampling,
             candidates_per_batch=candidates_per_batch,
         )
+        if is_local(encoder):
+            resolve_path(encoder, "data.encoder")
         self.encoder_name = encoder
         self.prompt_format_name: FormatName = prompt_format
         # files are read now: a bad line is told before any model is loaded

@@ -211,14 +211,18 @@ class IsaraModule(LightningModule):
         finally:
             model.train(was_training)
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Completion]:
-        """Answer the prompts of a batch."""
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Any]]:
+        """Answer the prompts of a batch: gives the lists `answer` and `finished`."""
         sampling = replace(
             self.prediction_sampling,
             stop_at_newline=batch["stop_at_newline"],
             seed=derive_seed(self.seed, "predict", batch_idx),
         )
-        return self.generate(batch["prompt"], sampling)
+        completions = self.generate(batch["prompt"], sampling)
+        return {
+            "answer": [completion.text.strip() for completion in completions],
+            "finished": [completion.finished for completion in completions],
+        }
 
     # -- training
 

@@ -1,0 +1,291 @@
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Callback
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from isara_pl.cli import main
+from isara_pl.growth.pool import Verdict
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
+CALLBACKS = [{"class_path": f"isara_pl.callbacks.{name}"} for name in ("NearDuplicate", "TruthfulnessEvaluation")]
+
+
+@pytest.fixture
+def options(tiny_llama, tiny_encoder, seeds_file, held_out_file, tmp_path) -> list[str]:
+    """Arguments of a run of seconds: 2 outer epochs of 2 epochs, 6 candidates each."""
+    config = {
+        "seed_everything": 7,
+        "trainer": {"accelerator": "cpu", "enable_progress_bar": False, "callbacks": CALLBACKS},
+        "model": {"name": tiny_llama, "learning_rate": 0.01, "lora": {"r": 4}},
+        "data": {
+            "seeds": seeds_file,
+            "held_out": held_out_file,
+            "encoder": tiny_encoder,
+            "candidates_per_outer_epoch": 6,
+            "candidates_per_batch": 4,
+            "outer_epochs": 2,
+            "epochs_per_outer_epoch": 2,
+            "demonstrations": 2,
+            "question_sampling": {"max_new_tokens": 8},
+            "answer_sampling": {"max_new_tokens": 8},
+            "batch_size": 4,
+            "max_length": 256,
+        },
+        "alpha_stopping": {"alpha": 0.1},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    return [f"--config={tmp_path / 'run.yaml'}"]
+
+
+def fit(run_dir: Path, options: list[str], *more: str) -> Path:
+    main(["fit", *options, f"--run_dir={run_dir}", *more])
+    return run_dir
+
+
+def rows(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def adapter(run_dir: Path) -> bytes:
+    return (run_dir / "adapter/adapter_model.safetensors").read_bytes()
+
+
+def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code not in (0, None)
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error
+
+
+def test_fit_leaves_one_complete_folder(options, tmp_path, tiny_llama, capsys):
+    run_dir = fit(tmp_path / "run", options)
+    assert {path.name for path in run_dir.iterdir()} == {
+        "adapter", "checkpoints", "config.yaml", "logs", "metrics.csv", "pool.jsonl", "rejected.jsonl",
+    }  # fmt: skip
+    table = rows(run_dir)
+    assert [row["outer_epoch"] for row in table] == ["0", "1", "2"]
+    assert all(float(row["answer_nll"]) > 0 and 0 <= float(row["mc2"]) <= 1 for row in table)
+    assert table[0]["novelty"] == table[0]["accepted"] == ""
+    pool = [json.loads(line) for line in (run_dir / "pool.jsonl").read_text().splitlines()]
+    for row in table[1:]:
+        accepted = [sample for sample in pool if sample["outer_epoch"] == int(row["outer_epoch"])]
+        assert int(row["accepted"]) == len(accepted)
+        assert float(row["novelty"]) == pytest.approx(len(accepted) / 6, abs=1e-6)
+        assert int(row["trained_on"]) == sum(s["outer_epoch"] <= int(row["outer_epoch"]) for s in pool)
+    assert float(table[2]["answer_nll"]) < float(table[0]["answer_nll"])
+    printed = capsys.readouterr().out
+    assert "pretrained" in printed
+    assert f"{run_dir / 'adapter'}" in printed
+    loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llama), run_dir / "adapter")
+    assert loaded.peft_config["default"].r == 4
+    assert loaded.peft_config["default"].base_model_name_or_path == tiny_llama
+
+
+def test_the_written_config_repeats_the_run(options, tmp_path):
+    first = fit(tmp_path / "first", options)
+    again = fit(tmp_path / "again", [f"--config={first / 'config.yaml'}"])
+    for name in ("pool.jsonl", "rejected.jsonl"):
+        assert (again / name).read_bytes() == (first / name).read_bytes()
+    assert adapter(again) == adapter(first)
+    assert [row["answer_nll"] for row in rows(again)] == [row["answer_nll"] for row in rows(first)]
+
+
+@pytest.mark.parametrize("stop", ["epoch=0", "epoch=1", "epoch=2", "step=3", "step=9"])
+def test_a_resume_from_anywhere_ends_as_an_undisturbed_run(options, tmp_path, stop):
+    every_step = ["--checkpoint.every_n_train_steps=1", "--checkpoint.filename={step}"]
+    whole = fit(tmp_path / "whole", options, *(every_step if stop.startswith("step") else []))
+    checkpoint = whole / f"checkpoints/{stop}.ckpt"
+    # a run that was killed has what the undisturbed one had on disk when the checkpoint was written
+    outer_epoch = torch.load(checkpoint, weights_only=True)["IsaraDataModule"]
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    samples = (whole / "pool.jsonl").read_text().splitlines(keepends=True)
+    (cut / "pool.jsonl").write_text("".join(samples[: outer_epoch["pool"]]))
+    taken = 2 if outer_epoch["pool"] == len(samples) else 1
+    rejected = [
+        line
+        for line in (whole / "rejected.jsonl").read_text().splitlines(keepends=True)
+        if json.loads(line)["outer_epoch"] <= taken
+    ]
+    (cut / "rejected.jsonl").write_text("".join(rejected))
+    fit(cut, options, f"--ckpt_path={checkpoint}")
+    for name in ("pool.jsonl", "rejected.jsonl"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    assert adapter(cut) == adapter(whole)
+
+
+def test_last_continues_a_finished_run_without_doing_anything_again(options, tmp_path, capsys):
+    run_dir = fit(tmp_path / "run", options)
+    before = {path.name: path.read_bytes() for path in run_dir.iterdir() if path.is_file()}
+    capsys.readouterr()
+    fit(run_dir, options, "--ckpt_path=last")
+    after = {path.name: path.read_bytes() for path in run_dir.iterdir() if path.is_file()}
+    assert {name for name in before if before[name] != after[name]} <= {"config.yaml"}
+    assert "outer epoch 2" in capsys.readouterr().out
+
+
+def test_a_used_folder_is_refused_and_left_as_it_was(options, tmp_path, capsys):
+    run_dir = fit(tmp_path / "run", options)
+    before = {path.name: path.read_bytes() for path in run_dir.iterdir() if path.is_file()}
+    error = fails(["fit", *options, f"--run_dir={run_dir}", "--seed_everything=8"], capsys)
+    assert "holds a run already. Add --ckpt_path last to continue it" in error
+    assert {path.name: path.read_bytes() for path in run_dir.iterdir() if path.is_file()} == before
+
+
+class OneAfterTheFirst(Callback):
+    """A user's own filter, named in the YAML by its class path: from outer epoch 2 on, one candidate only."""
+
+    def verdict(self, candidate, pool):
+        number = int(candidate.id.split("-")[1])
+        return Verdict(number, "late" if candidate.outer_epoch > 1 and number else None)
+
+
+def test_alpha_stops_the_run_before_it_trains_on_the_exhausted_outer_epoch(options, tmp_path):
+    own_filter = f"--trainer.callbacks+={__name__}.OneAfterTheFirst"
+    run_dir = fit(tmp_path / "run", options, own_filter, "--alpha_stopping.alpha=0.5", "--data.outer_epochs=3")
+    table = rows(run_dir)
+    assert [row["outer_epoch"] for row in table] == ["0", "1", "2"]
+    assert (table[2]["accepted"], table[2]["trained_on"], table[2]["answer_nll"]) == ("1", "0", "")
+    rejected = [json.loads(line) for line in (run_dir / "rejected.jsonl").read_text().splitlines()]
+    assert [row["filter"] for row in rejected if row["outer_epoch"] == 2] == ["OneAfterTheFirst"] * 5
+    before = adapter(run_dir)
+    for _ in range(2):
+        fit(run_dir, [*options, own_filter], "--alpha_stopping.alpha=0.5", "--data.outer_epochs=3", "--ckpt_path=last")
+        assert (rows(run_dir), adapter(run_dir)) == (table, before)
+
+
+def test_alpha_in_the_first_outer_epoch_leaves_no_adapter_and_says_so(options, tmp_path):
+    too_short = ["--trainer.callbacks+=isara_pl.callbacks.TooShort", "--trainer.callbacks.min_words=50"]
+    with pytest.warns(UserWarning, match="nothing was trained"):
+        run_dir = fit(tmp_path / "run", options, *too_short)
+    assert rows(run_dir)[1]["accepted"] == "0"
+    assert not (run_dir / "adapter").exists()
+
+
+def test_predict_answers_a_file_of_questions(options, tmp_path):
+    run_dir = fit(tmp_path / "run", options)
+    questions = tmp_path / "questions.csv"
+    questions.write_text("question\nWhy is it so?\nWho was it?\n")
+    short = ["--model.prediction_sampling.max_new_tokens=5", f"--data.questions={questions}"]
+    main(["predict", *options, f"--run_dir={run_dir}", "--ckpt_path=last", *short])
+    answers = [json.loads(line) for line in (run_dir / "predictions.jsonl").read_text().splitlines()]
+    assert [answer["question"] for answer in answers] == ["Why is it so?", "Who was it?"]
+    assert all({"answer", "finished"} <= answer.keys() for answer in answers)
+
+
+def test_validate_and_test_measure_a_checkpoint_as_fit_did(options, tmp_path, capsys):
+    run_dir = fit(tmp_path / "run", options)
+    figures = rows(run_dir)[-1]
+    main(["validate", *options, f"--run_dir={run_dir}", "--ckpt_path=last"])
+    assert rows(run_dir)[-1] == figures
+    capsys.readouterr()
+    main(["test", *options, f"--run_dir={run_dir}", "--ckpt_path=last"])
+    assert figures["mc2"][:6] in capsys.readouterr().out
+
+
+def test_validate_without_fit_measures_the_pretrained_model(options, tmp_path):
+    run_dir = tmp_path / "run"
+    main(["validate", *options, f"--run_dir={run_dir}"])
+    (row,) = rows(run_dir)
+    assert row["outer_epoch"] == "0"
+    assert row["mc2"] == rows(fit(tmp_path / "other", options))[0]["mc2"]
+
+
+def test_without_held_out_pairs_everything_but_the_figures_is_there(options, tmp_path):
+    run_dir = fit(tmp_path / "run", options, "--data.held_out=null")
+    assert [(row["outer_epoch"], row["mc2"], row["answer_nll"]) for row in rows(run_dir)] == [
+        ("1", "", ""),
+        ("2", "", ""),
+    ]
+    assert (run_dir / "adapter/adapter_model.safetensors").exists()
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_config_runs(config, tiny_llama, tiny_encoder, seeds_file, held_out_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    subcommand = "validate" if config.endswith("pretrained.yaml") else "fit"
+    main([
+        subcommand, f"--config={ROOT / config}", "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu",
+        f"--model.name={tiny_llama}", f"--data.encoder={tiny_encoder}", f"--data.seeds={seeds_file}",
+        f"--data.held_out={held_out_file}", "--data.question_sampling.max_new_tokens=4",
+        "--data.answer_sampling.max_new_tokens=4",
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_config_says_what_it_is_for(config):
+    head = (ROOT / config).read_text()
+    assert head.startswith("# ")
+    assert "python -m isara_pl" in head.split("\nrun_dir:")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data.seeds=nothing.jsonl"], "data.seeds: no such file or folder: nothing.jsonl"),
+        (["--model.name=./nothing"], "model.name: no such file or folder: ./nothing"),
+        (["--alpha_stopping.alpha=1.5"], "alpha_stopping.alpha is 1.5; allowed: 0 to 1"),
+        (["--data.candidates_per_outer_epoch=0"], "data.candidates_per_outer_epoch is 0"),
+        (["--data.encoder=./nothing"], "data.encoder: no such file or folder: ./nothing"),
+        (["--data.outer_epoch=3"], "outer_epoch"),
+        (["--model.learning_rate=fast"], "learning_rate"),
+        (["--data.prompt_format=xml"], "prompt_format"),
+        (["--trainer.callbacks+=isara_pl.callbacks.TooShort", "--trainer.callbacks.min_words=0"], "TooShort: min_words is 0; allowed: at least 1"),
+        (["--trainer.reload_dataloaders_every_n_epochs=0"], "reload_dataloaders_every_n_epochs=1"),
+        (["--ckpt_path=nothing.ckpt"], "nothing.ckpt"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_clear_message(options, tmp_path, capsys, arguments, message):
+    error = fails(["fit", *options, f"--run_dir={tmp_path / 'run'}", *arguments], capsys)
+    assert message in error
+    assert not (tmp_path / "run/pool.jsonl").exists()
+
+
+def test_a_bad_line_of_the_seeds_file_is_named(options, tmp_path, capsys):
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"question": "Why?", "answer": "So."}\n{"question": ""}\n')
+    error = fails(["fit", *options, f"--data.seeds={path}"], capsys)
+    assert error.strip().endswith(f"error: {path}:2: the field `question` is empty")
+
+
+def test_validate_and_predict_without_their_files_say_which_option_is_missing(options, tmp_path, capsys):
+    run = f"--run_dir={tmp_path / 'run'}"
+    assert "data.held_out: there is nothing to measure on" in fails(
+        ["validate", *options, run, "--data.held_out=null"], capsys
+    )
+    assert "data.questions: predict needs a file" in fails(["predict", *options, run], capsys)
+
+
+def test_debug_shows_the_traceback(options):
+    with pytest.raises(ValueError, match="no such file"):
+        main(["fit", *options, "--data.seeds=nothing.jsonl", "--debug=true"])
+
+
+def test_help_and_errors_through_the_real_process(tiny_llama):
+    run = lambda *arguments: subprocess.run(  # noqa: E731
+        [sys.executable, "-m", "isara_pl", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+    shown = run("fit", "--help").stdout
+    for option in ("--data.candidates_per_outer_epoch", "--model.lora.r", "--alpha_stopping.alpha", "--run_dir"):
+        assert option in shown
+    assert "candidates that are generated in an outer epoch" in " ".join(shown.split())
+    failed = run("fit", f"--model.name={tiny_llama}", "--data.seeds=nothing.jsonl")
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines()[-1].startswith("error: data.seeds: no such file")
+    assert "Traceback" not in failed.stderr
