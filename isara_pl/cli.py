@@ -82,6 +82,17 @@ class IsaraCLI(LightningCLI):
             config["logger"] = CSVLogger(config["default_root_dir"], name="logs")
         return super()._instantiate_trainer(config, callbacks)
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Say how to go on after Ctrl-C; Lightning has ended the process's work by then."""
+        try:
+            super()._run_subcommand(subcommand)
+        except SystemExit:
+            if subcommand == "fit" and self.trainer.interrupted:
+                print(
+                    f"interrupted. To go on: the same command with --ckpt_path last ({self.trainer.default_root_dir})"
+                )
+            raise
+
     def before_fit(self) -> None:
         """Refuse a used folder, and measure the pretrained model."""
         config = self.config[self.config.subcommand]

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from isara_pl.callbacks import AlphaStopping
 from isara_pl.cli import main
 from isara_pl.growth.pool import Verdict
 
@@ -101,6 +102,19 @@ def test_the_written_config_repeats_the_run(options, tmp_path):
         assert (again / name).read_bytes() == (first / name).read_bytes()
     assert adapter(again) == adapter(first)
     assert [row["answer_nll"] for row in rows(again)] == [row["answer_nll"] for row in rows(first)]
+
+
+def test_a_run_killed_before_its_first_checkpoint_goes_on_from_its_pool(options, tmp_path):
+    whole = fit(tmp_path / "whole", options)
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    samples = (whole / "pool.jsonl").read_text().splitlines(keepends=True)
+    (cut / "pool.jsonl").write_text("".join(samples[: 8 + 4]))  # the seeds, and the first batch of candidates
+    (cut / "rejected.jsonl").write_text("")
+    fit(cut, options, "--ckpt_path=last")
+    for name in ("pool.jsonl", "rejected.jsonl"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    assert adapter(cut) == adapter(whole)
 
 
 @pytest.mark.parametrize("stop", ["epoch=0", "epoch=1", "epoch=2", "step=3", "step=9"])
@@ -272,6 +286,20 @@ def test_validate_and_predict_without_their_files_say_which_option_is_missing(op
 def test_debug_shows_the_traceback(options):
     with pytest.raises(ValueError, match="no such file"):
         main(["fit", *options, "--data.seeds=nothing.jsonl", "--debug=true"])
+
+
+def test_ctrl_c_ends_with_the_way_to_go_on(options, tmp_path, capsys, monkeypatch):
+    def interrupt(self, trainer, growth):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AlphaStopping, "on_growth_end", interrupt)
+        with pytest.raises(SystemExit) as stop:
+            fit(tmp_path / "run", options)
+    assert stop.value.code != 0
+    assert "interrupted. To go on: the same command with --ckpt_path last" in capsys.readouterr().out
+    fit(tmp_path / "run", options, "--ckpt_path=last")
+    assert [row["outer_epoch"] for row in rows(tmp_path / "run")] == ["0", "1", "2"]
 
 
 def test_help_and_errors_through_the_real_process(tiny_llama):

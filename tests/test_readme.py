@@ -31,7 +31,8 @@ def test_a_plain_lightning_module_runs_the_loop_with_a_stock_trainer(tiny_llama,
     assert changed.count(tiny_llama) == changed.count("epoch=3") == changed.count("alpha=0.0") == 1
     names: dict = {}
     exec(changed, names)
-    assert names["trainer"].global_step == 2 * 8  # 64 seeds in batches of 8, and what was accepted, if anything
+    assert names["trainer"].current_epoch == 2
+    assert names["trainer"].global_step >= 2 * 64 // 8
     pool = [Sample.from_json(line) for line in Path("runs/my_project/pool.jsonl").read_text().splitlines()]
     assert len(pool) - 64 + len(Path("runs/my_project/rejected.jsonl").read_text().splitlines()) == 6
 
