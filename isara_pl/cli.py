@@ -29,7 +29,7 @@ class RunConfig(SaveConfigCallback):
         if stage == "fit" and trainer.is_global_zero:
             run_dir = Path(trainer.default_root_dir)
             run_dir.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, str(run_dir / "config.yaml"), skip_none=False, overwrite=True)
+            self.parser.save(self.config, str(run_dir / "config.yaml"), skip_unset=False, overwrite=True)
 
 
 class IsaraCLI(LightningCLI):

@@ -86,6 +86,11 @@ def _without_gguf(gguf: Path) -> Path:
     del model.config.quantization_config
     model.hf_quantizer = None
     model.is_quantized = False
+    # transformers before 5.23 gives such a tokenizer its BOS as EOS; the config has what the file says
+    for role in ("bos", "eos", "pad"):
+        token_id = getattr(model.config, f"{role}_token_id", None)
+        if token_id is not None:
+            setattr(tokenizer, f"{role}_token", tokenizer.convert_ids_to_tokens(token_id))
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
     try:
