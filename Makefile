@@ -13,7 +13,7 @@ FEW_THREADS = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
 quickstart: $(VENV)/.installed
 	$(OFFLINE) $(BIN)/python -m isara_pl fit --config configs/quickstart.yaml --run_dir $(RUN_DIR) \
-	    $(if $(wildcard $(RUN_DIR)/pool.jsonl),--ckpt_path last)
+	    $(if $(wildcard $(RUN_DIR)/rejected.jsonl),--ckpt_path last)
 
 test: $(VENV)/.installed
 	$(OFFLINE) $(FEW_THREADS) $(BIN)/pytest -n 2 -m "not slow"

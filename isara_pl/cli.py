@@ -17,6 +17,7 @@ from isara_pl.callbacks import AdapterExport, AlphaStopping, OuterEpochTable, Pr
 from isara_pl.callbacks.outer_epoch_table import format_table, read_rows
 from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
+from isara_pl.growth.pool import is_grown
 from isara_pl.module import IsaraModule
 from isara_pl.run_folder import run_folder
 
@@ -83,7 +84,10 @@ class IsaraCLI(LightningCLI):
         return super()._instantiate_trainer(config, callbacks)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Say how to go on after Ctrl-C; Lightning has ended the process's work by then."""
+        """Run it; refuse a missing checkpoint before anything else, and say how to go on after Ctrl-C."""
+        ckpt_path = self.config[subcommand].ckpt_path
+        if ckpt_path not in (None, "last", "best", "hpc") and not Path(ckpt_path).exists():
+            raise InputError(f"ckpt_path: no such file: {ckpt_path}. Allowed: a checkpoint, or `last`")
         try:
             super()._run_subcommand(subcommand)
         except SystemExit:
@@ -97,7 +101,8 @@ class IsaraCLI(LightningCLI):
         """Refuse a used folder, and measure the pretrained model."""
         config = self.config[self.config.subcommand]
         run_dir, resuming = Path(config.run_dir), config.ckpt_path is not None
-        if (run_dir / "pool.jsonl").exists() and not resuming and run_folder(self.trainer):
+        used = is_grown(run_dir) or (run_dir / "checkpoints" / "last.ckpt").exists()
+        if used and not resuming and run_folder(self.trainer) is not None:
             raise InputError(
                 f"{run_dir} holds a run already. Add --ckpt_path last to continue it, "
                 "or choose another folder with --run_dir"

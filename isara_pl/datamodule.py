@@ -158,9 +158,10 @@ class IsaraDataModule(LightningDataModule):
         return epoch // self.epochs_per_outer_epoch + 1
 
     def setup(self, stage: str) -> None:
-        """Forget the pool of an earlier fit: it is read again from the folder of this one."""
+        """Open the pool in the trainer's folder, before anything is written there."""
         if stage == "fit":
-            self.pool = None
+            trainer = self._checked_trainer()
+            self.pool = SamplePool(self.seeds, run_folder(trainer))
             self._announced = set()
 
     def train_dataloader(self) -> Any:
@@ -172,7 +173,7 @@ class IsaraDataModule(LightningDataModule):
         trainer = self._checked_trainer()
         epoch = trainer.current_epoch
         outer_epoch = self.outer_epoch_of(epoch)
-        pool = self._open_pool(trainer)
+        pool = self._known_pool()
         if self.settings.candidates and not trainer.should_stop:
             self._grow(trainer, pool, outer_epoch)
         return self._loader(self.training_samples(outer_epoch), epoch)
@@ -184,11 +185,9 @@ class IsaraDataModule(LightningDataModule):
             outer_epoch: Which one, from 1.
 
         Raises:
-            RuntimeError: If no training set was asked for yet.
+            RuntimeError: Outside of `fit`.
         """
-        if self.pool is None:
-            raise RuntimeError("the pool does not exist before the first train_dataloader()")
-        samples = self.pool.up_to(outer_epoch)
+        samples = self._known_pool().up_to(outer_epoch)
         if self.train_on == "newest":
             return [sample for sample in samples if sample.outer_epoch in (0, outer_epoch)]
         return samples
@@ -213,16 +212,16 @@ class IsaraDataModule(LightningDataModule):
             )
         return trainer
 
-    def _open_pool(self, trainer: Trainer) -> SamplePool:
+    def _known_pool(self) -> SamplePool:
+        """Give the pool, which has all that the checkpoint of a resume knew."""
         if self.pool is None:
-            folder = run_folder(trainer)
-            pool = SamplePool(self.seeds, folder)
-            if len(pool) < self._checkpointed.get("pool", 0):
-                raise InputError(
-                    f"{folder}/pool.jsonl holds {len(pool)} samples, but the checkpoint was written when it held "
-                    f"{self._checkpointed['pool']}. Restore the file, or start anew in another folder"
-                )
-            self.pool = pool
+            raise RuntimeError("the pool exists in trainer.fit only")
+        known = self._checkpointed.get("pool", 0)
+        if len(self.pool) < known:
+            raise InputError(
+                f"{self.pool.folder}/pool.jsonl holds {len(self.pool)} samples, but the checkpoint was written "
+                f"when it held {known}. Restore the file, or start anew in another folder"
+            )
         return self.pool
 
     def _grow(self, trainer: Any, pool: SamplePool, outer_epoch: int) -> None:

@@ -145,6 +145,7 @@ class IsaraModule(LightningModule):
         # the name that the user gave, not the folder that it was found in
         self.model.peft_config["default"].base_model_name_or_path = self.name
         self.model.train()
+        self._engine = HuggingFaceGenerator(self.model, self.tokenizer, self.generation_batch_size)
         # kept for start_from: base
         self._fresh_adapter = {key: value.clone() for key, value in self.state_dict().items()}
 
@@ -206,8 +207,7 @@ class IsaraModule(LightningModule):
         was_training = model.training
         model.eval()
         try:
-            engine = HuggingFaceGenerator(model, self.tokenizer, self.generation_batch_size)
-            return engine.generate(prompts, sampling)
+            return self._engine.generate(prompts, sampling)
         finally:
             model.train(was_training)
 

@@ -167,6 +167,16 @@ class OneAfterTheFirst(Callback):
         return Verdict(number, "late" if candidate.outer_epoch > 1 and number else None)
 
 
+def test_other_seeds_for_a_resume_are_refused_and_nothing_is_overwritten(options, tmp_path, capsys):
+    run_dir = fit(tmp_path / "run", options)
+    before = {path.name: path.read_bytes() for path in run_dir.iterdir() if path.is_file()}
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"question": "Why?", "answer": "So."}\n')
+    error = fails(["fit", *options, f"--run_dir={run_dir}", "--ckpt_path=last", f"--data.seeds={other}"], capsys)
+    assert "grown from other seeds" in error
+    assert {path.name: path.read_bytes() for path in run_dir.iterdir() if path.is_file()} == before
+
+
 def test_alpha_stops_the_run_before_it_trains_on_the_exhausted_outer_epoch(options, tmp_path):
     own_filter = f"--trainer.callbacks+={__name__}.OneAfterTheFirst"
     run_dir = fit(tmp_path / "run", options, own_filter, "--alpha_stopping.alpha=0.5", "--data.outer_epochs=3")

@@ -68,6 +68,12 @@ def test_other_seeds_than_the_journals_are_refused_and_nothing_is_written(tmp_pa
     assert (tmp_path / "pool.jsonl").read_bytes() == before
 
 
+def test_a_folder_where_nothing_was_judged_yet_takes_other_seeds(tmp_path):
+    SamplePool(make_seeds(), tmp_path)
+    grow(SamplePool(make_seeds(5), tmp_path), 1, [0], [])
+    assert len(SamplePool(make_seeds(5), tmp_path)) == 6
+
+
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     grow(SamplePool(make_seeds()), 1, [0], [1])

@@ -10,6 +10,9 @@ from pathlib import Path
 from isara_pl.errors import InputError
 from isara_pl.growth.samples import Sample
 
+POOL = "pool.jsonl"
+REJECTED = "rejected.jsonl"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -100,26 +103,31 @@ class SamplePool:
         for entry in rejected:
             self._rejected.setdefault(entry.candidate.outer_epoch, {})[entry.candidate.id] = entry.filter
         if self.folder is not None:
-            _append(self.folder / "rejected.jsonl", [entry.to_json() for entry in rejected])
-            _append(self.folder / "pool.jsonl", [sample.to_json() for sample in accepted])
+            _append(self.folder / REJECTED, [entry.to_json() for entry in rejected])
+            _append(self.folder / POOL, [sample.to_json() for sample in accepted])
 
     def _read_journal(self, folder: Path, seeds: Sequence[Sample]) -> None:
-        journal = folder / "pool.jsonl"
-        if not journal.exists():
+        journal = folder / POOL
+        if not is_grown(folder):
+            # no candidate was judged: whatever is there holds nothing but seeds
+            journal.unlink(missing_ok=True)
             _append(journal, [seed.to_json() for seed in seeds])
             return
         samples = [Sample.from_json(line) for line in _lines(journal, "sample")]
-        if samples and [s for s in samples if s.outer_epoch == 0] != list(seeds):
+        if [sample for sample in samples if sample.outer_epoch == 0] != list(seeds):
             raise InputError(
                 f"{journal} was grown from other seeds than those given now. "
                 "Give the same seeds file to continue, or another --run_dir to start anew"
             )
-        if not samples:
-            _append(journal, [seed.to_json() for seed in seeds])
-        self.samples = samples or self.samples
-        for line in _lines(folder / "rejected.jsonl", "rejected candidate"):
+        self.samples = samples
+        for line in _lines(folder / REJECTED, "rejected candidate"):
             entry = json.loads(line)
             self._rejected.setdefault(entry["outer_epoch"], {})[entry["id"]] = entry["filter"]
+
+
+def is_grown(folder: Path) -> bool:
+    """Whether the pool in a folder holds any candidate's judgement."""
+    return (folder / REJECTED).exists()  # written with the first batch, even if it rejects none
 
 
 def _append(path: Path, lines: Sequence[str]) -> None:
