@@ -15,6 +15,7 @@ from isara_pl.run_folder import run_folder
 
 FILE = "metrics.csv"
 MEASURED = ("answer_nll", "mc1", "mc2")
+COUNTS = ("outer_epoch", "candidates", "accepted", "trained_on")
 COLUMNS = ("outer_epoch", *MEASURED, "novelty", "candidates", "accepted", "trained_on", "seconds")
 
 
@@ -108,7 +109,7 @@ def read_rows(path: Path) -> dict[int, dict[str, float | int]]:
         return {}
     with path.open(newline="", encoding="utf-8") as file:
         rows = [
-            {name: float(value) if "." in value else int(value) for name, value in row.items() if value}
+            {name: int(value) if name in COUNTS else float(value) for name, value in row.items() if value}
             for row in csv.DictReader(file)
         ]
     return {int(row["outer_epoch"]): row for row in rows}

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from isara_pl.errors import InputError
 from isara_pl.growth.pool import is_grown
 from isara_pl.module import IsaraModule
 from isara_pl.run_folder import run_folder
+
+DEBUG = "ISARA_PL_DEBUG"
 
 
 class RunConfig(SaveConfigCallback):
@@ -44,9 +47,6 @@ class IsaraCLI(LightningCLI):
             default="runs/isara",
             help="Folder of everything that the run leaves behind.",
         )
-        parser.add_argument(
-            "--debug", type=bool, default=False, help="Show the traceback of an error in what was given."
-        )
         parser.add_lightning_class_args(AlphaStopping, "alpha_stopping")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
@@ -65,6 +65,7 @@ class IsaraCLI(LightningCLI):
         parser.link_arguments("data.epochs_per_outer_epoch", "trainer.check_val_every_n_epoch")
         parser.link_arguments("data.epochs_per_outer_epoch", "model.epochs_per_outer_epoch")
         parser.link_arguments("model.name", "data.tokenizer")
+        parser.link_arguments("model.trust_remote_code", "data.trust_remote_code")
         for target in (
             "model.seed",
             "data.seed",
@@ -85,9 +86,7 @@ class IsaraCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it; refuse a missing checkpoint before anything else, and say how to go on after Ctrl-C."""
-        ckpt_path = self.config[subcommand].ckpt_path
-        if ckpt_path not in (None, "last", "best", "hpc") and not Path(ckpt_path).exists():
-            raise InputError(f"ckpt_path: no such file: {ckpt_path}. Allowed: a checkpoint, or `last`")
+        self._check_checkpoint(subcommand)
         try:
             super()._run_subcommand(subcommand)
         except SystemExit:
@@ -96,6 +95,21 @@ class IsaraCLI(LightningCLI):
                     f"interrupted. To go on: the same command with --ckpt_path last ({self.trainer.default_root_dir})"
                 )
             raise
+
+    def _check_checkpoint(self, subcommand: str) -> None:
+        config = self.config[subcommand]
+        if config.ckpt_path is None:
+            return
+        last = Path(config.run_dir) / "checkpoints" / "last.ckpt"
+        path = last if config.ckpt_path == "last" else Path(config.ckpt_path)
+        if config.ckpt_path == "last" and subcommand == "fit" and not path.exists():
+            return  # killed before its first checkpoint: the pool on disk is all there is to continue from
+        if not path.is_file():
+            raise InputError(
+                f"ckpt_path: no such file: {path}. Allowed: a checkpoint, or `last` for the newest of --run_dir"
+            )
+        if not zipfile.is_zipfile(path):
+            raise InputError(f"ckpt_path: {path} is not a checkpoint, or damaged. Take another one of {path.parent}")
 
     def before_fit(self) -> None:
         """Refuse a used folder, and measure the pretrained model."""
@@ -190,7 +204,7 @@ def _quieten() -> None:
 
 
 def main(args: ArgsType = None) -> None:
-    """Run the command line.
+    """Run the command line. Errors that a user can mend end it without a traceback, unless ISARA_PL_DEBUG is set.
 
     Args:
         args: Arguments in place of those of the process, as strings or as a dict.
@@ -205,6 +219,7 @@ def main(args: ArgsType = None) -> None:
             auto_configure_optimizers=False,  # the module has its own
             save_config_callback=RunConfig,
             trainer_defaults={
+                "devices": 1,
                 "reload_dataloaders_every_n_epochs": 1,
                 "num_sanity_val_steps": 0,  # the pretrained model is measured in full
                 "enable_model_summary": False,
@@ -224,7 +239,7 @@ def main(args: ArgsType = None) -> None:
         )
     except Exception as error:
         fault = _users_fault(error)
-        if fault is None or _debugging(args):
+        if fault is None or os.environ.get(DEBUG):
             raise
         print(f"error: {fault}", file=sys.stderr)
         sys.exit(1)
@@ -235,8 +250,3 @@ def _users_fault(error: BaseException | None) -> BaseException | None:
     while error is not None and not isinstance(error, InputError | MisconfigurationException | OSError):
         error = error.__cause__
     return error
-
-
-def _debugging(args: ArgsType) -> bool:
-    given = sys.argv[1:] if args is None else args
-    return isinstance(given, list) and any("--debug" in str(argument) for argument in given)

@@ -21,7 +21,8 @@ from isara_pl.growth.samples import Sample, read_questions, read_samples
 from isara_pl.models import is_local, load_tokenizer, resolve_path
 from isara_pl.randomness import derive_seed
 from isara_pl.run_folder import run_folder
-from isara_pl.sft import SftLoader, collate, encode_pair, length_grouped_batches
+from isara_pl.sft import SftLoader, TooLong, collate, encode_pair, length_grouped_batches
+from isara_pl.tokens import encode_prompt
 
 
 @runtime_checkable
@@ -70,7 +71,8 @@ class IsaraDataModule(LightningDataModule):
         candidates_per_batch: Candidates that are generated, judged and written to disk at once.
         train_on: `all` is seeds and everything accepted, `newest` is seeds and the newest outer epoch.
         batch_size: Pairs of a training step.
-        max_length: Most tokens of a pair; longer answers are cut.
+        max_length: Most tokens of a pair, where the model's window is not shorter; longer answers are cut.
+        trust_remote_code: Whether code that comes with the tokenizer may run; the CLI takes it from the model.
         seed: Decides every draw; the CLI takes it from seed_everything.
 
     Raises:
@@ -98,6 +100,7 @@ class IsaraDataModule(LightningDataModule):
         train_on: Literal["all", "newest"] = "all",
         batch_size: int = 8,
         max_length: int = 2048,
+        trust_remote_code: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -143,7 +146,7 @@ class IsaraDataModule(LightningDataModule):
         self.held_out = read_samples(resolve_path(held_out, "data.held_out"), "held-out") if held_out else []
         self.questions = read_questions(resolve_path(questions, "data.questions")) if questions else []
         self.tokenizer: PreTrainedTokenizerBase | None = (
-            load_tokenizer(tokenizer, option="data.tokenizer") if tokenizer else None
+            load_tokenizer(tokenizer, trust_remote_code, option="data.tokenizer") if tokenizer else None
         )
         self.prompt_format: PromptFormat = _prompt_format(prompt_format, self.tokenizer)
         self.pool: SamplePool | None = None
@@ -242,7 +245,7 @@ class IsaraDataModule(LightningDataModule):
             pool=pool,
             encoder=self._encoder,
             generator=generator,
-            filters=[callback for callback in trainer.callbacks if isinstance(callback, CandidateFilter)],
+            filters=self._filters(trainer),
             prompt_format=self.prompt_format,
             settings=settings,
             seed=self.seed,
@@ -264,12 +267,23 @@ class IsaraDataModule(LightningDataModule):
             if isinstance(callback, GrowthListener):
                 callback.on_growth_end(trainer, grown)
 
+    def _filters(self, trainer: Any) -> list[CandidateFilter]:
+        filters = [callback for callback in trainer.callbacks if isinstance(callback, CandidateFilter)]
+        if self.tokenizer is not None:  # last: what others reject should count as theirs
+            filters.append(TooLong(self.prompt_format, self.tokenizer, self._longest_pair()))
+        return filters
+
+    def _longest_pair(self) -> int:
+        trainer: Any = self.trainer
+        window = getattr(trainer.lightning_module, "context_window", None) if trainer else None
+        return min(self.max_length, window or self.max_length)
+
     def _fits(self, module: LightningModule) -> Callable[[str, int], bool] | None:
         """Tell whether a prompt fits into the module's window, where both window and tokenizer are known."""
         window, tokenizer = getattr(module, "context_window", None), self.tokenizer
         if window is None or tokenizer is None:
             return None
-        return lambda prompt, new_tokens: len(tokenizer(prompt).input_ids) + new_tokens <= window
+        return lambda prompt, new_tokens: len(encode_prompt(tokenizer, prompt)) + new_tokens <= window
 
     def _loader(self, samples: list[Sample], epoch: int) -> Any:
         seed = derive_seed(self.seed, "batches", epoch)
@@ -278,7 +292,8 @@ class IsaraDataModule(LightningDataModule):
             batches = length_grouped_batches(lengths, self.batch_size, seed)
             return DataLoader(samples, batch_sampler=batches, collate_fn=self._texts)  # type: ignore[arg-type]
         pairs = [
-            encode_pair(sample, self.prompt_format, self.tokenizer, self.max_length, end=True) for sample in samples
+            encode_pair(sample, self.prompt_format, self.tokenizer, self._longest_pair(), end=True)
+            for sample in samples
         ]
         batches = length_grouped_batches([len(pair.input_ids) for pair in pairs], self.batch_size, seed)
         return SftLoader(pairs, batches, epoch, int(self.tokenizer.pad_token_id))
@@ -301,7 +316,7 @@ class IsaraDataModule(LightningDataModule):
             return []
         pad = int(self.tokenizer.pad_token_id)
         pairs = [
-            encode_pair(sample, self.prompt_format, self.tokenizer, self.max_length, end=False)
+            encode_pair(sample, self.prompt_format, self.tokenizer, self._longest_pair(), end=False)
             for sample in self.held_out
         ]
         pairs.sort(key=lambda pair: len(pair.input_ids))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
@@ -121,7 +122,7 @@ def _one_clear_error(name: str, option: str) -> Iterator[None]:
     """Turn what loaders raise, pages long, into one line that names the option."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         where = "in the folder" if is_local(name) else "here, nor got from the hub,"

@@ -228,7 +228,8 @@ class IsaraModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Begin an outer epoch with a fresh optimiser and, for `start_from: base`, a fresh adapter."""
-        if self.current_epoch % self.epochs_per_outer_epoch:
+        # Lightning calls this also for an outer epoch that the α rule ended before its first step
+        if self.current_epoch % self.epochs_per_outer_epoch or self.trainer.should_stop:
             return
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
@@ -237,7 +238,8 @@ class IsaraModule(LightningModule):
             self.load_state_dict(self._fresh_adapter)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set the learning rate of this step; it follows from the step alone, so a resume needs no state."""
+        """Set this step's learning rate and seed (of dropout): both follow from the step, so a resume needs no state."""
+        torch.manual_seed(derive_seed(self.seed, "step", self.current_epoch, batch_idx))
         epoch = self.current_epoch % self.epochs_per_outer_epoch
         per_epoch = int(self.trainer.num_training_batches)
         rate = learning_rate_at(
@@ -298,7 +300,7 @@ class IsaraModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down which base the adapter was trained on."""
-        checkpoint["base"] = {"name": self.name, "fingerprint": self._base_fingerprint()}
+        checkpoint["base"] = {"name": self._base_name(), "fingerprint": self._base_fingerprint()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse an adapter of another base.
@@ -310,9 +312,12 @@ class IsaraModule(LightningModule):
         base = checkpoint.get("base", {})
         if base.get("fingerprint") != self._base_fingerprint():
             raise InputError(
-                f"the checkpoint's adapter was trained on {base.get('name')}, not on {self.name} as it is here. "
-                "Give the model.name (and dtype and quantization) of its run"
+                f"the checkpoint's adapter was trained on {base.get('name')}, not on {self._base_name()}. "
+                "Give the model.name, model.quantization and model.dtype (or trainer.precision) of its run"
             )
+
+    def _base_name(self) -> str:
+        return f"{self.name} ({self.quantization}, {self.adapted.dtype})"
 
     def _base_fingerprint(self) -> str:
         """Hash a few weights of every layer of the base: enough to tell two models apart, in no time."""

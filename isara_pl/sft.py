@@ -11,8 +11,10 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
+from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.samples import Sample
+from isara_pl.tokens import encode_continuation, encode_prompt
 
 IGNORED = -100  # a label without loss, as everywhere in Hugging Face
 
@@ -69,37 +71,38 @@ def encode_pair(
     prompt_ids, answer_ids = encode_continuation(tokenizer, prompt, prompt_format.answer_text(sample.answer))
     if len(prompt_ids) >= max_length:
         raise InputError(
-            f"the question of sample {sample.id} alone has {len(prompt_ids)} tokens; data.max_length is {max_length}. "
-            "Shorten it, or raise data.max_length"
+            f"the question of sample {sample.id} alone has {len(prompt_ids)} tokens; at most {max_length} are allowed "
+            "(data.max_length or the model's window, whichever is shorter). Shorten it, or raise data.max_length"
         )
-    ending = [tokenizer.eos_token_id] if end else []
+    ending = [_end_id(prompt_format, tokenizer)] if end else []
     return EncodedPair(sample.id, [*prompt_ids, *answer_ids, *ending][:max_length], len(prompt_ids))
 
 
-def encode_continuation(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, continuation: str
-) -> tuple[list[int], list[int]]:
-    """Encode a prompt and what follows it so that no token straddles the boundary.
+def _end_id(prompt_format: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Give the token that ends an answer: the format's own end of turn if that is a token, else EOS."""
+    ids = tokenizer(prompt_format.ending, add_special_tokens=False).input_ids if prompt_format.ending else []
+    own = bool(ids) and ids[0] in tokenizer.all_special_ids
+    return int(ids[0] if own else tokenizer.eos_token_id)
+
+
+class TooLong:
+    """Rejects candidates that could not be trained on: whose prompt alone fills the longest pair.
 
     Args:
-        tokenizer: Encodes; its own BOS, if it adds one, comes first.
-        prompt: The first text.
-        continuation: The text after it, its leading space included.
-
-    Returns:
-        The ids of the prompt and the ids of the continuation.
+        prompt_format: How pairs become text.
+        tokenizer: Encodes them.
+        max_length: Most tokens of a pair.
     """
-    prompt_ids = tokenizer(prompt).input_ids
-    if prompt_ids and prompt_ids[-1] == tokenizer.eos_token_id and not prompt.endswith(str(tokenizer.eos_token)):
-        prompt_ids = prompt_ids[:-1]  # some tokenizers append EOS, which would end the prompt
-    whole = tokenizer(prompt + continuation).input_ids
-    if whole[: len(prompt_ids)] == prompt_ids:
-        rest = whole[len(prompt_ids) :]
-        if rest and rest[-1] == tokenizer.eos_token_id:
-            rest = rest[:-1]
-        return prompt_ids, rest
-    # a merge across the boundary: encode the continuation by itself
-    return prompt_ids, tokenizer(continuation, add_special_tokens=False).input_ids
+
+    def __init__(self, prompt_format: PromptFormat, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        self.prompt_format = prompt_format
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+
+    def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
+        """Judge by the prompt's tokens; the figure is their number."""
+        tokens = len(encode_prompt(self.tokenizer, self.prompt_format.answer_prompt(candidate.question)))
+        return Verdict(tokens, f"question fills all {self.max_length} tokens" if tokens >= self.max_length else None)
 
 
 def collate(pairs: Sequence[EncodedPair], pad_token_id: int) -> Batch:
@@ -145,7 +148,7 @@ def answer_nll(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     ).logits[:, -kept:]  # (batch, kept, vocabulary)
     targets = labels[:, first:]  # (batch, kept - 1)
     counted = targets != IGNORED
-    losses = torch.zeros(targets.shape, device=logits.device)
+    losses = torch.zeros(targets.shape, dtype=torch.float32, device=logits.device)
     losses[counted] = torch.nn.functional.cross_entropy(
         logits[:, :-1][counted].float(), targets[counted], reduction="none"
     )

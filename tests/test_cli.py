@@ -293,9 +293,10 @@ def test_validate_and_predict_without_their_files_say_which_option_is_missing(op
     assert "data.questions: predict needs a file" in fails(["predict", *options, run], capsys)
 
 
-def test_debug_shows_the_traceback(options):
+def test_debug_shows_the_traceback(options, monkeypatch):
+    monkeypatch.setenv("ISARA_PL_DEBUG", "1")
     with pytest.raises(ValueError, match="no such file"):
-        main(["fit", *options, "--data.seeds=nothing.jsonl", "--debug=true"])
+        main(["fit", *options, "--data.seeds=nothing.jsonl"])
 
 
 def test_ctrl_c_ends_with_the_way_to_go_on(options, tmp_path, capsys, monkeypatch):

@@ -56,7 +56,7 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path):
     lines = path.read_text().splitlines(keepends=True)
     lines[3] = lines[3][:-20] + "\n"
     path.write_text("".join(lines))
-    with pytest.raises(InputError, match=r"pool\.jsonl:4: damaged sample"):
+    with pytest.raises(InputError, match=r"pool\.jsonl:4: damaged line"):
         SamplePool(make_seeds(), tmp_path)
 
 

@@ -6,7 +6,8 @@ from transformers import AutoModelForCausalLM
 from isara_pl.errors import InputError
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.models import load_causal_lm, load_tokenizer
-from isara_pl.sft import SftLoader, answer_nll, collate, encode_continuation, encode_pair, length_grouped_batches
+from isara_pl.sft import SftLoader, answer_nll, collate, encode_pair, length_grouped_batches
+from isara_pl.tokens import encode_continuation
 
 QA = prompt_format("qa", None)
 
@@ -64,7 +65,7 @@ def test_long_answers_are_cut_and_long_questions_refused():
     whole = encode_pair(make_seeds()[0], QA, tokenizer, 500, end=True)
     cut = encode_pair(make_seeds()[0], QA, tokenizer, whole.prompt_length + 2, end=True)
     assert cut.input_ids == whole.input_ids[: whole.prompt_length + 2]
-    with pytest.raises(InputError, match=r"sample seed-00000 alone has \d+ tokens; data\.max_length is 4"):
+    with pytest.raises(InputError, match=r"sample seed-00000 alone has \d+ tokens; at most 4 are allowed"):
         encode_pair(make_seeds()[0], QA, tokenizer, 4, end=True)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from isara_pl.sft import EncodedPair, answer_nll, collate, encode_continuation
+from isara_pl.sft import EncodedPair, answer_nll, collate
+from isara_pl.tokens import encode_continuation
 
 
 def choice_scores(

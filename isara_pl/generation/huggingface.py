@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from isara_pl.errors import InputError
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.randomness import derive_seed
+from isara_pl.tokens import encode_prompt
 
 
 class HuggingFaceGenerator:
@@ -39,7 +41,8 @@ class HuggingFaceGenerator:
         Returns:
             One completion for each prompt, in their order.
         """
-        encoded: list[list[int]] = self.tokenizer(list(prompts)).input_ids if prompts else []
+        encoded = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
+        self._check_window(encoded, sampling)
         by_length = sorted(range(len(encoded)), key=lambda i: (len(encoded[i]), i))
         completions: dict[int, Completion] = {}
         device = self.model.device
@@ -50,6 +53,15 @@ class HuggingFaceGenerator:
                 texts = self._complete([encoded[i] for i in chosen], sampling)
                 completions.update(zip(chosen, texts, strict=True))
         return [completions[i] for i in range(len(prompts))]
+
+    def _check_window(self, encoded: list[list[int]], sampling: Sampling) -> None:
+        window = getattr(self.model.config, "max_position_embeddings", None)
+        longest = max(map(len, encoded), default=0)
+        if window and longest + sampling.max_new_tokens > window:
+            raise InputError(
+                f"a prompt of {longest} tokens and {sampling.max_new_tokens} new ones do not fit into the model's "
+                f"window of {window}. Lower max_new_tokens, shorten the text, or use a model with a longer window"
+            )
 
     def _complete(self, encoded: list[list[int]], sampling: Sampling) -> list[Completion]:
         longest = max(len(ids) for ids in encoded)

@@ -3,13 +3,15 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from isara_pl.errors import InputError
 from isara_pl.growth.samples import Sample
 
+T = TypeVar("T")
 POOL = "pool.jsonl"
 REJECTED = "rejected.jsonl"
 
@@ -107,27 +109,37 @@ class SamplePool:
             _append(self.folder / POOL, [sample.to_json() for sample in accepted])
 
     def _read_journal(self, folder: Path, seeds: Sequence[Sample]) -> None:
-        journal = folder / POOL
         if not is_grown(folder):
             # no candidate was judged: whatever is there holds nothing but seeds
-            journal.unlink(missing_ok=True)
-            _append(journal, [seed.to_json() for seed in seeds])
+            (folder / POOL).unlink(missing_ok=True)
+            _append(folder / POOL, [seed.to_json() for seed in seeds])
             return
-        samples = [Sample.from_json(line) for line in _lines(journal, "sample")]
+        samples = [sample for sample in _entries(folder / POOL, Sample.from_json)]
         if [sample for sample in samples if sample.outer_epoch == 0] != list(seeds):
             raise InputError(
-                f"{journal} was grown from other seeds than those given now. "
+                f"{folder / POOL} was grown from other seeds than those given now. "
                 "Give the same seeds file to continue, or another --run_dir to start anew"
             )
         self.samples = samples
-        for line in _lines(folder / REJECTED, "rejected candidate"):
-            entry = json.loads(line)
-            self._rejected.setdefault(entry["outer_epoch"], {})[entry["id"]] = entry["filter"]
+        for outer_epoch, name, taken_by in _entries(folder / REJECTED, _read_rejected):
+            self._rejected.setdefault(outer_epoch, {})[name] = taken_by
 
 
 def is_grown(folder: Path) -> bool:
-    """Whether the pool in a folder holds any candidate's judgement."""
-    return (folder / REJECTED).exists()  # written with the first batch, even if it rejects none
+    """Whether the pool in a folder holds anything that was generated.
+
+    Args:
+        folder: The run folder; it need not exist.
+    """
+    # rejected.jsonl is written with the first batch, even if that rejects nothing
+    return (folder / REJECTED).exists() or any(
+        sample.outer_epoch > 0 for sample in _entries(folder / POOL, Sample.from_json)
+    )
+
+
+def _read_rejected(line: str) -> tuple[int, str, str]:
+    entry = json.loads(line)
+    return entry["outer_epoch"], entry["id"], entry["filter"]
 
 
 def _append(path: Path, lines: Sequence[str]) -> None:
@@ -138,17 +150,17 @@ def _append(path: Path, lines: Sequence[str]) -> None:
         os.fsync(file.fileno())
 
 
-def _lines(path: Path, what: str) -> Iterator[str]:
-    """Yield a journal's lines; a last line that a killed process left unfinished is cut off."""
+def _entries(path: Path, read: Callable[[str], T]) -> Iterator[T]:
+    """Yield the entries of a journal; a last line that a killed process left unfinished is cut off."""
     if not path.exists():
         return
     content = path.read_bytes()
     complete = content.rfind(b"\n") + 1
     if complete < len(content):
         os.truncate(path, complete)
-    for number, line in enumerate(content[:complete].decode("utf-8").split("\n")[:-1], start=1):
+    for number, line in enumerate(content[:complete].split(b"\n")[:-1], start=1):
         try:
-            json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{path}:{number}: damaged {what}: {error}. Restore the file, or start anew") from None
-        yield line
+            entry = read(line.decode("utf-8"))
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{path}:{number}: damaged line ({error}). Restore the file, or start anew") from None
+        yield entry

@@ -22,6 +22,10 @@ class PromptFormat(Protocol):
     def single_line(self) -> bool:
         """Whether questions and answers end at the first newline."""
 
+    @property
+    def ending(self) -> str:
+        """What ends an answer in the text; empty where only the end-of-sequence token does."""
+
     def question_prompt(self, demonstrations: Sequence[Sample]) -> str:
         """Give a text that the model continues with a new question."""
 
@@ -54,6 +58,7 @@ class PlainFormat:
     before_answer: str
     between: str = "\n\n"
     single_line: bool = True
+    ending: str = ""
 
     def question_prompt(self, demonstrations: Sequence[Sample]) -> str:
         """Give the pairs and an open question."""
@@ -65,8 +70,8 @@ class PlainFormat:
         return f"{pairs}{self.before_question} {_one_line(question)}{self.before_answer}"
 
     def answer_text(self, answer: str) -> str:
-        """Give the answer after a space."""
-        return f" {answer}"
+        """Give the answer after a space, on one line."""
+        return f" {_one_line(answer)}"
 
     def parse_question(self, completion: str) -> str:
         """Give the first line, up to where the model began the answer on the same line."""
@@ -101,51 +106,55 @@ class ChatFormat:
     """
 
     single_line = False
-    # stands for the question that the model is to write; no template changes plain letters
-    _OPEN = "ISARAOPENTURN"
+    # stand for a question and an answer; no template changes plain letters
+    _QUESTION, _ANSWER = "ISARAQUESTION", "ISARAANSWER"
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if tokenizer.chat_template is None:
             raise InputError("data.prompt_format: this model's tokenizer has no chat template; use qa or safe-rlhf")
         self.tokenizer = tokenizer
-        if self._OPEN not in self.question_prompt_with_marker(()):
-            raise InputError("data.prompt_format: this model's chat template rewrites user turns; use qa")
-
-    def question_prompt_with_marker(self, demonstrations: Sequence[Sample]) -> str:
-        """Give the conversation with a marker where the new question would stand."""
-        return self._conversation(demonstrations, self._OPEN, open_answer=False)
+        pair = self._render([("user", self._QUESTION), ("assistant", self._ANSWER)], open_answer=False)
+        opened = self._render([("user", self._QUESTION)], open_answer=True)
+        if self._QUESTION not in pair or self._ANSWER not in pair or not pair.startswith(opened.rstrip()):
+            raise InputError("data.prompt_format: this model's chat template rewrites the turns; use qa or safe-rlhf")
+        before_answer, _, self.ending = pair.partition(self._ANSWER)
+        self._after_question = before_answer.partition(self._QUESTION)[2].strip()
+        # some templates put a space before an answer only where there is one
+        self._before_answer = before_answer[len(opened) :]
 
     def question_prompt(self, demonstrations: Sequence[Sample]) -> str:
         """Give the turns and an opened user turn."""
-        return self.question_prompt_with_marker(demonstrations).rpartition(self._OPEN)[0]
+        return self._conversation(demonstrations, self._QUESTION, open_answer=False).rpartition(self._QUESTION)[0]
 
     def answer_prompt(self, question: str, demonstrations: Sequence[Sample] = ()) -> str:
         """Give the turns, the question and an opened assistant turn."""
         return self._conversation(demonstrations, question, open_answer=True)
 
     def answer_text(self, answer: str) -> str:
-        """Give the answer as it is: the template opens the turn."""
-        return answer
+        """Give the answer as the template puts it after an opened turn."""
+        return self._before_answer + answer
 
     def parse_question(self, completion: str) -> str:
-        """Give what was written, without surrounding white space."""
-        return completion.strip()
+        """Give what was written, up to where the model closed the turn."""
+        text = completion.partition(self._after_question)[0] if self._after_question else completion
+        return text.strip()
 
     def parse_answer(self, completion: str) -> str:
-        """Give what was written, without surrounding white space."""
-        return completion.strip()
+        """Give what was written, up to where the model closed the turn."""
+        ending = self.ending.strip()
+        return (completion.partition(ending)[0] if ending else completion).strip()
 
     def _conversation(self, demonstrations: Sequence[Sample], question: str, open_answer: bool) -> str:
-        messages = []
-        for sample in demonstrations:
-            messages.append({"role": "user", "content": sample.question})
-            messages.append({"role": "assistant", "content": sample.answer})
-        messages.append({"role": "user", "content": question})
+        turns = [turn for s in demonstrations for turn in (("user", s.question), ("assistant", s.answer))]
+        return self._render([*turns, ("user", question)], open_answer)
+
+    def _render(self, turns: Sequence[tuple[str, str]], open_answer: bool) -> str:
+        messages = [{"role": role, "content": content} for role, content in turns]
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=open_answer)
         if not isinstance(text, str):
             raise TypeError("apply_chat_template(tokenize=False) gave no text")
-        # the template's own BOS is dropped: encoding adds it, as for every other format
-        return text.removeprefix(self.tokenizer.bos_token or "") if self._adds_bos() else text
+        # the template's own BOS is dropped where encoding adds one, as for every other format
+        return text.removeprefix(str(self.tokenizer.bos_token)) if self._adds_bos() else text
 
     def _adds_bos(self) -> bool:
         ids = self.tokenizer("a").input_ids

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from isara_pl.errors import InputError
 from isara_pl.growth.samples import Sample
@@ -60,7 +61,7 @@ class SentenceEncoder:
         source = str(resolve_path(self.name, "data.encoder")) if local else self.name
         try:
             return SentenceTransformer(source, device=self.device, local_files_only=local)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
                 f"data.encoder: cannot load the sentence encoder {self.name!r} ({reason}). "

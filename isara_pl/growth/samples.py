@@ -1,6 +1,7 @@
 """Question-answer pairs, and reading them from the files that people have."""
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -169,8 +170,9 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
-    columns = [name.strip().lower() for name in reader.fieldnames or ()]
+    # StringIO, since str.splitlines would also split inside a field, at U+2028 and others
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    columns: list[str] | None = None
     while True:
         number = reader.line_num + 1  # a quoted field may hold newlines: the row is named by its first line
         try:
@@ -179,9 +181,14 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             raise InputError(f"{path}:{number}: not CSV: {error}") from None
         if row is None:
             return
-        if None in row or None in row.values():
+        if not row:
+            continue
+        if columns is None:
+            columns = [name.strip().lower() for name in row]
+            continue
+        if len(row) != len(columns):
             raise InputError(f"{path}:{number}: the row does not have the header's {len(columns)} columns")
-        yield number, dict(zip(columns, row.values(), strict=True))
+        yield number, dict(zip(columns, row, strict=True))
 
 
 def _pair(row: dict[str, Any]) -> tuple[str, str]:
@@ -227,6 +234,10 @@ def _text(row: dict[str, Any], name: str) -> str:
         raise InputError(f"the field `{name}` must be text, found {type(value).__name__}")
     if not value.strip():
         raise InputError(f"the field `{name}` is empty")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"the field `{name}` holds half a character (a lone surrogate); remove it") from None
     return value.strip()
 
 
