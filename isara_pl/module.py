@@ -238,7 +238,7 @@ class IsaraModule(LightningModule):
             self.load_state_dict(self._fresh_adapter)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set this step's learning rate and seed (of dropout): both follow from the step, so a resume needs no state."""
+        """Set this step's learning rate, and its seed for dropout; both follow from the step alone."""
         torch.manual_seed(derive_seed(self.seed, "step", self.current_epoch, batch_idx))
         epoch = self.current_epoch % self.epochs_per_outer_epoch
         per_epoch = int(self.trainer.num_training_batches)

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -139,6 +140,39 @@ def test_a_resume_from_anywhere_ends_as_an_undisturbed_run(options, tmp_path, st
     for name in ("pool.jsonl", "rejected.jsonl"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
     assert adapter(cut) == adapter(whole)
+
+
+@pytest.mark.parametrize("stop", ["epoch=1", "step=3"])
+def test_a_resume_draws_the_same_dropout(options, tmp_path, tiny, stop):
+    more = [f"--model.name={tiny('gpt2')}", "--model.lora.dropout=0.1"]  # GPT-2 has dropout of its own
+    if stop.startswith("step"):
+        more += ["--checkpoint.every_n_train_steps=1", "--checkpoint.filename={step}"]
+    whole = fit(tmp_path / "whole", options, *more)
+    cut = tmp_path / "cut"
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "adapter")
+    fit(cut, options, *more, f"--ckpt_path={whole / f'checkpoints/{stop}.ckpt'}")
+    assert adapter(cut) == adapter(whole)
+
+
+def test_figures_that_are_not_finite_end_in_the_table_and_not_in_a_traceback(options, tmp_path):
+    run_dir = fit(tmp_path / "run", options, "--model.learning_rate=1e30", "--data.outer_epochs=1")
+    assert rows(run_dir)[-1]["answer_nll"] == "nan"
+    fit(run_dir, options, "--model.learning_rate=1e30", "--data.outer_epochs=1", "--ckpt_path=last")
+
+
+def test_a_damaged_checkpoint_is_refused(options, tmp_path, capsys):
+    run_dir = fit(tmp_path / "run", options)
+    last = run_dir / "checkpoints/last.ckpt"
+    last.write_bytes(last.read_bytes()[:5000])
+    assert f"{last} is not a checkpoint, or damaged" in fails(
+        ["fit", *options, f"--run_dir={run_dir}", "--ckpt_path=last"], capsys
+    )
+
+
+def test_predict_with_a_mistyped_folder_does_not_answer_with_the_pretrained_model(options, tmp_path, capsys):
+    error = fails(["predict", *options, f"--run_dir={tmp_path / 'typo'}", "--ckpt_path=last"], capsys)
+    assert "ckpt_path: no such file" in error
 
 
 def test_last_continues_a_finished_run_without_doing_anything_again(options, tmp_path, capsys):

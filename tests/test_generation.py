@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import ARCHITECTURES
+from conftest import ARCHITECTURES, make_model
 
 from isara_pl.errors import InputError
 from isara_pl.generation.huggingface import HuggingFaceGenerator
@@ -54,6 +54,12 @@ def test_draws_follow_from_the_seed_alone_and_leave_the_process_as_it_was(tiny_l
     assert torch.equal(torch.rand(3), expected)
     assert generator.generate(PROMPTS, Sampling(seed=1)) == first
     assert generator.generate(PROMPTS, Sampling(seed=2)) != first
+
+
+def test_a_prompt_longer_than_the_window_is_refused(tmp_path):
+    generator = engine(make_model(tmp_path, "gpt2", window=32))
+    with pytest.raises(InputError, match=r"a prompt of \d+ tokens and 12 new ones do not fit .* window of 32"):
+        generator.generate(PROMPTS, GREEDY)
 
 
 def test_no_prompts_give_no_completions(tiny_llama):

@@ -57,6 +57,14 @@ def test_a_folder_without_a_model_and_a_file_that_is_none(tmp_path):
         load_causal_lm(str(tmp_path / "model.bin"))
 
 
+def test_a_damaged_weight_file_is_one_clear_error(tmp_path):
+    folder = make_model(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"model\.name: no model that loads in the folder"):
+        load_causal_lm(folder)
+
+
 def test_a_file_in_a_package_is_found_without_importing_it(tmp_path, monkeypatch):
     package = tmp_path / "weights_of_mine"
     package.mkdir()

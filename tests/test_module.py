@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ARCHITECTURES, make_model, make_seeds
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
@@ -168,6 +168,27 @@ def test_an_outer_epoch_starts_with_a_fresh_optimiser_and_from_the_weights_asked
     assert optimizer_states == [0, 0]
     equal = all(torch.equal(starts[0][key], starts[1][key]) for key in starts[0])
     assert equal is (start_from == "base")
+
+
+def test_the_trained_adapter_survives_an_alpha_stop_with_start_from_base(tiny_llama, seeds_file, tmp_path):
+    class StopBeforeTheSecond(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            trainer.should_stop = trainer.current_epoch == 1
+
+    module = IsaraModule(tiny_llama, learning_rate=1e-2, start_from="base")
+    trainer_in(tmp_path, max_epochs=2, callbacks=[StopBeforeTheSecond()]).fit(
+        module, data_module(tiny_llama, seeds_file)
+    )
+    assert max(value.abs().max() for key, value in module.state_dict().items() if "lora_B" in key) > 0
+
+
+def test_pairs_are_cut_to_the_models_window(seeds_file, tmp_path):
+    name = make_model(tmp_path / "short", "gpt2", window=48)
+    trainer_in(tmp_path).fit(IsaraModule(name), data_module(name, seeds_file, max_length=2048))
+
+
+def test_bf16_true_trains(tiny_llama, seeds_file, tmp_path):
+    trainer_in(tmp_path, precision="bf16-true").fit(IsaraModule(tiny_llama), data_module(tiny_llama, seeds_file))
 
 
 def test_pretrained_switches_the_adapter_off(tiny_llama, seeds_file, tmp_path):

@@ -2,8 +2,9 @@ import math
 
 import pytest
 import torch
-from conftest import ARCHITECTURES
+from conftest import ARCHITECTURES, make_model
 
+from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL, MultipleChoice
 from isara_pl.evaluation.multiple_choice import choice_scores, mc1, mc2
 from isara_pl.models import load_causal_lm, load_tokenizer
@@ -23,6 +24,13 @@ def test_scores_equal_plain_pytorch(tiny, architecture, batch_size):
         with torch.no_grad():
             logs = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
         assert score == pytest.approx(sum(logs[i - 1, ids[i]].item() for i in range(start, len(ids))), rel=1e-4)
+
+
+def test_a_choice_longer_than_the_window_is_refused(tmp_path):
+    folder = make_model(tmp_path, "gpt2", window=32)
+    model, tokenizer = load_causal_lm(folder).eval(), load_tokenizer(folder)
+    with pytest.raises(InputError, match=r"the model's window 32: ' Air scatters"):
+        choice_scores(model, tokenizer, PROMPTS, CHOICES[:2] + [CHOICES[2] * 9], 2)
 
 
 def test_mc2_is_the_share_of_probability():

@@ -74,6 +74,24 @@ def test_a_folder_where_nothing_was_judged_yet_takes_other_seeds(tmp_path):
     assert len(SamplePool(make_seeds(5), tmp_path)) == 6
 
 
+def test_a_pool_whose_rejected_list_is_gone_is_still_a_pool(tmp_path):
+    grow(SamplePool(make_seeds(), tmp_path), 1, [0, 1], [2])
+    (tmp_path / "rejected.jsonl").unlink()
+    before = (tmp_path / "pool.jsonl").read_bytes()
+    assert len(SamplePool(make_seeds(), tmp_path).accepted(1)) == 2
+    assert (tmp_path / "pool.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("line", [b"{}\n", b'{"a": 1}\n', b"[]\n", b'{"id": "\xff"}\n'])
+@pytest.mark.parametrize("name", ["pool.jsonl", "rejected.jsonl"])
+def test_a_line_that_is_no_entry_is_named(tmp_path, name, line):
+    grow(SamplePool(make_seeds(), tmp_path), 1, [0], [1])
+    path = tmp_path / name
+    path.write_bytes(line + path.read_bytes())
+    with pytest.raises(InputError, match=rf"{name}:1: damaged line"):
+        SamplePool(make_seeds(), tmp_path)
+
+
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     grow(SamplePool(make_seeds()), 1, [0], [1])

@@ -78,6 +78,9 @@ GOOD = '{"question": "Why?", "answer": "So."}\n'
         ("a.json", '{"question": "Why?", "answer": "So."}', ":1:", ".jsonl"),
         ("a.csv", "question,answer\nWhy?,So.\nWho?\n", ":3:", "header's 2 columns"),
         ("a.csv", 'question,answer\nWhy?,"So.\n', ":2:", "not CSV"),
+        ("a.csv", "question,answer\n\n\nWho?\n", ":4:", "header's 2 columns"),
+        ("a.csv", 'question,answer\n"Why,\nthen?",So.\nWho?\n', ":4:", "header's 2 columns"),
+        ("a.jsonl", GOOD + '{"question": "Why \\ud83d?", "answer": "So."}\n', ":2:", "half a character"),
         ("a.txt", "Why?", "", "unknown kind of file '.txt'"),
     ],
 )  # fmt: skip
@@ -88,6 +91,11 @@ def test_one_bad_line_is_named_by_file_and_line(tmp_path, name, content, where, 
     assert str(error.value).startswith(f"{path}{where}")
     assert what in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_csv_field_may_hold_other_line_separators(tmp_path):
+    path = write(tmp_path, "a.csv", "question,answer\nWhy\u2028so?,So\x0cit is.\n")
+    assert [(s.question, s.answer) for s in read_samples(path)] == [("Why\u2028so?", "So\x0cit is.")]
 
 
 def test_a_file_that_is_not_utf8_names_the_line(tmp_path):

@@ -1,13 +1,16 @@
 import pytest
 import torch
 from conftest import ARCHITECTURES, make_seeds, make_tokenizer
+from tokenizers import processors
 from transformers import AutoModelForCausalLM
 
 from isara_pl.errors import InputError
+from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.prompts import prompt_format
+from isara_pl.growth.samples import Sample
 from isara_pl.models import load_causal_lm, load_tokenizer
-from isara_pl.sft import SftLoader, answer_nll, collate, encode_pair, length_grouped_batches
-from isara_pl.tokens import encode_continuation
+from isara_pl.sft import SftLoader, TooLong, answer_nll, collate, encode_pair, length_grouped_batches
+from isara_pl.tokens import encode_continuation, encode_prompt
 
 QA = prompt_format("qa", None)
 
@@ -58,6 +61,24 @@ def test_no_token_straddles_prompt_and_answer():
         prompt_ids, rest_ids = encode_continuation(tokenizer, prompt, rest)
         assert tokenizer.decode(prompt_ids) == prompt
         assert tokenizer.decode(rest_ids) == rest
+
+
+def test_a_tokenizer_that_appends_eos_does_not_end_the_prompt():
+    tokenizer = make_tokenizer()
+    end = ("<|end|>", tokenizer.eos_token_id)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <|end|>", special_tokens=[end]
+    )
+    assert tokenizer("abc").input_ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(encode_prompt(tokenizer, "abc")) == "abc"
+    assert [tokenizer.decode(ids) for ids in encode_continuation(tokenizer, "abc", " def")] == ["abc", " def"]
+
+
+def test_a_question_that_fills_a_pair_is_rejected_before_it_is_trained_on():
+    judge = TooLong(QA, make_tokenizer(), max_length=60)
+    pool = SamplePool(make_seeds())
+    assert judge.verdict(Sample("1-00000", "Why so?", "So."), pool).reason is None
+    assert judge.verdict(Sample("1-00000", "Why so, " * 30, "So."), pool).reason == "question fills all 60 tokens"
 
 
 def test_long_answers_are_cut_and_long_questions_refused():

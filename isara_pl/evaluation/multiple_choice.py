@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from isara_pl.errors import InputError
 from isara_pl.sft import EncodedPair, answer_nll, collate
 from isara_pl.tokens import encode_continuation
 
@@ -33,11 +34,21 @@ def choice_scores(
 
     Returns:
         n sums, in nats.
+
+    Raises:
+        InputError: If a prompt and its choice are longer than the model's window.
     """
     pairs = []
     for place, (prompt, choice) in enumerate(zip(prompts, choices, strict=True)):
         prompt_ids, choice_ids = encode_continuation(tokenizer, prompt, choice)
         pairs.append(EncodedPair(str(place), prompt_ids + choice_ids, len(prompt_ids)))
+    window = getattr(model.config, "max_position_embeddings", None)
+    longest = max(pairs, key=lambda pair: len(pair.input_ids), default=None)
+    if window and longest and len(longest.input_ids) > window:
+        raise InputError(
+            f"a held-out answer and its question have {len(longest.input_ids)} tokens, the model's window {window}: "
+            f"{choices[int(longest.sample_id)][:60]!r}. Shorten or remove it"
+        )
     by_length = sorted(range(len(pairs)), key=lambda place: len(pairs[place].input_ids))
     scores = [0.0] * len(pairs)
     with torch.inference_mode():

@@ -114,7 +114,7 @@ class SamplePool:
             (folder / POOL).unlink(missing_ok=True)
             _append(folder / POOL, [seed.to_json() for seed in seeds])
             return
-        samples = [sample for sample in _entries(folder / POOL, Sample.from_json)]
+        samples = list(_entries(folder / POOL, Sample.from_json))
         if [sample for sample in samples if sample.outer_epoch == 0] != list(seeds):
             raise InputError(
                 f"{folder / POOL} was grown from other seeds than those given now. "
@@ -161,6 +161,6 @@ def _entries(path: Path, read: Callable[[str], T]) -> Iterator[T]:
     for number, line in enumerate(content[:complete].split(b"\n")[:-1], start=1):
         try:
             entry = read(line.decode("utf-8"))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{path}:{number}: damaged line ({error}). Restore the file, or start anew") from None
         yield entry
