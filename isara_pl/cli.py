@@ -13,12 +13,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from isara_pl.callbacks import AdapterExport, AlphaStopping, OuterEpochTable, PredictionWriter, prediction_writer
 from isara_pl.callbacks.outer_epoch_table import format_table, read_rows
 from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.growth.pool import is_grown
+from isara_pl.models import fast_precision
 from isara_pl.module import IsaraModule
 from isara_pl.run_folder import run_folder
 
@@ -76,6 +78,13 @@ class IsaraCLI(LightningCLI):
             parser.link_arguments("seed_everything", target, compute_fn=_number)
         for target in ("data.question_sampling", "data.answer_sampling", "model.prediction_sampling"):
             parser.link_arguments("data.prompt_format", f"{target}.stop_at_newline", compute_fn=_is_single_line)
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the precision by asking the machine, where none was given; config.yaml then holds it."""
+        trainer = self.config[self.config.subcommand].trainer
+        if trainer.precision is None:
+            trainer.precision, reason = fast_precision(trainer.accelerator)
+            rank_zero_info(f"trainer.precision: {trainer.precision}, since {reason}")
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Let Lightning's own logger write into the run folder, unless another was chosen."""

@@ -130,6 +130,25 @@ def _one_clear_error(name: str, option: str) -> Iterator[None]:
         raise InputError(f"{option}: no model that loads {where} under {name!r} ({reason}) {SOURCES}") from error
 
 
+def fast_precision(accelerator: str) -> tuple[str, str]:
+    """Give the trainer precision that this machine computes fast, and why.
+
+    On a CPU that only emulates bfloat16, generation is three times slower in it than in float32.
+
+    Args:
+        accelerator: The trainer's: `cpu` passes over a GPU.
+    """
+    if accelerator != "cpu" and torch.cuda.is_available():
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16-mixed", "the GPU computes bfloat16"
+        return "16-mixed", "the GPU does not compute bfloat16"
+    ask = getattr(torch.cpu, "get_capabilities", dict)  # not in every torch that is admitted
+    capabilities: dict[str, Any] = ask()
+    if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
+        return "bf16-mixed", "the CPU computes bfloat16"
+    return "32-true", "the CPU does not compute bfloat16"
+
+
 def load_tokenizer(name: str, trust_remote_code: bool = False, option: str = "model.name") -> PreTrainedTokenizerBase:
     """Load a tokenizer; where it has no padding token, the end-of-sequence token pads.
 

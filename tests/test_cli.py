@@ -27,7 +27,7 @@ def options(tiny_llama, tiny_encoder, seeds_file, held_out_file, tmp_path) -> li
     """Arguments of a run of seconds: 2 outer epochs of 2 epochs, 6 candidates each."""
     config = {
         "seed_everything": 7,
-        "trainer": {"accelerator": "cpu", "enable_progress_bar": False, "callbacks": CALLBACKS},
+        "trainer": {"accelerator": "cpu", "precision": "32-true", "enable_progress_bar": False, "callbacks": CALLBACKS},
         "model": {"name": tiny_llama, "learning_rate": 0.01, "lora": {"r": 4}},
         "data": {
             "seeds": seeds_file,
@@ -173,6 +173,20 @@ def test_a_damaged_checkpoint_is_refused(options, tmp_path, capsys):
 def test_predict_with_a_mistyped_folder_does_not_answer_with_the_pretrained_model(options, tmp_path, capsys):
     error = fails(["predict", *options, f"--run_dir={tmp_path / 'typo'}", "--ckpt_path=last"], capsys)
     assert "ckpt_path: no such file" in error
+
+
+@pytest.mark.parametrize(("capabilities", "precision"), [({"avx512_bf16": True}, "bf16-mixed"), ({}, "32-true")])
+def test_the_precision_is_what_the_machine_computes_fast_unless_given(
+    options, tmp_path, monkeypatch, capabilities, precision
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    fit(tmp_path / "asked", options, "--trainer.precision=null", "--data.candidates_per_outer_epoch=2")
+    fit(tmp_path / "given", options, "--trainer.precision=bf16-mixed", "--data.candidates_per_outer_epoch=2")
+    chosen = [
+        yaml.safe_load((tmp_path / name / "config.yaml").read_text())["trainer"]["precision"]
+        for name in ("asked", "given")
+    ]
+    assert chosen == [precision, "bf16-mixed"]
 
 
 def test_last_continues_a_finished_run_without_doing_anything_again(options, tmp_path, capsys):
