@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import make_seeds
 
+from isara_pl.cli import main
 from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.samples import Sample, read_samples
 
@@ -48,9 +49,20 @@ def test_the_filter_of_ten_lines_filters():
     assert verdict(Sample("1-00000", "Is 77 a number?", "Yes."), pool).reason == "digits in the question"
 
 
-def test_every_file_and_option_that_the_readme_names_exists():
-    for path in re.findall(r"(?<![\w/])((?:configs|scripts)/[\w/.]+\.(?:yaml|py))", README):
+def test_every_file_that_the_readme_names_exists():
+    paths = re.findall(r"(?<![\w/])((?:configs|scripts)/[\w/.]+\.(?:yaml|py))", README)
+    assert len(paths) > 5
+    for path in paths:
         assert (ROOT / path).is_file(), path
+
+
+def test_every_option_that_the_readme_names_exists(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    known = set(re.findall(r"--([\w.]+)", capsys.readouterr().out))
+    named = set(re.findall(r"`?--([a-z_]+(?:\.[a-z_]+)*)", README)) - {"no"}  # pip's --no-deps
+    assert len(named) > 10
+    assert named - known == set()
 
 
 def test_the_quickstart_data_are_whole():
