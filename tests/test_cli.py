@@ -362,12 +362,10 @@ def test_ctrl_c_ends_with_the_way_to_go_on(options, tmp_path, capsys, monkeypatc
 
 
 def test_help_and_errors_through_the_real_process(tiny_llama):
-    run = lambda *arguments: subprocess.run(  # noqa: E731
-        [sys.executable, "-m", "isara_pl", *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "100"},
-    )
+    def run(*arguments):
+        command = [sys.executable, "-m", "isara_pl", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "100"})
+
     shown = run("fit", "--help").stdout
     for option in ("--data.candidates_per_outer_epoch", "--model.lora.r", "--alpha_stopping.alpha", "--run_dir"):
         assert option in shown
