@@ -161,7 +161,7 @@ class IsaraCLI(LightningCLI):
 def _show(run_dir: Path) -> None:
     rows = read_rows(run_dir / "metrics.csv")
     print("\n" + format_table(rows))
-    print("answer NLL: per held-out answer token, lower is better. MC2: in 0 to 1, higher is better.\n")
+    print(_reading(rows) + "\n")
     for name, meaning in (
         ("adapter", "LoRA adapter, for peft.PeftModel.from_pretrained"),
         ("pool.jsonl", "seeds and accepted samples, with their lineage"),
@@ -171,6 +171,19 @@ def _show(run_dir: Path) -> None:
     ):
         if (run_dir / name).exists():
             print(f"{run_dir / name}: {meaning}")
+
+
+def _reading(rows: dict[int, dict[str, float | int]]) -> str:
+    """Say in a line or two what the table shows, also where it is not what one hoped for."""
+    measured = {outer_epoch: row["answer_nll"] for outer_epoch, row in rows.items() if "answer_nll" in row}
+    if not measured:
+        return "No held-out pairs were given (--data.held_out), so nothing here shows whether this run helped."
+    legend = "answer NLL: per held-out answer token, lower is better. MC2: in 0 to 1, higher is better."
+    lowest = min(measured, key=lambda outer_epoch: measured[outer_epoch])
+    if lowest == max(measured):
+        return legend
+    name = "the pretrained model" if lowest == 0 else f"outer epoch {lowest}"
+    return f"{legend}\nThe answer NLL was lowest at {name}, not at the last outer epoch, whose adapter this is."
 
 
 def _checkpoint_folder(run_dir: str) -> str:

@@ -14,7 +14,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from isara_pl.callbacks import AlphaStopping
-from isara_pl.cli import main
+from isara_pl.cli import _reading, main
 from isara_pl.growth.pool import Verdict
 
 ROOT = Path(__file__).parents[1]
@@ -274,6 +274,19 @@ def test_validate_without_fit_measures_the_pretrained_model(options, tmp_path):
     (row,) = rows(run_dir)
     assert row["outer_epoch"] == "0"
     assert row["mc2"] == rows(fit(tmp_path / "other", options))[0]["mc2"]
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        ([], "nothing here shows whether this run helped"),
+        ([2.5, 2.0], "lower is better. MC2: in 0 to 1, higher is better."),
+        ([2.5, 2.0, 2.2], "lowest at outer epoch 1, not at the last outer epoch"),
+        ([2.5, 2.6], "lowest at the pretrained model, not at the last"),
+    ],
+)
+def test_the_end_of_a_run_says_what_the_table_shows(figures, words):
+    assert words in _reading({place: {"answer_nll": figure} for place, figure in enumerate(figures)})
 
 
 def test_without_held_out_pairs_everything_but_the_figures_is_there(options, tmp_path):
