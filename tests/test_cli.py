@@ -179,7 +179,7 @@ def test_predict_with_a_mistyped_folder_does_not_answer_with_the_pretrained_mode
 def test_the_precision_is_what_the_machine_computes_fast_unless_given(
     options, tmp_path, monkeypatch, capabilities, precision
 ):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     fit(tmp_path / "asked", options, "--trainer.precision=null", "--data.candidates_per_outer_epoch=2")
     fit(tmp_path / "given", options, "--trainer.precision=bf16-mixed", "--data.candidates_per_outer_epoch=2")
     chosen = [
