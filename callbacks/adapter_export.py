@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from isara_pl.errors import InputError
 from isara_pl.module import IsaraModule
+from isara_pl.progress import finished_outer_epoch
 from isara_pl.run_folder import run_folder
 
 
@@ -21,9 +22,7 @@ class AdapterExport(Callback):
         if not isinstance(pl_module, IsaraModule):
             raise InputError("AdapterExport needs IsaraModule")
         run_dir = run_folder(trainer)
-        last = (trainer.current_epoch + 1) % pl_module.epochs_per_outer_epoch == 0
-        trained = trainer.fit_loop.epoch_loop.batch_progress.current.completed > 0
-        if run_dir is not None and last and trained:
+        if run_dir is not None and finished_outer_epoch(trainer, pl_module.epochs_per_outer_epoch):
             write_adapter(pl_module, run_dir)
 
 

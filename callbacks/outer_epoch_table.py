@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth
+from isara_pl.progress import finished_outer_epoch
 from isara_pl.run_folder import run_folder
 
 FILE = "metrics.csv"
@@ -59,8 +60,7 @@ class OuterEpochTable(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the figures after the last epoch of an outer epoch, unless nothing was trained."""
         data = _data(trainer)
-        last = (trainer.current_epoch + 1) % data.epochs_per_outer_epoch == 0
-        if not last or not data.trained(trainer):
+        if not finished_outer_epoch(trainer, data.epochs_per_outer_epoch):
             return
         outer_epoch = data.outer_epoch_of(trainer.current_epoch)
         row = self.rows.setdefault(outer_epoch, {"outer_epoch": outer_epoch})

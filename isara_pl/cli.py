@@ -109,8 +109,7 @@ class IsaraCLI(LightningCLI):
         config = self.config[subcommand]
         if config.ckpt_path is None:
             return
-        last = Path(config.run_dir) / "checkpoints" / "last.ckpt"
-        path = last if config.ckpt_path == "last" else Path(config.ckpt_path)
+        path = _last_checkpoint(config.run_dir) if config.ckpt_path == "last" else Path(config.ckpt_path)
         if config.ckpt_path == "last" and subcommand == "fit" and not path.exists():
             return  # killed before its first checkpoint: the pool on disk is all there is to continue from
         if not path.is_file():
@@ -124,7 +123,7 @@ class IsaraCLI(LightningCLI):
         """Refuse a used folder, and measure the pretrained model."""
         config = self.config[self.config.subcommand]
         run_dir, resuming = Path(config.run_dir), config.ckpt_path is not None
-        used = is_grown(run_dir) or (run_dir / "checkpoints" / "last.ckpt").exists()
+        used = is_grown(run_dir) or _last_checkpoint(config.run_dir).exists()
         if used and not resuming and run_folder(self.trainer) is not None:
             raise InputError(
                 f"{run_dir} holds a run already. Add --ckpt_path last to continue it, "
@@ -190,6 +189,10 @@ def _checkpoint_folder(run_dir: str) -> str:
     return str(Path(run_dir) / "checkpoints")
 
 
+def _last_checkpoint(run_dir: str) -> Path:
+    return Path(_checkpoint_folder(run_dir)) / "last.ckpt"
+
+
 def _product(outer_epochs: int, epochs: int) -> int:
     return outer_epochs * epochs
 
@@ -216,7 +219,8 @@ def _quieten() -> None:
         ".*The number of training batches .* is smaller than the logging interval.*",
         ".*Total length of `list` across ranks is zero.*",  # no held-out pairs, which is allowed
         ".*LeafSpec.*",  # a deprecation inside lightning 2.6 with torch 2.13
-        ".*`is_gradient_checkpointing` is deprecated.*",  # lightning and peft still ask for it
+        # the newer name is not in every transformers that is admitted
+        ".*`(is_gradient_checkpointing|gradient_checkpointing_enable)` is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message)
     # an advertisement

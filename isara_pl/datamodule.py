@@ -21,7 +21,7 @@ from isara_pl.growth.samples import Sample, read_questions, read_samples
 from isara_pl.models import is_local, load_tokenizer, resolve_path
 from isara_pl.randomness import derive_seed
 from isara_pl.run_folder import run_folder
-from isara_pl.sft import SftLoader, TooLong, collate, encode_pair, length_grouped_batches
+from isara_pl.sft import EncodedPair, SftLoader, TooLong, collate, encode_pair, length_grouped_batches
 from isara_pl.tokens import encode_prompt
 
 
@@ -140,7 +140,6 @@ class IsaraDataModule(LightningDataModule):
         if is_local(encoder):
             resolve_path(encoder, "data.encoder")
         self.encoder_name = encoder
-        self.prompt_format_name: FormatName = prompt_format
         # files are read now: a bad line is told before any model is loaded
         self.seeds = read_samples(resolve_path(seeds, "data.seeds"))
         self.held_out = read_samples(resolve_path(held_out, "data.held_out"), "held-out") if held_out else []
@@ -194,11 +193,6 @@ class IsaraDataModule(LightningDataModule):
         if self.train_on == "newest":
             return [sample for sample in samples if sample.outer_epoch in (0, outer_epoch)]
         return samples
-
-    @staticmethod
-    def trained(trainer: Trainer) -> bool:
-        """Whether the epoch that just ended had any training step; the α rule ends one without."""
-        return trainer.fit_loop.epoch_loop.batch_progress.current.completed > 0
 
     def _checked_trainer(self) -> Any:
         trainer: Any = self.trainer  # Lightning sets many of its attributes without declaring them
@@ -291,12 +285,13 @@ class IsaraDataModule(LightningDataModule):
             lengths = [len(sample.question) + len(sample.answer) for sample in samples]
             batches = length_grouped_batches(lengths, self.batch_size, seed)
             return DataLoader(_dataset(samples), batch_sampler=batches, collate_fn=self._texts)
-        pairs = [
-            encode_pair(sample, self.prompt_format, self.tokenizer, self._longest_pair(), end=True)
-            for sample in samples
-        ]
+        pairs = self._encoded(samples, self.tokenizer, end=True)
         batches = length_grouped_batches([len(pair.input_ids) for pair in pairs], self.batch_size, seed)
         return SftLoader(pairs, batches, epoch, int(self.tokenizer.pad_token_id))
+
+    def _encoded(self, samples: list[Sample], tokenizer: PreTrainedTokenizerBase, end: bool) -> list[EncodedPair]:
+        longest = self._longest_pair()
+        return [encode_pair(sample, self.prompt_format, tokenizer, longest, end) for sample in samples]
 
     def _texts(self, samples: list[Sample]) -> dict[str, Any]:
         form = self.prompt_format
@@ -315,10 +310,7 @@ class IsaraDataModule(LightningDataModule):
         if not self.held_out or self.tokenizer is None:
             return []
         pad = int(self.tokenizer.pad_token_id)
-        pairs = [
-            encode_pair(sample, self.prompt_format, self.tokenizer, self._longest_pair(), end=False)
-            for sample in self.held_out
-        ]
+        pairs = self._encoded(self.held_out, self.tokenizer, end=False)
         pairs.sort(key=lambda pair: len(pair.input_ids))
         return DataLoader(_dataset(pairs), batch_size=self.batch_size, collate_fn=lambda chosen: collate(chosen, pad))
 

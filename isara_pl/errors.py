@@ -1,4 +1,4 @@
-"""The one error that means: what the user gave cannot be used."""
+"""The one error that means: what the user gave cannot be used; and how others are quoted in it."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,8 @@ class InputError(ValueError):
     The message says what is wrong, where, what is allowed and what to do. The command line prints
     it without a traceback.
     """
+
+
+def first_line(error: Exception) -> str:
+    """Give the first line of another library's error, which may have pages."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

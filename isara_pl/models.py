@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from isara_pl.errors import InputError
+from isara_pl.errors import InputError, first_line
 
 PACKAGE_SCHEME = "package://"
 SOURCES = (
@@ -126,8 +126,9 @@ def _one_clear_error(name: str, option: str) -> Iterator[None]:
         if isinstance(error, InputError):
             raise
         where = "in the folder" if is_local(name) else "here, nor got from the hub,"
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{option}: no model that loads {where} under {name!r} ({reason}) {SOURCES}") from error
+        raise InputError(
+            f"{option}: no model that loads {where} under {name!r} ({first_line(error)}) {SOURCES}"
+        ) from error
 
 
 def fast_precision(accelerator: str) -> tuple[str, str]:
@@ -211,6 +212,16 @@ def load_causal_lm(
 def _contiguous(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """Lay out what the output layer is given: on a slice torch would copy a frozen weight for every row."""
     return (inputs[0].contiguous(), *inputs[1:])
+
+
+def context_window(model: Any) -> int | None:
+    """Give the most tokens that a model can attend to; None where its config does not tell.
+
+    Args:
+        model: A causal LM, with or without an adapter.
+    """
+    window = getattr(model.config, "max_position_embeddings", None)
+    return int(window) if window else None
 
 
 def _nf4(dtype: torch.dtype) -> Any:

@@ -18,7 +18,7 @@ from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL
 from isara_pl.generation.huggingface import HuggingFaceGenerator
 from isara_pl.generation.protocol import Completion, Sampling
-from isara_pl.models import Quantization, load_causal_lm, load_tokenizer
+from isara_pl.models import Quantization, context_window, load_causal_lm, load_tokenizer
 from isara_pl.randomness import derive_seed
 from isara_pl.sft import Batch, answer_nll
 
@@ -182,8 +182,7 @@ class IsaraModule(LightningModule):
     @property
     def context_window(self) -> int | None:
         """Most tokens that the model can attend to; None where its config does not tell."""
-        window = getattr(self.adapted.config, "max_position_embeddings", None)
-        return int(window) if window else None
+        return context_window(self.adapted)
 
     @contextmanager
     def pretrained(self) -> Iterator[None]:

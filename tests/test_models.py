@@ -76,9 +76,8 @@ def test_a_file_in_a_package_is_found_without_importing_it(tmp_path, monkeypatch
     assert "weights_of_mine" not in sys.modules
 
 
-def test_quantization_without_a_gpu_says_what_it_needs(tiny_llama):
-    if torch.cuda.is_available():
-        pytest.skip("needs a machine without a GPU")
+def test_quantization_without_a_gpu_says_what_it_needs(tiny_llama, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="nf4 needs a CUDA GPU and the package bitsandbytes"):
         load_causal_lm(tiny_llama, quantization="nf4")
 

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
+from isara_pl.models import context_window
 from isara_pl.sft import EncodedPair, answer_nll, collate
 from isara_pl.tokens import encode_continuation
 
@@ -42,7 +43,7 @@ def choice_scores(
     for place, (prompt, choice) in enumerate(zip(prompts, choices, strict=True)):
         prompt_ids, choice_ids = encode_continuation(tokenizer, prompt, choice)
         pairs.append(EncodedPair(str(place), prompt_ids + choice_ids, len(prompt_ids)))
-    window = getattr(model.config, "max_position_embeddings", None)
+    window = context_window(model)
     longest = max(pairs, key=lambda pair: len(pair.input_ids), default=None)
     if window and longest and len(longest.input_ids) > window:
         raise InputError(

