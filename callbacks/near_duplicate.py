@@ -30,17 +30,19 @@ class NearDuplicate(Callback):
         self.against = against
         self._pool: SamplePool | None = None
         self._index = RougeLIndex()
-        self._places: dict[str, int] = {}
+        self._places: dict[str, int] = {}  # by id
+        self._questions: set[str] = set()
 
     def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
         """Judge by the highest ROUGE-L; the figure is that ROUGE-L."""
         self._follow(pool)
-        scores = self._index.scores(candidate.question)
-        if self.against == "context":
-            if any(candidate.question == sample.question for sample in pool.samples):
-                return Verdict(1.0, "question is in the pool already")
-            scores = scores[[self._places[name] for name in candidate.question_demonstrations]]
-        highest = float(scores.max(initial=0.0))
+        if self.against == "pool":
+            highest = self._index.highest(candidate.question)
+        elif candidate.question in self._questions:
+            return Verdict(1.0, "question is in the pool already")
+        else:
+            places = [self._places[name] for name in candidate.question_demonstrations]
+            highest = float(self._index.scores(candidate.question, places).max(initial=0.0))
         if highest > self.threshold:
             return Verdict(highest, f"ROUGE-L above {self.threshold} with a known question")
         return Verdict(highest)
@@ -48,7 +50,8 @@ class NearDuplicate(Callback):
     def _follow(self, pool: SamplePool) -> None:
         """Add to the index what entered the pool since the last call; a pool is only ever added to."""
         if pool is not self._pool:
-            self._pool, self._index, self._places = pool, RougeLIndex(), {}
+            self._pool, self._index, self._places, self._questions = pool, RougeLIndex(), {}, set()
         new = pool.samples[len(self._index) :]
         self._places.update((sample.id, len(self._index) + place) for place, sample in enumerate(new))
+        self._questions.update(sample.question for sample in new)
         self._index.add([sample.question for sample in new])

@@ -70,13 +70,7 @@ class IsaraCLI(LightningCLI):
         parser.link_arguments("data.epochs_per_outer_epoch", "model.epochs_per_outer_epoch")
         parser.link_arguments("model.name", "data.tokenizer")
         parser.link_arguments("model.trust_remote_code", "data.trust_remote_code")
-        for target in (
-            "model.seed",
-            "data.seed",
-            "data.question_sampling.seed",
-            "data.answer_sampling.seed",
-            "model.prediction_sampling.seed",
-        ):
+        for target in ("model.seed", "data.seed"):
             parser.link_arguments("seed_everything", target, compute_fn=_number)
         for target in ("data.question_sampling", "data.answer_sampling", "model.prediction_sampling"):
             parser.link_arguments("data.prompt_format", f"{target}.stop_at_newline", compute_fn=_is_single_line)

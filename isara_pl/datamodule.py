@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch.utils.data import DataLoader
@@ -18,7 +18,7 @@ from isara_pl.growth.demonstrations import Context
 from isara_pl.growth.outer_epoch import GrowthSettings
 from isara_pl.growth.pool import SamplePool, is_grown
 from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
-from isara_pl.growth.retrieval import EMBEDDED_ENCODER, SentenceEncoder
+from isara_pl.growth.retrieval import EMBEDDED_ENCODER, PoolIndex, SentenceEncoder
 from isara_pl.growth.samples import Sample, read_questions, read_samples
 from isara_pl.models import is_local, load_tokenizer, resolve_path
 from isara_pl.randomness import derive_seed
@@ -283,7 +283,7 @@ class IsaraDataModule(LightningDataModule):
             trainer,
             outer_epoch,
             pool=pool,
-            encoder=self.encoder,
+            index=self.index,
             tokenizer=self.tokenizer,
             prompt_format=self.prompt_format,
             settings=self.settings,
@@ -299,6 +299,11 @@ class IsaraDataModule(LightningDataModule):
         trainer: Any = self.trainer
         return SentenceEncoder(self.encoder_name, device=str(trainer.lightning_module.device) if trainer else "cpu")
 
+    @cached_property
+    def index(self) -> PoolIndex:
+        """Finds samples by their questions; kept over the outer epochs, so that each is embedded once."""
+        return PoolIndex(self.encoder, self.encoder.device)
+
     def _longest_pair(self) -> int:
         trainer: Any = self.trainer
         window = getattr(trainer.lightning_module, "context_window", None) if trainer else None
@@ -309,7 +314,7 @@ class IsaraDataModule(LightningDataModule):
         if self.tokenizer is None:
             lengths = [len(sample.question) + len(sample.answer) for sample in samples]
             batches = length_grouped_batches(lengths, self.batch_size, seed)
-            return DataLoader(_dataset(samples), batch_sampler=batches, collate_fn=self._texts)
+            return DataLoader(cast(Any, samples), batch_sampler=batches, collate_fn=self._texts)
         pairs = self._encoded(samples, self.tokenizer, end=True)
         batches = length_grouped_batches([len(pair.input_ids) for pair in pairs], self.batch_size, seed)
         return SftLoader(pairs, batches, epoch, int(self.tokenizer.pad_token_id))
@@ -340,11 +345,11 @@ class IsaraDataModule(LightningDataModule):
             trainer: Any = self.trainer
             callbacks = trainer.callbacks if trainer else []
             measured = any(isinstance(callback, HeldOutEvaluation) for callback in callbacks)
-            return DataLoader(_dataset([{}]), collate_fn=lambda _: {}) if measured else []
+            return DataLoader(cast(Any, [{}]), collate_fn=lambda _: {}) if measured else []
         pad = int(self.tokenizer.pad_token_id)
         pairs = self._encoded(self.held_out, self.tokenizer, end=False)
         pairs.sort(key=lambda pair: len(pair.input_ids))
-        return DataLoader(_dataset(pairs), batch_size=self.batch_size, collate_fn=lambda chosen: collate(chosen, pad))
+        return DataLoader(cast(Any, pairs), batch_size=self.batch_size, collate_fn=lambda chosen: collate(chosen, pad))
 
     def test_dataloader(self) -> Any:
         """Give the same as `val_dataloader`."""
@@ -359,7 +364,7 @@ class IsaraDataModule(LightningDataModule):
         if not self.questions:
             raise InputError("data.questions: predict needs a file of questions to answer")
         return DataLoader(
-            _dataset(self.questions),
+            cast(Any, self.questions),
             batch_size=self.settings.candidates_per_batch,
             collate_fn=lambda chosen: {
                 **self._texts(chosen),
@@ -393,8 +398,3 @@ class IsaraDataModule(LightningDataModule):
 
 # the parameter of IsaraDataModule hides the function's name
 _prompt_format = prompt_format
-
-
-def _dataset(items: list[Any]) -> Any:
-    """Pass a list as the map-style dataset that it is to torch, but not to its types."""
-    return items

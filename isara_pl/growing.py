@@ -15,7 +15,7 @@ from isara_pl.generation.protocol import TextGenerator
 from isara_pl.growth.outer_epoch import CandidateFilter, Growth, GrowthSettings, OuterEpoch
 from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.prompts import PromptFormat
-from isara_pl.growth.retrieval import Encoder
+from isara_pl.growth.retrieval import PoolIndex
 from isara_pl.sft import TooLong
 from isara_pl.tokens import encode_prompt
 
@@ -34,7 +34,7 @@ def grow(
     trainer: Any,
     outer_epoch: int,
     pool: SamplePool,
-    encoder: Encoder,
+    index: PoolIndex,
     tokenizer: PreTrainedTokenizerBase | None,
     prompt_format: PromptFormat,
     settings: GrowthSettings,
@@ -48,7 +48,7 @@ def grow(
         trainer: The trainer, in `fit`.
         outer_epoch: Which one, from 1.
         pool: The pool to grow.
-        encoder: Embeds questions for retrieval.
+        index: Finds samples by their questions.
         tokenizer: Counts tokens; None counts nothing.
         prompt_format: How pairs become prompts.
         settings: How to grow.
@@ -71,7 +71,7 @@ def grow(
     growth = OuterEpoch(
         number=outer_epoch,
         pool=pool,
-        encoder=encoder,
+        index=index,
         generator=generator,
         filters=filters,
         prompt_format=prompt_format,
@@ -83,7 +83,7 @@ def grow(
             f"outer epoch {outer_epoch}: {judged}/{settings.candidates} candidates, {accepted} accepted"
         ),
     )
-    with _eval_mode(module), trainer.precision_plugin.forward_context():
+    with _eval_mode(module), trainer.precision_plugin.forward_context(), _merged(module):
         grown = growth.grow()
     if grown.shortened:
         rank_zero_info(
@@ -123,6 +123,12 @@ def _question_writer(module: LightningModule, writer: QuestionWriter) -> Callabl
             "that switches its adapter off; use current"
         )
     return pretrained
+
+
+def _merged(module: LightningModule) -> AbstractContextManager[object]:
+    """Let a module that can do so prepare its weights for generation once, for the whole growth."""
+    merged: Callable[[], AbstractContextManager[object]] = getattr(module, "merged", nullcontext)
+    return merged()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,11 +16,13 @@ from transformers.pytorch_utils import Conv1D
 
 from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL
-from isara_pl.generation.huggingface import HuggingFaceGenerator
+from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion, Sampling
+from isara_pl.merging import MergedWeights, can_merge
 from isara_pl.models import Quantization, context_window, load_causal_lm, load_tokenizer
 from isara_pl.randomness import derive_seed
 from isara_pl.sft import Batch, answer_nll
+from isara_pl.training import compile_layers, lean_forward
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -68,7 +70,10 @@ class IsaraModule(LightningModule):
             stays float32.
         quantization: `nf4` keeps the base in 4 bits (QLoRA; a CUDA GPU and bitsandbytes).
         gradient_checkpointing: Compute activations twice to save memory.
-        generation_batch_size: Prompts that are generated for at once.
+        compile: torch.compile the decoder's layers for training; the first step takes half a minute longer, so it
+            pays on long runs.
+        generation_tokens: Most tokens, prompts and new ones, that are generated for at once. More is faster and
+            takes more memory; halved by itself where that does not suffice.
         evaluation_precision: In what held-out figures are computed. `float32` gives the same ones for every
             batch size, and takes twice the memory of a 16-bit base while it measures; `trainer` is that of
             trainer.precision, faster and with rounding that depends on the batch size.
@@ -93,7 +98,8 @@ class IsaraModule(LightningModule):
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         quantization: Quantization = "none",
         gradient_checkpointing: bool = False,
-        generation_batch_size: int = 16,
+        compile: bool = False,
+        generation_tokens: int = 16384,
         evaluation_precision: Literal["float32", "trainer"] = "float32",
         prediction_sampling: Sampling = Sampling(do_sample=False, max_new_tokens=256),
         trust_remote_code: bool = False,
@@ -110,7 +116,7 @@ class IsaraModule(LightningModule):
             ),
             ("warmup_share", warmup_share, "at least 0 and below 1", 0 <= warmup_share < 1),
             ("epochs_per_outer_epoch", epochs_per_outer_epoch, "at least 1", epochs_per_outer_epoch >= 1),
-            ("generation_batch_size", generation_batch_size, "at least 1", generation_batch_size >= 1),
+            ("generation_tokens", generation_tokens, "at least 1", generation_tokens >= 1),
         ):
             if not right:
                 raise InputError(f"model.{option} is {value}; allowed: {allowed}")
@@ -125,7 +131,8 @@ class IsaraModule(LightningModule):
         self.dtype_name = dtype
         self.quantization: Quantization = quantization
         self.gradient_checkpointing = gradient_checkpointing
-        self.generation_batch_size = generation_batch_size
+        self.compiled = compile  # nn.Module.compile is a method
+        self.generation_tokens = generation_tokens
         self.evaluation_precision = evaluation_precision
         self.prediction_sampling = prediction_sampling
         self.trust_remote_code = trust_remote_code
@@ -134,6 +141,8 @@ class IsaraModule(LightningModule):
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(name, trust_remote_code)
         self.answer_nll = AnswerNLL()
         self._precise: dict[torch.nn.Parameter, torch.dtype] = {}
+        self._merged: MergedWeights | None = None
+        self._is_adapted = True
 
     # -- the model
 
@@ -150,8 +159,10 @@ class IsaraModule(LightningModule):
             self.model = get_peft_model(base, self._lora_config(base))
         # the name that the user gave, not the folder that it was found in
         self.model.peft_config["default"].base_model_name_or_path = self.name
+        if self.compiled:
+            compile_layers(self.model)
         self.model.train()
-        self._engine = HuggingFaceGenerator(self.model, self.tokenizer, self.generation_batch_size)
+        self._engine = GenerationEngine(base, self.tokenizer, self.generation_tokens)
         # kept for start_from: base
         self._fresh_adapter = {key: value.clone() for key, value in self.state_dict().items()}
 
@@ -193,17 +204,39 @@ class IsaraModule(LightningModule):
     @contextmanager
     def pretrained(self) -> Iterator[None]:
         """Switch the adapter off inside the block: the model as it was before any training."""
-        with self.adapted.disable_adapter():
-            yield
+        without = self._merged.set_aside() if self._merged else self.adapted.disable_adapter()
+        was_adapted, self._is_adapted = self._is_adapted, False
+        try:
+            with without:
+                yield
+        finally:
+            self._is_adapted = was_adapted
 
     # -- generation
 
-    def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[Completion]:
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Generate with the adapter folded into the base's weights inside the block; training must not happen there.
+
+        Saves merging anew for every call of `generate`. Where weights cannot be merged (4 bits) nothing changes.
+        """
+        if self._merged is not None or not self._is_adapted or not can_merge(self.adapted):
+            yield
+            return
+        self._merged = MergedWeights(self.adapted)
+        try:
+            with self._merged.in_use():
+                yield
+        finally:
+            self._merged = None
+
+    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         """Complete each prompt with the current model.
 
         Args:
             prompts: Texts to complete.
             sampling: How to draw.
+            seeds: One for each prompt; what is drawn for it follows from its own seed.
 
         Returns:
             One completion for each prompt, in their order.
@@ -212,18 +245,31 @@ class IsaraModule(LightningModule):
         was_training = model.training
         model.eval()
         try:
-            return self._engine.generate(prompts, sampling)
+            with self.merged(), self._without_casts(), self._uncompiled():
+                return self._engine.generate(prompts, sampling, seeds)
         finally:
             model.train(was_training)
+
+    def _without_casts(self) -> AbstractContextManager[object]:
+        """Switch autocast off where all weights are of its type anyway: it would only look at every layer."""
+        device = self.device.type
+        casts = torch.is_autocast_enabled(device) and (
+            self._merged is None or self.adapted.dtype != torch.get_autocast_dtype(device)
+        )
+        return torch.autocast(device, enabled=casts)
+
+    def _uncompiled(self) -> AbstractContextManager[object]:
+        """Run layers as they are: each new cache and mask would be compiled for anew."""
+        return torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Any]]:
         """Answer the prompts of a batch: gives the lists `answer` and `finished`."""
         sampling = replace(
             self.prediction_sampling,
             stop_at_newline=batch["stop_at_newline"],
-            seed=derive_seed(self.seed, "predict", batch_idx),
         )
-        completions = self.generate(batch["prompt"], sampling)
+        seeds = [derive_seed(self.seed, "predict", name) for name in batch["id"]]
+        completions = self.generate(batch["prompt"], sampling, seeds)
         return {
             "answer": [completion.text.strip() for completion in completions],
             "finished": [completion.finished for completion in completions],
@@ -261,7 +307,8 @@ class IsaraModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Give the mean negative log-likelihood of the answers' tokens."""
-        sums, tokens = answer_nll(self.adapted, batch)
+        with lean_forward(self.adapted, batch["input_ids"].shape[1], self.gradient_checkpointing or self.compiled):
+            sums, tokens = answer_nll(self.adapted, batch)
         loss = sums.sum() / tokens.sum()
         self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(sums))
         return loss
@@ -279,10 +326,10 @@ class IsaraModule(LightningModule):
     def measuring(self) -> Iterator[None]:
         """Compute in `evaluation_precision` inside the block, between the start and the end of a validation."""
         if self.evaluation_precision == "float32":
-            with torch.autocast(self.device.type, enabled=False):
+            with torch.autocast(self.device.type, enabled=False), self._uncompiled():
                 yield
         else:
-            with self.trainer.precision_plugin.forward_context():
+            with self.trainer.precision_plugin.forward_context(), self._uncompiled():
                 yield
 
     def on_validation_epoch_start(self) -> None:
@@ -318,7 +365,9 @@ class IsaraModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW on the adapter. The schedule is set step by step in `on_train_batch_start`."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return torch.optim.AdamW(trained, lr=self.learning_rate, weight_decay=self.weight_decay)
+        # one kernel for hundreds of small matrices; Lightning clips no gradients of a fused optimiser
+        fused = not self.trainer.gradient_clip_val
+        return torch.optim.AdamW(trained, lr=self.learning_rate, weight_decay=self.weight_decay, fused=fused)
 
     # -- checkpoints: the adapter, and what its base was
 

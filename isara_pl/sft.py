@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -135,24 +136,40 @@ def answer_nll(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         For each pair the sum over its answer's tokens, in nats, and the number of these tokens; both
         of shape (batch,).
     """
-    labels = batch["labels"]
-    # the head is run only from the first position that predicts an answer's token: with a large
-    # vocabulary and a small model it is a good part of the work
-    first = int((labels != IGNORED).int().argmax(dim=1).min())
-    kept = labels.shape[1] - first + 1
-    logits = model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        logits_to_keep=kept,
-        use_cache=False,
-    ).logits[:, -kept:]  # (batch, kept, vocabulary)
-    targets = labels[:, first:]  # (batch, kept - 1)
-    counted = targets != IGNORED
+    targets = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)  # of each position
+    counted = targets != IGNORED  # (batch, longest)
+    with only_logits_of(model, counted):
+        logits = model(
+            input_ids=batch["input_ids"],
+            # no token sees what stands to its right, so padding there needs no mask; attention is faster without
+            attention_mask=torch.ones_like(batch["attention_mask"]),
+            use_cache=False,
+        ).logits[0]  # (counted, vocabulary)
     losses = torch.zeros(targets.shape, dtype=torch.float32, device=logits.device)
-    losses[counted] = torch.nn.functional.cross_entropy(
-        logits[:, :-1][counted].float(), targets[counted], reduction="none"
-    )
+    losses[counted] = torch.nn.functional.cross_entropy(logits.float(), targets[counted], reduction="none")
     return losses.sum(dim=1), counted.sum(dim=1)
+
+
+@contextmanager
+def only_logits_of(model: Any, wanted: Tensor) -> Iterator[None]:
+    """Run the model's output layer on the wanted positions only: inside, logits are (1, wanted, vocabulary).
+
+    With a large vocabulary and a small model the output layer is a good part of the work. What a model
+    does to its logits afterwards (a scale, a soft cap) stays as it is.
+
+    Args:
+        model: A causal LM.
+        wanted: Which positions, a mask of shape (batch, length).
+    """
+
+    def chosen(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0][wanted][None], *inputs[1:])
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(chosen)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def length_grouped_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:

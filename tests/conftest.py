@@ -172,17 +172,19 @@ class FakeGenerator:
     def __init__(self, finished: bool = True) -> None:
         self.prompts: list[str] = []
         self.samplings: list[Sampling] = []
+        self.seeds: list[int] = []
         self.finished = finished
 
-    def generate(self, prompts: Sequence[str], sampling: Sampling) -> list[Completion]:
+    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         self.prompts.extend(prompts)
         self.samplings.append(sampling)
+        self.seeds.extend(seeds)
         texts = []
-        for place, prompt in enumerate(prompts):
+        for seed, prompt in zip(seeds, prompts, strict=True):
             if prompt.endswith("Question:"):
-                texts.append(f" Is {sampling.seed % 9973} plus {place} a number that people like?")
+                texts.append(f" Is {seed % 99991} a number that people like?")
             else:
-                texts.append(f" Yes, {sampling.seed % 9973} and {place} are liked by many.")
+                texts.append(f" Yes, {seed % 99991} is liked by many people.")
         return [Completion(text, self.finished) for text in texts]
 
 

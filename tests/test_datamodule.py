@@ -24,9 +24,9 @@ class Plain(LightningModule):
         self.trained: dict[int, list[tuple[str, str, str]]] = {}
         self.asked: list[tuple[int, bool]] = []
 
-    def generate(self, prompts, sampling):
+    def generate(self, prompts, sampling, seeds):
         self.asked.append((self.trainer.current_epoch, self.dropout.training))
-        return self.fake.generate(prompts, sampling)
+        return self.fake.generate(prompts, sampling, seeds)
 
     def training_step(self, batch, batch_idx):
         pairs = zip(batch["id"], batch["question"], batch["answer"], strict=True)

@@ -172,7 +172,7 @@ def test_a_judge_without_any_finite_score_is_an_error(run, tmp_path, capsys):
 
 def test_a_module_without_validation_is_told_that_nothing_would_be_measured(seeds_file, tiny_encoder, tmp_path):
     class NoValidation(LightningModule):
-        def generate(self, prompts, sampling):
+        def generate(self, prompts, sampling, seeds):
             raise AssertionError
 
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "How do I do it?"}\n')
@@ -263,7 +263,7 @@ def test_in_mixed_precision_the_batch_size_changes_no_figure_and_the_base_keeps_
     assert set(kept) == {torch.bfloat16}
     small = [("TruthfulnessEvaluation", {"max_new_tokens": 5, "batch_size": 1})]
     one = table(
-        run("validate", small, *mixed, "--ckpt_path=last", "--data.batch_size=1", "--model.generation_batch_size=1")
+        run("validate", small, *mixed, "--ckpt_path=last", "--data.batch_size=1", "--model.generation_tokens=1")
     )
     for name in ("answer_nll", "best_answer_nll", "mc1", "mc2", "mc3", "rouge_diff", "bleu_diff"):
         assert float(one[-1][name]) == pytest.approx(float(whole[-1][name]), abs=1e-4)

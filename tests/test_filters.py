@@ -6,6 +6,7 @@ from isara_pl.callbacks import CopiedAnswer, NearDuplicate, TooShort, Unfinished
 from isara_pl.errors import InputError
 from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.samples import Sample
+from isara_pl.growth.similarity import RougeLIndex
 
 
 def pair(question: str, answer: str = "An answer of quite a few words.", **more) -> Sample:
@@ -56,6 +57,26 @@ def test_near_duplicate_against_the_context_only(pool):
     assert against_context.verdict(pair(near, question_demonstrations=("seed-00001",)), pool).figure < 1
     equal = pair(pool.samples[0].question, question_demonstrations=("seed-00001",))
     assert against_context.verdict(equal, pool).reason == "question is in the pool already"
+
+
+def test_near_duplicate_against_the_context_compares_with_nothing_else(pool, monkeypatch):
+    compared, plain = [], RougeLIndex._scores
+    monkeypatch.setattr(
+        RougeLIndex, "_scores", lambda self, q, places: compared.extend(places) or plain(self, q, places)
+    )
+    candidate = pair("Is this one new?", question_demonstrations=("seed-00003", "seed-00001"))
+    NearDuplicate(against="context").verdict(candidate, pool)
+    assert compared == [3, 1]
+
+
+def test_near_duplicate_against_the_context_knows_the_questions_of_this_pool_only(pool):
+    against_context = NearDuplicate(against="context")
+    question = "Who was the first person on top of it?"
+    candidate = pair(question, question_demonstrations=("seed-00001",))
+    assert against_context.verdict(candidate, pool).reason is None
+    pool.add(pair(question))
+    assert against_context.verdict(candidate, pool).reason == "question is in the pool already"
+    assert against_context.verdict(candidate, SamplePool(make_seeds())).reason is None
 
 
 def test_copied_answer_is_either_way_round(pool):

@@ -1,75 +1,271 @@
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 import torch
-from conftest import ARCHITECTURES, make_model
+from conftest import ARCHITECTURES, make_model, make_tokenizer
+from transformers import MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM
 
 from isara_pl.errors import InputError
-from isara_pl.generation.huggingface import HuggingFaceGenerator
+from isara_pl.generation import decoding
+from isara_pl.generation.engine import GenerationEngine
+from isara_pl.generation.kv_cache import layers_of
+from isara_pl.generation.probe import completes_in_rows
 from isara_pl.generation.protocol import Sampling
 from isara_pl.models import load_causal_lm, load_tokenizer
 
+# different lengths, long common beginnings, and the same prompt twice
+CONTEXTS = [
+    f"Question: Why {'so ' * i}?\nAnswer: The air scatters light {'and more ' * (40 + i)}.\n\n" for i in (2, 0, 9)
+]
 PROMPTS = [f"Question: Why is the sky {'very ' * i}blue?\nAnswer:" for i in (3, 0, 7, 1, 5)]
+SHARING = [context + prompt for context in CONTEXTS for prompt in [*PROMPTS, PROMPTS[0]]] + PROMPTS
 GREEDY = Sampling(do_sample=False, max_new_tokens=12)
+DRAWN = Sampling(max_new_tokens=12, temperature=0.8, top_p=0.9)
 
 
-def engine(folder: str, batch_size: int = 4) -> HuggingFaceGenerator:
-    return HuggingFaceGenerator(load_causal_lm(folder).eval(), load_tokenizer(folder), batch_size)
+def engine(folder: str, tokens: int = 4096) -> GenerationEngine:
+    return GenerationEngine(load_causal_lm(folder).eval(), load_tokenizer(folder), tokens)
 
 
+def greedy_tokens(model, ids, ends, most):
+    written: list[int] = []
+    with torch.no_grad():
+        while len(written) < most:
+            logits = model(input_ids=torch.tensor([ids + written])).logits[0, -1]
+            if not written:
+                logits[ends] = -torch.inf
+            written.append(int(logits.argmax()))
+            if written[-1] in ends:
+                break
+    return written
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS, SHARING], ids=["apart", "sharing"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_greedy_batches_equal_plain_greedy_decoding(tiny, architecture):
+def test_greedy_batches_equal_plain_greedy_decoding(tiny, architecture, prompts):
     generator = engine(tiny(architecture))
     tokenizer, model = generator.tokenizer, generator.model
-    for prompt, completion in zip(PROMPTS, generator.generate(PROMPTS, GREEDY), strict=True):
-        ids = tokenizer(prompt).input_ids
-        written: list[int] = []
-        with torch.no_grad():
-            while len(written) < 12:
-                logits = model(input_ids=torch.tensor([ids + written])).logits[0, -1]
-                if not written:
-                    logits[tokenizer.eos_token_id] = -torch.inf
-                written.append(int(logits.argmax()))
-                if written[-1] == tokenizer.eos_token_id:
-                    break
-        finished = written[-1] == tokenizer.eos_token_id
-        assert completion.finished is finished
+    assert generator._in_rows
+    completions = generator.generate(prompts, GREEDY, range(len(prompts)))
+    for prompt, completion in zip(prompts, completions, strict=True):
+        written = greedy_tokens(model, tokenizer(prompt).input_ids, [tokenizer.eos_token_id], 12)
+        assert completion.finished is (written[-1] == tokenizer.eos_token_id)
         assert completion.text.rstrip() == tokenizer.decode(written, skip_special_tokens=True).rstrip()
+
+
+def test_a_sliding_window_shorter_than_the_prompt_is_kept_to(tmp_path):
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        intermediate_size=48, max_position_embeddings=512, sliding_window=24, initializer_range=0.2, eos_token_id=0,
+    )  # fmt: skip
+    model = MistralForCausalLM(config).eval()
+    generator = GenerationEngine(model, tokenizer, 4096)
+    assert generator._in_rows
+    for prompt, completion in zip(SHARING, generator.generate(SHARING, GREEDY, range(len(SHARING))), strict=True):
+        written = greedy_tokens(model, tokenizer(prompt).input_ids, [0], 12)
+        assert completion.text.rstrip() == tokenizer.decode(written, skip_special_tokens=True).rstrip()
+
+
+def test_a_model_without_keys_and_values_generates_with_transformers():
+    tokenizer = make_tokenizer()
+    config = MambaConfig(vocab_size=len(tokenizer), hidden_size=16, state_size=4, num_hidden_layers=1, eos_token_id=0)
+    generator = GenerationEngine(MambaForCausalLM(config).eval(), tokenizer, 4096)
+    assert layers_of(generator.model) is None
+    assert not generator._in_rows
+    assert len(generator.generate(PROMPTS[:2], GREEDY, [0, 1])) == 2
+
+
+def test_a_model_that_errs_in_rows_is_found_out(tiny_llama, monkeypatch):
+    model = load_causal_lm(tiny_llama).eval()
+    assert completes_in_rows(model)
+    own = decoding.Batch._forward
+
+    def without_mask(self, ids, lengths, begin, end, last):
+        return own(self, ids, torch.full_like(lengths, int(lengths.max())), begin, end, last)
+
+    monkeypatch.setattr(decoding.Batch, "_forward", without_mask)
+    assert not completes_in_rows(model)
+
+
+def test_what_prompts_share_is_computed_once(tiny_llama):
+    generator = engine(tiny_llama, tokens=10**5)
+    assert generator._in_rows
+    computed: list[int] = []
+    generator.model.model.layers[0].register_forward_pre_hook(
+        lambda _, inputs: computed.append(inputs[0][..., 0].numel())
+    )
+    one = Sampling(do_sample=False, max_new_tokens=1)
+    lengths = [len(generator.tokenizer(prompt).input_ids) for prompt in SHARING]
+    generator.generate(SHARING[:1], one, [0])
+    assert sum(computed) == lengths[0]
+    computed.clear()
+    generator.generate(SHARING[:1] * 16, one, range(16))
+    assert sum(computed) == lengths[0]
+    computed.clear()
+    generator.generate(SHARING, one, range(len(SHARING)))
+    contexts = sum(len(generator.tokenizer(context).input_ids) for context in CONTEXTS)
+    assert contexts < sum(computed) < contexts + sum(lengths[-5:]) * 5 < 0.6 * sum(lengths)
+
+
+def test_a_finished_row_leaves_the_batch(tiny_llama):
+    generator = engine(tiny_llama)
+    sampling = Sampling(max_new_tokens=60, stop_at_newline=True, temperature=2.0)
+    assert generator._in_rows
+    rows: list[int] = []
+    generator.model.register_forward_pre_hook(
+        lambda _, __, inputs: rows.append(inputs["input_ids"].numel()), with_kwargs=True
+    )
+    completions = generator.generate(PROMPTS * 8, sampling, range(40))
+    steps = rows[-50:]
+    assert steps == sorted(steps, reverse=True)
+    assert steps[-1] < steps[0] <= 40
+    assert any(completion.finished for completion in completions)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, DRAWN, replace(DRAWN, top_k=20)], ids=["greedy", "top_p", "top_k"])
+def test_neither_batch_nor_order_nor_neighbours_change_what_is_drawn(tiny_llama, sampling):
+    seeds = [7 * place for place in range(len(SHARING))]
+    whole = engine(tiny_llama).generate(SHARING, sampling, seeds)
+    for tokens in (1, 700, 10**6):
+        assert engine(tiny_llama, tokens).generate(SHARING, sampling, seeds) == whole
+    assert engine(tiny_llama).generate(SHARING[::-1], sampling, seeds[::-1]) == whole[::-1]
+    alone = [engine(tiny_llama).generate([SHARING[place]], sampling, [seeds[place]])[0] for place in (0, 7, 20)]
+    assert alone == [whole[place] for place in (0, 7, 20)]
+
+
+def test_draws_follow_from_the_seeds_alone_and_leave_the_process_as_it_was(tiny_llama):
+    generator = engine(tiny_llama)
+    for sampling in (Sampling(), Sampling(num_beams=2)):
+        torch.manual_seed(5)
+        expected = torch.rand(3)
+        torch.manual_seed(5)
+        first = generator.generate(PROMPTS, sampling, [1] * 5)
+        assert torch.equal(torch.rand(3), expected)
+        assert generator.generate(PROMPTS, sampling, [1] * 5) == first
+        assert generator.generate(PROMPTS, sampling, [2] * 5) != first
+
+
+def test_tokens_are_drawn_as_often_as_the_model_says(tiny_llama):
+    generator = engine(tiny_llama)
+    ids = generator.tokenizer(PROMPTS[0]).input_ids
+    with torch.no_grad():
+        logits = generator.model(input_ids=torch.tensor([ids])).logits[0, -1]
+    logits[generator.tokenizer.eos_token_id] = -torch.inf
+    expected = (logits / 0.8).softmax(-1)
+    draws = 4000
+    drawn = decoding.complete(
+        generator.model, [ids] * draws, Sampling(max_new_tokens=1, temperature=0.8), range(draws), [generator.tokenizer.eos_token_id]
+    )  # fmt: skip
+    counts = Counter(tokens[0] for tokens in drawn)
+    for token in expected.topk(10).indices.tolist():
+        share = expected[token].item()
+        assert counts[token] / draws == pytest.approx(share, abs=5 * (share * (1 - share) / draws) ** 0.5)
+
+
+def test_out_of_memory_halves_the_budget_and_loses_nothing(tiny_llama, monkeypatch):
+    whole = engine(tiny_llama).generate(SHARING, DRAWN, range(len(SHARING)))
+    own = decoding.Batch.prefill
+
+    def small_memory(self):
+        if len(self.prompts) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return own(self)
+
+    monkeypatch.setattr(decoding.Batch, "prefill", small_memory)
+    generator = engine(tiny_llama)
+    with pytest.warns(UserWarning, match=r"out of memory while generating for \d+ prompts at once: going on with"):
+        assert generator.generate(SHARING, DRAWN, range(len(SHARING))) == whole
+    assert generator.tokens < 4096
+
+
+def test_a_prompt_that_no_memory_holds_is_told(tiny_llama, monkeypatch):
+    def no_memory(self):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    generator = engine(tiny_llama)
+    assert generator._in_rows
+    monkeypatch.setattr(decoding.Batch, "prefill", no_memory)
+    with (
+        pytest.warns(UserWarning, match="out of memory"),
+        pytest.raises(InputError, match=r"memory does not suffice to generate for one prompt of \d+ tokens"),
+    ):
+        generator.generate(PROMPTS, GREEDY, range(5))
+
+
+def test_other_errors_of_a_model_are_not_taken_for_a_lack_of_memory(tiny_llama, monkeypatch):
+    def broken(self):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    generator = engine(tiny_llama)
+    assert generator._in_rows
+    monkeypatch.setattr(decoding.Batch, "prefill", broken)
+    with pytest.raises(RuntimeError, match="mat1"):
+        generator.generate(PROMPTS, GREEDY, range(5))
+
+
+def test_a_model_that_gives_no_numbers_is_told(tiny_llama):
+    generator = engine(tiny_llama)
+    assert generator._in_rows
+    generator.model.lm_head.weight.data.fill_(torch.nan)
+    with pytest.raises(InputError, match="logits are not numbers, so nothing can be drawn: training diverged"):
+        generator.generate(PROMPTS, DRAWN, range(5))
 
 
 def test_a_newline_inside_a_token_ends_a_completion_where_asked(tiny_llama):
     generator = engine(tiny_llama)
     stop = Sampling(max_new_tokens=60, stop_at_newline=True, temperature=2.0)
-    completions = generator.generate(PROMPTS * 8, stop)
+    completions = generator.generate(PROMPTS * 8, stop, range(40))
     assert any(completion.finished for completion in completions)
     assert not any("\n" in completion.text for completion in completions)
-    free = generator.generate(PROMPTS * 8, Sampling(max_new_tokens=60, temperature=2.0))
+    free = generator.generate(PROMPTS * 8, Sampling(max_new_tokens=60, temperature=2.0), range(40))
     assert any("\n" in completion.text for completion in free)
-
-
-def test_draws_follow_from_the_seed_alone_and_leave_the_process_as_it_was(tiny_llama):
-    generator = engine(tiny_llama)
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    first = generator.generate(PROMPTS, Sampling(seed=1))
-    assert torch.equal(torch.rand(3), expected)
-    assert generator.generate(PROMPTS, Sampling(seed=1)) == first
-    assert generator.generate(PROMPTS, Sampling(seed=2)) != first
 
 
 def test_a_prompt_longer_than_the_window_is_refused(tmp_path):
     generator = engine(make_model(tmp_path, "gpt2", window=32))
     with pytest.raises(InputError, match=r"a prompt of \d+ tokens and 12 new ones do not fit .* window of 32"):
-        generator.generate(PROMPTS, GREEDY)
+        generator.generate(PROMPTS, GREEDY, range(5))
 
 
 def test_no_prompts_give_no_completions(tiny_llama):
-    assert engine(tiny_llama).generate([], GREEDY) == []
+    assert engine(tiny_llama).generate([], GREEDY, []) == []
 
 
-def test_beam_sampling_and_penalties_are_reachable(tiny_llama):
-    sampling = Sampling(max_new_tokens=8, num_beams=3, repetition_penalty=1.2, no_repeat_ngram_size=2)
-    for completion in engine(tiny_llama).generate(PROMPTS, sampling):
-        assert completion.text
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(max_new_tokens=8, num_beams=3, repetition_penalty=1.2, no_repeat_ngram_size=2),
+        Sampling(max_new_tokens=8, generation_config={"min_p": 0.2, "renormalize_logits": True}),
+        Sampling(max_new_tokens=8, do_sample=False, repetition_penalty=1.2),
+    ],
+)
+def test_beams_penalties_and_all_other_options_of_transformers_are_reachable(tiny_llama, sampling):
+    for tokens in (1, 4096):
+        for completion in engine(tiny_llama, tokens).generate(PROMPTS, sampling, range(5)):
+            assert completion.text
+
+
+def test_min_p_of_1_leaves_the_likeliest_token(tiny_llama):
+    likeliest = Sampling(max_new_tokens=12, generation_config={"min_p": 1.0})
+    generator = engine(tiny_llama)
+    assert generator.generate(PROMPTS, likeliest, range(5)) == generator.generate(PROMPTS, GREEDY, range(5))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_pp": 0.2}, "generation_config: min_pp does not exist"),
+        ({"temperature": 0.2}, "temperature is an option of sampling itself"),
+        ({"eos_token_id": 4}, "eos_token_id is an option of sampling itself or set by the loop"),
+        ({"cache_implementation": "none such"}, "generation_config: "),
+    ],
+)
+def test_wrong_options_of_transformers_are_refused(tiny_llama, options, message):
+    with pytest.raises(InputError, match=message):
+        engine(tiny_llama).generate(PROMPTS, Sampling(generation_config=options), range(5))
 
 
 @pytest.mark.parametrize(

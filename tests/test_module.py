@@ -216,10 +216,11 @@ def test_pretrained_switches_the_adapter_off(tiny_llama, seeds_file, tmp_path):
     fresh = IsaraModule(tiny_llama)
     fresh.configure_model()
     prompts, greedy = ["Question: Why so?\nAnswer:", "Question: Who?\nAnswer:"], Sampling(do_sample=False)
-    trained = module.generate(prompts, greedy)
+    seeds = [0, 0]
+    trained = module.generate(prompts, greedy, seeds)
     with module.pretrained():
-        assert module.generate(prompts, greedy) == fresh.generate(prompts, greedy) != trained
-    assert module.generate(prompts, greedy) == trained
+        assert module.generate(prompts, greedy, seeds) == fresh.generate(prompts, greedy, seeds) != trained
+    assert module.generate(prompts, greedy, seeds) == trained
     assert module.adapted.training
 
 
@@ -244,7 +245,7 @@ def test_validation_measures_the_answers_without_their_end(tiny_llama, seeds_fil
     [
         ({"learning_rate": 0}, r"model\.learning_rate is 0; allowed: above 0"),
         ({"warmup_share": 1.0}, r"model\.warmup_share is 1\.0"),
-        ({"generation_batch_size": 0}, r"model\.generation_batch_size is 0"),
+        ({"generation_tokens": 0}, r"model\.generation_tokens is 0"),
     ],
 )
 def test_bad_numbers_are_refused_before_anything_is_loaded(options, message):

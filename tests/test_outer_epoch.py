@@ -1,15 +1,17 @@
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 from conftest import FakeGenerator, make_seeds
-from test_retrieval import HashedEncoder
+from test_retrieval import CountingEncoder, HashedEncoder
 
 from isara_pl.errors import InputError
 from isara_pl.generation.protocol import Sampling
 from isara_pl.growth.outer_epoch import GrowthSettings, OuterEpoch
 from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.prompts import prompt_format
+from isara_pl.growth.retrieval import PoolIndex
 from isara_pl.growth.samples import Sample
 from isara_pl.randomness import derive_seed
 
@@ -35,10 +37,11 @@ class NothingOdd:
 
 def outer_epoch(pool, number=1, generator=None, filters=(), **more) -> OuterEpoch:
     settings = more.pop("settings", SETTINGS)
+    index = more.pop("index", None)
     return OuterEpoch(
         number,
         pool,
-        HashedEncoder(),
+        index or PoolIndex(HashedEncoder()),
         generator or FakeGenerator(),
         list(filters),
         prompt_format("qa", None),
@@ -93,14 +96,22 @@ def test_prompts_hold_nothing_but_pairs():
         assert lines[-1] in ("Question:", "Answer:")
 
 
-def test_sampling_carries_a_seed_of_its_own_for_every_batch_and_the_formats_stop():
-    generator = FakeGenerator()
-    outer_epoch(SamplePool(make_seeds()), generator=generator).grow()
-    seeds = [sampling.seed for sampling in generator.samplings]
-    assert len(set(seeds)) == len(seeds) == 6
+def test_every_question_and_answer_has_a_seed_of_its_own_and_stops_as_the_format_does():
+    generator, pool = FakeGenerator(), SamplePool(make_seeds())
+    outer_epoch(pool, generator=generator).grow()
+    assert len(set(generator.seeds)) == len(generator.seeds) == 20
+    assert pool.accepted(1)[4].sampling_seed == derive_seed(0, "candidate", 1, 4)
+    assert derive_seed(derive_seed(0, "candidate", 1, 4), "question") in generator.seeds
     assert all(sampling.stop_at_newline for sampling in generator.samplings)
     assert [sampling.max_new_tokens for sampling in generator.samplings] == [20, 30] * 3
-    assert seeds[2] == derive_seed(0, "candidates", 1, 4)
+
+
+def test_the_size_of_a_batch_changes_no_candidate():
+    pools = {}
+    for size in (1, 4, 100):
+        pools[size] = SamplePool(make_seeds())
+        outer_epoch(pools[size], settings=replace(SETTINGS, candidates_per_batch=size)).grow()
+    assert pools[1].samples == pools[4].samples == pools[100].samples
 
 
 def test_a_growth_cut_off_anywhere_ends_as_an_undisturbed_one(tmp_path):
@@ -130,6 +141,27 @@ def test_contexts_come_from_earlier_outer_epochs_only():
     used = {name for s in pool.accepted(2) for name in (*s.question_demonstrations, *s.answer_demonstrations)}
     assert used <= {sample.id for sample in pool.up_to(1)}
     assert any(name.startswith("1-") for name in used)
+
+
+def test_an_index_kept_over_the_outer_epochs_changes_nothing_and_embeds_each_sample_once():
+    encoder = CountingEncoder()
+    kept, anew, index = SamplePool(make_seeds()), SamplePool(make_seeds()), PoolIndex(encoder)
+    for number in (1, 2, 3):
+        outer_epoch(kept, number=number, index=index).grow()
+        outer_epoch(anew, number=number).grow()
+    assert kept.samples == anew.samples
+    embedded = Counter(text for texts in encoder.calls for text in texts)
+    # a question that is new when it is looked up, and once more with its outer epoch
+    assert {embedded[sample.question] for sample in kept.up_to(0)} == {1}
+    assert {embedded[sample.question] for sample in kept.up_to(2) if sample.outer_epoch} == {2}
+    assert [sample.question for sample in kept.accepted(1)] in encoder.calls
+
+
+def test_random_contexts_embed_nothing():
+    encoder = CountingEncoder()
+    settings = replace(SETTINGS, question_context="random", answer_context="random")
+    outer_epoch(SamplePool(make_seeds()), index=PoolIndex(encoder), settings=settings).grow()
+    assert encoder.calls == []
 
 
 def test_random_context_with_quota_takes_one_of_each_earlier_outer_epoch():
@@ -167,8 +199,8 @@ def test_a_window_too_short_for_one_demonstration_is_an_error_that_names_it():
 
 def test_an_engine_that_loses_completions_is_an_error_and_nothing_is_kept(tmp_path):
     class Losing(FakeGenerator):
-        def generate(self, prompts, sampling):
-            return super().generate(prompts, sampling)[:-1]
+        def generate(self, prompts, sampling, seeds):
+            return super().generate(prompts, sampling, seeds)[:-1]
 
     pool = SamplePool(make_seeds(), tmp_path)
     with pytest.raises(RuntimeError, match=r"Losing\.generate gave 3 completions for 4 prompts"):

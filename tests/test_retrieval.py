@@ -6,7 +6,7 @@ import pytest
 from conftest import make_seeds
 
 from isara_pl.errors import InputError
-from isara_pl.growth.retrieval import PoolIndex, SentenceEncoder
+from isara_pl.growth.retrieval import PoolIndex, SentenceEncoder, import_faiss
 from isara_pl.growth.samples import Sample
 
 
@@ -16,6 +16,21 @@ class HashedEncoder:
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
+class CountingEncoder(HashedEncoder):
+    def __init__(self):
+        self.calls = []
+
+    def encode(self, texts):
+        self.calls.append(list(texts))
+        return super().encode(texts)
+
+
+def index_of(pool: list[Sample], encoder=None, **more) -> PoolIndex:
+    index = PoolIndex(encoder or HashedEncoder(), **more)
+    index.add(pool)
+    return index
+
+
 def samples() -> list[Sample]:
     grown = [Sample(f"{t}-{i:05d}", f"Made question {t} {i}?", "Yes.", t) for t in (1, 2) for i in range(6)]
     return make_seeds() + grown
@@ -23,26 +38,94 @@ def samples() -> list[Sample]:
 
 def test_nearest_equals_a_plain_search():
     encoder, pool = HashedEncoder(), samples()
-    questions = ["Anything else?", "And another question?", pool[3].question]
+    questions = ["Anything else?", "And another question?", pool[3].question, pool[-1].question, "Anything else?"]
     similarity = encoder.encode(questions) @ encoder.encode([sample.question for sample in pool]).T
-    for row, found in enumerate(PoolIndex(encoder, pool).nearest(questions, 5)):
+    for row, found in enumerate(index_of(pool).nearest(questions, 5)):
         assert [sample.id for sample in found] == [pool[i].id for i in np.argsort(-similarity[row])[:5]]
 
 
 def test_quota_limits_every_outer_epoch_and_the_seeds_fill_the_rest():
-    (found,) = PoolIndex(HashedEncoder(), samples()).nearest(["Anything?"], 6, quota=1)
+    (found,) = index_of(samples()).nearest(["Anything?"], 6, quota=1)
     assert [sum(sample.outer_epoch == t for sample in found) for t in (0, 1, 2)] == [4, 1, 1]
 
 
+def test_a_quota_of_nothing_leaves_the_seeds():
+    (found,) = index_of(samples()).nearest(["Anything?"], 6, quota=0)
+    assert [sample.outer_epoch for sample in found] == [0] * 6
+
+
+def test_an_index_of_nothing_finds_nothing():
+    assert PoolIndex(HashedEncoder()).nearest(["Anything?", "And more?"], 6) == [[], []]
+
+
 def test_fewer_samples_than_asked_for():
-    (found,) = PoolIndex(HashedEncoder(), make_seeds(3)).nearest(["Anything?"], 8)
+    (found,) = index_of(make_seeds(3)).nearest(["Anything?"], 8)
     assert len(found) == 3
+
+
+def test_every_sample_is_embedded_once_and_an_outer_epoch_in_one_go():
+    encoder, pool = CountingEncoder(), samples()
+    by_outer_epoch = [[sample.question for sample in pool if sample.outer_epoch == t] for t in (0, 1, 2)]
+    index = index_of(pool[: len(make_seeds())], encoder)
+    index.add(pool[: len(make_seeds()) + 6])
+    index.add(list(pool))
+    index.add(list(pool))
+    assert encoder.calls == by_outer_epoch
+    questions = [pool[0].question, "New?", pool[-1].question, "New?"]
+    found = index.nearest(questions, 4)
+    assert encoder.calls[3:] == [["New?"]]
+    assert found == index_of(pool).nearest(questions, 4)
+
+
+def test_another_pool_takes_the_place_of_the_one_before():
+    index, other = index_of(samples()), make_seeds() + [Sample("1-00000", "Made otherwise?", "Yes.", 1)]
+    index.add(other)
+    assert index.nearest(["Anything?"], 20, up_to=1) == index_of(other).nearest(["Anything?"], 20)
+
+
+def test_newer_outer_epochs_than_asked_for_are_not_found():
+    index = index_of(samples())
+    for newest in (0, 1, 2):
+        (found,) = index.nearest([samples()[-1].question], 20, up_to=newest)
+        assert {sample.outer_epoch for sample in found} == set(range(newest + 1))
+
+
+def test_faiss_multiplies_matrices_for_a_batch_of_questions():
+    index_of(samples())
+    assert import_faiss().cvar.distance_compute_blas_threshold <= 20
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "used"), [("cuda:1", 2, [1]), ("cuda", 1, [0]), ("cuda", 0, []), ("cpu", 1, [])]
+)
+def test_embeddings_lie_on_the_gpu_where_faiss_can(monkeypatch, device, gpus, used):
+    faiss, moved, resources = import_faiss(), [], []
+
+    class Resources:
+        def __init__(self):
+            resources.append(self)
+
+        def setTempMemory(self, size):  # noqa: N802
+            assert size <= 2**28
+
+    def to_gpu(given, number, index):
+        assert given is resources[0]
+        moved.append(number)
+        return index
+
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: gpus)
+    monkeypatch.setattr(faiss, "StandardGpuResources", Resources, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", to_gpu, raising=False)
+    index = index_of(samples(), device=device)
+    assert moved == used * 3  # one index for each outer epoch
+    assert len(resources) == len(used)
+    assert index.nearest(["Anything?"], 5) == index_of(samples()).nearest(["Anything?"], 5)
 
 
 def test_missing_faiss_names_the_two_extras(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(InputError, match=r"isara_pl\[cpu\].*isara_pl\[gpu\]"):
-        PoolIndex(HashedEncoder(), make_seeds())
+        index_of(make_seeds())
 
 
 def test_a_missing_encoder_is_one_clear_error(tmp_path):
@@ -56,7 +139,7 @@ def test_a_missing_encoder_is_one_clear_error(tmp_path):
 def test_minilm_finds_the_question_on_the_same_topic():
     pool = [Sample(str(i), text, "x") for i, text in enumerate(
         ["How long do goldfish remember things?", "Why is the sky blue?", "Who built the pyramids of Giza?"])]  # fmt: skip
-    found = PoolIndex(SentenceEncoder(), pool).nearest(
+    found = index_of(pool, SentenceEncoder()).nearest(
         ["What colour is the heaven at noon?", "Were the Egyptian tombs built by slaves?"], 1
     )
     assert [hits[0].id for hits in found] == ["1", "2"]

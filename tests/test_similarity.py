@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
+from isara_pl.growth import similarity
 from isara_pl.growth.similarity import RougeLIndex
+
+WORDS = ["the", "Cat", "sat", "on", "a", "mat", "dog's", "RAN", "2nd", "naïve", "--", "日本", "it's", "U.S."]
 
 
 def test_scores_equal_rouge_score_to_the_last_bit():
     draw = random.Random(0)
-    words = ["the", "Cat", "sat", "on", "a", "mat", "dog's", "RAN", "2nd", "naïve", "--", "日本", "it's", "U.S."]
-    texts = [" ".join(draw.choices(words, k=draw.randint(0, 14))) for _ in range(300)] + ["", "...", "the the the"]
+    texts = [" ".join(draw.choices(WORDS, k=draw.randint(0, 14))) for _ in range(300)] + ["", "...", "the the the"]
     index = RougeLIndex()
     index.add(texts[:150])
     index.add(texts[150:])
@@ -18,6 +20,41 @@ def test_scores_equal_rouge_score_to_the_last_bit():
     for text in draw.sample(texts, 60) + ["", "never seen words here"]:
         reference = [scorer.score(text, other)["rougeL"].fmeasure for other in texts]
         assert index.scores(text).tolist() == reference
+        assert index.scores(text, [7, 300, 7]).tolist() == [reference[7], reference[300], reference[7]]
+
+
+def test_highest_is_the_highest_of_rouge_score_to_the_last_bit():
+    draw = random.Random(1)
+    words = [*WORDS, *(f"w{i}" for i in range(40))]
+    texts = [" ".join(draw.choices(words, k=draw.randint(0, 14))) for _ in range(400)] + [""]
+    index, scorer = RougeLIndex(), RougeScorer(["rougeL"])
+    for known in (20, 401):  # fewer than a first look takes, and more, after one question was asked already
+        index.add(texts[len(index) : known])
+        queries = [" ".join(draw.choices(words, k=draw.randint(0, 14))) for _ in range(60)]
+        for text in [*queries, *draw.sample(texts, 5), "", "...", "never seen words here", "the the the the"]:
+            reference = max(scorer.score(text, other)["rougeL"].fmeasure for other in texts[:known])
+            assert index.highest(text) == reference
+
+
+def test_highest_looks_behind_many_texts_whose_bound_is_higher():
+    # the same words in the reverse order: every bound is 1, every score 1 / 6
+    reverse = "six five four three two one"
+    index = RougeLIndex()
+    index.add([reverse] * 50 + ["one two three four something else"] + [reverse] * 50)
+    assert index.highest("one two three four five six") == pytest.approx(4 / 6)
+
+
+def test_highest_compares_few_of_the_texts(monkeypatch):
+    draw, compared = random.Random(2), []
+    words = [f"w{i}" for i in range(200)]
+    index = RougeLIndex()
+    index.add(["the " + " ".join(draw.choices(words, k=8)) for _ in range(5000)])
+    plain = similarity.cdist
+    monkeypatch.setattr(similarity, "cdist", lambda a, b, **more: compared.append(len(b)) or plain(a, b, **more))
+    for text in ("the w0 w1 w2 w3 w4 w5 w6 w7", "the the the the the w0 w1 w2", "never seen words here"):
+        compared.clear()
+        index.highest(text)
+        assert 0 < sum(compared) < 500
 
 
 def test_more_distinct_tokens_than_one_byte_or_the_surrogates_hold():
@@ -32,3 +69,4 @@ def test_more_distinct_tokens_than_one_byte_or_the_surrogates_hold():
 
 def test_an_empty_index_has_no_scores():
     assert RougeLIndex().scores("anything").tolist() == []
+    assert RougeLIndex().highest("anything") == 0

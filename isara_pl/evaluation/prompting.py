@@ -6,6 +6,7 @@ from functools import partial
 from isara_pl.generation.protocol import Completion, Sampling, TextGenerator
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.samples import Sample
+from isara_pl.randomness import derive_seed
 
 
 class ItemPrompts:
@@ -67,5 +68,6 @@ class ItemPrompts:
             max_new_tokens: Most tokens of a completion.
             single_line: Whether a newline ends a completion.
         """
-        sampling = Sampling(max_new_tokens=max_new_tokens, do_sample=False, stop_at_newline=single_line, seed=self.seed)
-        return self.generator.generate(prompts, sampling)
+        sampling = Sampling(max_new_tokens=max_new_tokens, do_sample=False, stop_at_newline=single_line)
+        seeds = [derive_seed(self.seed, "answer", prompt) for prompt in prompts]
+        return self.generator.generate(prompts, sampling, seeds)

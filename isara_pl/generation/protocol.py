@@ -1,8 +1,8 @@
 """What the loop asks of a model: prompts in, completions out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 from isara_pl.errors import InputError
 
@@ -20,8 +20,8 @@ class Sampling:
         num_beams: Beams of beam search, or of beam sampling where do_sample is on; 1 is off.
         repetition_penalty: Divides the logits of tokens already seen; 1 is off.
         no_repeat_ngram_size: No n-gram of this length twice in prompt and completion; 0 is off.
+        generation_config: Further fields of transformers.GenerationConfig, e.g. {min_p: 0.05}.
         stop_at_newline: Whether a newline ends a completion. The prompt format decides it.
-        seed: Seed of the draw. Growth derives it from the run's seed, the outer epoch and the batch.
 
     Raises:
         InputError: If a number is outside its range.
@@ -35,8 +35,8 @@ class Sampling:
     num_beams: int = 1
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
+    generation_config: dict[str, Any] = field(default_factory=dict)
     stop_at_newline: bool = False
-    seed: int = 0
 
     def __post_init__(self) -> None:
         for name, allowed, right in (
@@ -50,6 +50,16 @@ class Sampling:
         ):
             if not right:
                 raise InputError(f"sampling: {name} is {getattr(self, name)}; allowed: {allowed}")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether each token follows from the model's distribution alone: no beams, no penalties."""
+        return (
+            self.num_beams == 1
+            and self.repetition_penalty == 1
+            and self.no_repeat_ngram_size == 0
+            and not self.generation_config
+        )
 
 
 @dataclass(frozen=True)
@@ -69,5 +79,11 @@ class Completion:
 class TextGenerator(Protocol):
     """Anything that completes prompts; any LightningModule with this method can drive the loop."""
 
-    def generate(self, prompts: Sequence[str], sampling: Sampling) -> Sequence[Completion]:
-        """Give one completion for each prompt, in the same order."""
+    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> Sequence[Completion]:
+        """Give one completion for each prompt, in the same order.
+
+        Args:
+            prompts: Texts to complete.
+            sampling: How to draw.
+            seeds: One for each prompt; what is drawn for a prompt should follow from its own seed.
+        """

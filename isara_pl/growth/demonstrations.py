@@ -26,7 +26,9 @@ class Demonstrations:
         self.samples = samples
         self.count = count
         self.seed = seed
-        self._index = PoolIndex(encoder, samples) if context == "knn" and count else None
+        self._index = PoolIndex(encoder) if context == "knn" and count else None
+        if self._index is not None:
+            self._index.add(samples)
 
     def of(self, questions: Sequence[Sample]) -> list[list[Sample]]:
         """Give the demonstrations of each question, in the order of the prompt.

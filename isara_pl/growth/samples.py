@@ -28,7 +28,7 @@ class Sample:
         incorrect_answers: The incorrect answers of a held-out item.
         question_demonstrations: Ids of the samples that the question was written from, in order.
         answer_demonstrations: Ids of the samples that the answer was written from, in order.
-        sampling_seed: Seed of the batch in which it was generated.
+        sampling_seed: Seed of the candidate, from which its question and answer were drawn.
         question_finished: Whether the model ended the question itself, rather than running out of tokens.
         answer_finished: Whether the model ended the answer itself, rather than running out of tokens.
         scores: Figure of every filter that an accepted sample passed, by the filter's class name.

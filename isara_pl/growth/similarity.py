@@ -1,12 +1,17 @@
 """Exact ROUGE-L of one text against many, fast."""
 
-from collections.abc import Sequence
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cdist
 from rouge_score.tokenizers import DefaultTokenizer
+
+UNKNOWN = "\0"  # a token that no text of the index has
+FIRST_LOOK = 32  # texts whose score says how many of the others can be left out
 
 
 class RougeLIndex:
@@ -15,38 +20,80 @@ class RougeLIndex:
     rouge_score's own tokenizer splits the texts (lower case, letters and digits, no stemmer). Every
     distinct token then becomes one character of a string, and rapidfuzz finds the length of the
     longest common subsequence of such strings.
+
+    For the highest score most texts need not be compared at all. A common subsequence is no longer than
+    the number of tokens that two texts share, each counted as often as both have it; lists of which
+    texts hold a token give that number for all texts at once, and with the lengths a bound of the F1.
     """
 
     def __init__(self) -> None:
         self._tokenizer = DefaultTokenizer(use_stemmer=False)
         self._codes: dict[str, str] = {}
         self._coded: list[str] = []
-        self._lengths: list[int] = []
+        self._lengths = array("q")
+        # (token, n) -> places of the texts that hold the token at least n times
+        self._holding: dict[tuple[str, int], array[int]] = {}
 
     def __len__(self) -> int:
         return len(self._coded)
 
     def add(self, texts: Sequence[str]) -> None:
         """Add texts to compare with."""
-        for text in texts:
-            coded = self._encode(text)
+        for place, text in enumerate(texts, start=len(self._coded)):
+            coded = "".join(
+                self._codes.setdefault(token, chr(_code_point(len(self._codes))))
+                for token in self._tokenizer.tokenize(text)
+            )
+            for occurrence in _occurrences(coded):
+                self._holding.setdefault(occurrence, array("q")).append(place)
             self._coded.append(coded)
             self._lengths.append(len(coded))
 
-    def scores(self, text: str) -> NDArray[np.float64]:
-        """Give the ROUGE-L F1 of a text against every text of the index.
+    def scores(self, text: str, places: Sequence[int] | None = None) -> NDArray[np.float64]:
+        """Give the ROUGE-L F1 of a text against texts of the index.
 
         Args:
             text: The text to compare.
+            places: Which texts, by their number in the order of adding; None takes all of them.
 
         Returns:
-            One score in [0, 1] for each text, in the order of their adding.
+            One score in [0, 1] for each text.
         """
-        query = self._encode(text)
+        return self._scores(self._encode(text), range(len(self._coded)) if places is None else places)
+
+    def highest(self, text: str) -> float:
+        """Give the highest ROUGE-L F1 of a text against all texts of the index; 0 where it is empty.
+
+        Args:
+            text: The text to compare.
+        """
         if not self._coded:
+            return 0.0
+        query = self._encode(text)
+        bounds = self._bounds(query)
+        count = min(FIRST_LOOK, len(bounds))
+        first = np.argpartition(bounds, -count)[-count:]
+        reached = self._scores(query, first.tolist()).max()
+        if reached == 0:  # a text that shared a token would be among the first
+            return 0.0
+        # bounds have float32's rounding: one a little lower must not hide a text
+        possible = np.flatnonzero(bounds >= reached * (1 - 1e-5))
+        return float(self._scores(query, possible.tolist()).max())
+
+    def _bounds(self, query: str) -> NDArray[np.float32]:
+        """Give a number for every text that its F1 cannot exceed, but by rounding."""
+        shared = np.zeros(len(self._coded), dtype=np.float32)
+        for occurrence in _occurrences(query):
+            shared[np.frombuffer(self._holding.get(occurrence, b""), dtype=np.int64)] += 1
+        lengths = np.maximum(np.frombuffer(self._lengths, dtype=np.int64) + len(query), 1).astype(np.float32)
+        return 2 * shared / lengths  # F1 = 2 · common / (length + length)
+
+    def _scores(self, query: str, places: Sequence[int]) -> NDArray[np.float64]:
+        if not places:
             return np.zeros(0)
-        common = cdist([query], self._coded, scorer=LCSseq.similarity, dtype=np.int32)[0].astype(np.float64)
-        lengths = np.asarray(self._lengths, dtype=np.float64)
+        texts = [self._coded[place] for place in places]
+        common = cdist([query], texts, scorer=LCSseq.similarity, dtype=np.int32)[0].astype(np.float64)
+        lengths = np.array([len(text) for text in texts], dtype=np.float64)
         # the very operations of rouge_score, in its order, so that the result is equal to the last bit
         precision = common / max(len(query), 1)
         recall = common / np.maximum(lengths, 1)
@@ -56,12 +103,17 @@ class RougeLIndex:
         return scores
 
     def _encode(self, text: str) -> str:
-        # the surrogate range is left out: such strings could not be printed when debugging
-        return "".join(
-            self._codes.setdefault(token, chr(_code_point(len(self._codes))))
-            for token in self._tokenizer.tokenize(text)
-        )
+        return "".join(self._codes.get(token, UNKNOWN) for token in self._tokenizer.tokenize(text))
+
+
+def _occurrences(coded: str) -> Iterator[tuple[str, int]]:
+    """Yield every token of a coded text with its number among the equal ones, from 1."""
+    seen: Counter[str] = Counter()
+    for token in coded:
+        seen[token] += 1
+        yield token, seen[token]
 
 
 def _code_point(number: int) -> int:
-    return number if number < 0xD800 else number + 0x800
+    # after UNKNOWN; the surrogate range is left out: such strings could not be printed when debugging
+    return number + 1 if number + 1 < 0xD800 else number + 0x801

@@ -1,0 +1,218 @@
+"""Completing a batch of prompts: what prompts share is computed once, finished rows leave the batch.
+
+All rows end at the same column. A row's tokens, and with them its keys and values, stand in the columns
+before it: the last token of every prompt in the same column, padding on the left. This is the layout
+of any left-padded batch, so every causal LM that generates in padded batches works.
+"""
+
+import inspect
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isara_pl.errors import InputError
+from isara_pl.generation.drawing import next_tokens, uniform_numbers
+from isara_pl.generation.kv_cache import RowsCache, layers_of
+from isara_pl.generation.protocol import Sampling
+from isara_pl.generation.shared_prefixes import LEAST_SAVED, Row, rounds
+
+# from so many tokens on a forward pass gains nothing by being larger, but takes more memory
+PREFILL_TOKENS = 4096
+
+
+class Batch:
+    """Prompts that are completed together.
+
+    Args:
+        model: A causal LM in eval mode.
+        prompts: Token ids of each prompt.
+        plan: Rounds of rows, as of `shared_prefixes.rounds`.
+        new_tokens: Most new tokens of a row.
+    """
+
+    def __init__(self, model: Any, prompts: Sequence[list[int]], plan: list[list[Row]], new_tokens: int) -> None:
+        self.model = model
+        self.prompts = prompts
+        self.plan = plan
+        self.device = model.device
+        self.longest = max(map(len, prompts))  # the column after the prompts
+        layers = layers_of(model)
+        assert layers is not None
+        self.cache = RowsCache(layers, len(prompts), self.longest + new_tokens)
+        self.order = [row.prompt for rows in plan for row in rows]  # prompt of each row of the cache
+        self._parameters = inspect.signature(model.forward).parameters
+
+    def prefill(self) -> Tensor:
+        """Compute all prompts.
+
+        Returns:
+            The logits after each prompt, of shape (rows, vocabulary), float32.
+        """
+        place = {prompt: row for row, prompt in enumerate(self.order)}
+        logits: list[Tensor] = []
+        begin = 0
+        for rows in self.plan:
+            for row in rows:
+                assert row.parent is None or place[row.parent] < begin
+            for chunk in chunks(rows, self.prompts):
+                given = [place[row.parent] for row in chunk if row.parent is not None]
+                if all(row.shared == len(self.prompts[row.prompt]) for row in chunk):  # repeated prompts
+                    known = torch.cat(logits)[torch.tensor(given, device=self.device)]
+                    self._copy_shared(chunk, begin, place, self.longest)
+                else:
+                    known = self._compute(chunk, begin, place)
+                logits.append(known)
+                begin += len(chunk)
+        return torch.cat(logits)
+
+    def _compute(self, chunk: list[Row], begin: int, place: dict[int, int]) -> Tensor:
+        """Compute the tokens that the rows of a chunk do not share; a row with fewer repeats some that it shares."""
+        lengths = [len(self.prompts[row.prompt]) for row in chunk]
+        computed = max(length - row.shared for length, row in zip(lengths, chunk, strict=True))
+        end = self.longest - computed
+        self._copy_shared(chunk, begin, place, end)
+        ids = torch.zeros(len(chunk), computed, dtype=torch.long)
+        for row, entry in enumerate(chunk):
+            tokens = self.prompts[entry.prompt][-computed:]
+            ids[row, computed - len(tokens) :] = torch.tensor(tokens)
+        return self._forward(ids, torch.tensor(lengths), begin, end, self.longest)
+
+    def _copy_shared(self, chunk: list[Row], begin: int, place: dict[int, int], end: int) -> None:
+        """Copy the keys and values that a chunk shares with earlier rows, up to a column."""
+        wanted: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for row, entry in enumerate(chunk, start=begin):
+            if entry.parent is not None:
+                wanted[entry.parent, len(self.prompts[entry.prompt])].append(row)
+        for (parent, length), rows in wanted.items():
+            first = self.longest - length
+            if first < end:
+                source = self.longest - len(self.prompts[parent])
+                self.cache.copy(place[parent], rows, slice(source, source + end - first), slice(first, end))
+
+    def step(self, tokens: Sequence[int], steps: int) -> Tensor:
+        """Append one token to each of the first rows.
+
+        Args:
+            tokens: The token of each row that is still in the batch.
+            steps: How many tokens were appended before.
+
+        Returns:
+            The logits after it, of shape (rows, vocabulary), float32.
+        """
+        rows = len(tokens)
+        lengths = torch.tensor([len(self.prompts[prompt]) + steps + 1 for prompt in self.order[:rows]])
+        end = self.longest + steps
+        return self._forward(torch.tensor(tokens)[:, None], lengths, 0, end, end + 1)
+
+    def _forward(self, ids: Tensor, lengths: Tensor, begin: int, end: int, last: int) -> Tensor:
+        """Compute the tokens of the columns from `end` to `last`, of rows that have so many tokens by then."""
+        rows = len(ids)
+        start = last - int(lengths.max())
+        self.cache.look_at(slice(begin, begin + rows), start, end)
+        columns = torch.arange(start, last)
+        own = columns >= last - lengths[:, None]  # (rows, columns)
+        positions = (columns[end - start :] - (last - lengths[:, None])).clamp(min=0)  # (rows, columns from end)
+        inputs: dict[str, Any] = {
+            "input_ids": ids.to(self.device),
+            "attention_mask": own.long().to(self.device),
+            "past_key_values": self.cache,
+            "use_cache": True,
+        }
+        if "position_ids" in self._parameters:
+            inputs["position_ids"] = positions.to(self.device)
+        if "logits_to_keep" in self._parameters:
+            inputs["logits_to_keep"] = 1
+        logits: Tensor = self.model(**inputs).logits[:, -1].float()
+        return logits
+
+    def drop(self, finished: Sequence[int], steps: int) -> list[int]:
+        """Let rows leave: the last ones that stay move into their places.
+
+        Args:
+            finished: The rows, ascending.
+            steps: How many tokens were appended.
+
+        Returns:
+            The rows that stay, in their new order.
+        """
+        stay = list(range(len(self.order)))
+        for row in reversed(finished):
+            last = len(stay) - 1
+            if row != last:
+                # columns before the moved row's prompt hold nothing
+                used = slice(self.longest - len(self.prompts[self.order[last]]), self.longest + steps)
+                self.cache.copy(last, [row], used, used)
+                self.order[row], stay[row] = self.order[last], stay[last]
+            self.order.pop()
+            stay.pop()
+        return stay
+
+
+def chunks(rows: Sequence[Row], prompts: Sequence[list[int]]) -> list[list[Row]]:
+    """Split the rows of a round into forward passes with little padding, repeated prompts apart.
+
+    Args:
+        rows: Rows by ascending number of tokens to compute.
+        prompts: Token ids of each prompt.
+    """
+    found: list[list[Row]] = []
+    computed = 0  # by the last of them, without padding
+    for row in rows:
+        tokens = len(prompts[row.prompt]) - row.shared
+        padded = (len(found[-1]) + 1) * tokens if found else 0
+        full = padded > PREFILL_TOKENS or padded - computed - tokens > LEAST_SAVED
+        if not found or full or (tokens and not computed):
+            found.append([])
+            computed = 0
+        found[-1].append(row)
+        computed += tokens
+    return found
+
+
+def complete(
+    model: Any,
+    prompts: Sequence[list[int]],
+    sampling: Sampling,
+    seeds: Sequence[int],
+    stops: Sequence[int],
+) -> list[list[int]]:
+    """Complete prompts in one batch.
+
+    Args:
+        model: A causal LM in eval mode.
+        prompts: Token ids of each prompt.
+        sampling: How to draw; only what `Sampling.is_plain` covers.
+        seeds: What each prompt's draws follow from.
+        stops: Tokens that end a completion; none of them comes first.
+
+    Returns:
+        The new tokens of each prompt, with the one that ended it if any did.
+
+    Raises:
+        InputError: If there is nothing to draw from, since the model gives NaN.
+    """
+    batch = Batch(model, prompts, rounds(prompts), sampling.max_new_tokens)
+    uniform = uniform_numbers(list(seeds), sampling.max_new_tokens)  # (prompts, new tokens)
+    ends = set(stops)
+    written: list[list[int]] = [[] for _ in prompts]
+    logits = batch.prefill()
+    logits[:, list(stops)] = -torch.inf
+    for steps in range(sampling.max_new_tokens):
+        tokens: list[int] = next_tokens(logits, sampling, uniform[batch.order, steps]).tolist()
+        if min(tokens) < 0:
+            raise InputError(
+                "the model's logits are not numbers, so nothing can be drawn: training diverged (lower "
+                "model.learning_rate), or its weights are damaged or overflow in this trainer.precision"
+            )
+        for prompt, token in zip(batch.order, tokens, strict=True):
+            written[prompt].append(token)
+        finished = [row for row, token in enumerate(tokens) if token in ends]
+        if finished:
+            tokens = [tokens[row] for row in batch.drop(finished, steps)]
+        if not tokens or steps + 1 == sampling.max_new_tokens:
+            break
+        logits = batch.step(tokens, steps)
+    return written

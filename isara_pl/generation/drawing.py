@@ -1,0 +1,88 @@
+"""Drawing the next token of each row, from the row's own random number."""
+
+import torch
+from torch import Tensor
+
+from isara_pl.generation.protocol import Sampling
+from isara_pl.randomness import derive_seed
+
+# a nucleus is nearly always among so many tokens: finding these costs a tenth of sorting a vocabulary
+LIKELIEST = 1024
+
+
+def uniform_numbers(seeds: list[int], count: int) -> Tensor:
+    """Give the random numbers of each row, one for each of its tokens.
+
+    Args:
+        seeds: One for each row.
+        count: Numbers of a row.
+
+    Returns:
+        Numbers in [0, 1) of shape (rows, count), float64, which follow from the row's seed alone.
+    """
+    rows = [
+        torch.rand(count, generator=torch.Generator().manual_seed(derive_seed(seed, "tokens")), dtype=torch.float64)
+        for seed in seeds
+    ]
+    return torch.stack(rows)
+
+
+def next_tokens(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
+    """Give the next token of each row: the likeliest, or one drawn by inverting the distribution function.
+
+    The tokens stand in the order of the vocabulary, so that a small change of the logits (another batch
+    size, say) moves the borders between tokens a little, and seldom changes what is drawn.
+
+    Args:
+        logits: Of shape (rows, vocabulary).
+        sampling: How to draw; temperature, then top_k, then top_p, as in transformers.
+        uniform: One number in [0, 1) for each row, of shape (rows,).
+
+    Returns:
+        Token ids of shape (rows,); -1 where there is no distribution to draw from.
+    """
+    logits = logits.float()
+    if not sampling.do_sample:
+        return logits.argmax(dim=-1)
+    probabilities = kept_probabilities(logits, sampling)
+    # on Apple's GPUs there is no float64
+    precise = torch.float32 if logits.device.type == "mps" else torch.float64
+    distribution = probabilities.to(precise).cumsum(dim=-1)  # (rows, vocabulary)
+    total = distribution[:, -1:]
+    drawn = torch.searchsorted(distribution, uniform[:, None].to(precise).to(total.device) * total, right=True)[:, 0]
+    return torch.where(total[:, 0].isfinite(), drawn.clamp(max=logits.shape[-1] - 1), -1)
+
+
+def kept_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Give the probabilities after temperature, top_k and top_p: those of dropped tokens are 0.
+
+    Args:
+        logits: Of shape (rows, vocabulary), float32.
+        sampling: Its temperature, top_k and top_p count.
+
+    Returns:
+        Of shape (rows, vocabulary); the rows need not sum to 1.
+    """
+    logits = logits / sampling.temperature
+    vocabulary = logits.shape[-1]
+    if 0 < sampling.top_k < vocabulary:
+        least = logits.topk(sampling.top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    probabilities = logits.softmax(dim=-1)
+    if sampling.top_p == 1:
+        return probabilities
+    least = _nucleus_border(probabilities.topk(min(LIKELIEST, vocabulary)).values, sampling.top_p)
+    outside = least.isnan()
+    if outside.any():
+        least[outside] = _nucleus_border(probabilities[outside].sort(descending=True).values, sampling.top_p)
+    return probabilities.masked_fill(probabilities < least[:, None], 0)
+
+
+def _nucleus_border(descending: Tensor, top_p: float) -> Tensor:
+    """Give the least probability of each row's nucleus; NaN where these tokens do not hold it all."""
+    before = descending.cumsum(dim=-1) - descending  # mass of the likelier ones
+    kept = (before < top_p).sum(dim=-1, keepdim=True).clamp(min=1)
+    border = descending.gather(1, kept - 1)[:, 0]
+    held = kept[:, 0] < descending.shape[1]
+    # a whole vocabulary (or all that top_k left, whose rest is 0) holds every nucleus
+    return torch.where(held | (descending.sum(dim=-1) >= top_p), border, torch.nan)

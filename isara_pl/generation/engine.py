@@ -1,0 +1,142 @@
+"""The engine: from prompts to completions, in batches that fit a budget of tokens."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from transformers import PreTrainedTokenizerBase
+
+from isara_pl.errors import InputError
+from isara_pl.generation import decoding, plain
+from isara_pl.generation.kv_cache import is_out_of_memory
+from isara_pl.generation.probe import completes_in_rows
+from isara_pl.generation.protocol import Completion, Sampling
+from isara_pl.generation.shared_prefixes import sharing_order
+from isara_pl.models import context_window
+from isara_pl.tokens import encode_prompt
+
+
+class GenerationEngine:
+    """Completes prompts with a Hugging Face causal LM.
+
+    What is drawn for a prompt follows from the model, the prompt, the sampling and the prompt's own seed:
+    not from the other prompts, their order or the budget, as far as rounding lets it. With beams,
+    penalties or another `generation_config` transformers' `generate` draws, a whole batch from one seed.
+
+    Args:
+        model: The causal LM, in eval mode when it is used.
+        tokenizer: Its tokenizer, with a padding token.
+        tokens: Most tokens, prompts and new ones, that are generated for at once. Halved for good where
+            the memory does not suffice.
+    """
+
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, tokens: int) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.tokens = tokens
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        """Complete each prompt.
+
+        Args:
+            prompts: Texts to complete.
+            sampling: How to draw.
+            seeds: One for each prompt.
+
+        Returns:
+            One completion for each prompt, in their order.
+
+        Raises:
+            InputError: If a prompt and its new tokens do not fit into the model's window, or into memory.
+        """
+        encoded = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
+        self._check_window(encoded, sampling)
+        stops = sorted(self._end_ids | self._newline_ids) if sampling.stop_at_newline else sorted(self._end_ids)
+        waiting = sharing_order(encoded)
+        written: dict[int, list[int]] = {}
+        while waiting:
+            chosen = self._first_batch(waiting, encoded, sampling)
+            ids = [encoded[place] for place in chosen]
+            try:
+                new = self._complete(ids, sampling, [seeds[place] for place in chosen], stops)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve(ids, sampling)
+                continue
+            written.update(zip(chosen, new, strict=True))
+            waiting = waiting[len(chosen) :]
+        ends = set(stops)
+        return [self._completion(written[place], ends) for place in range(len(prompts))]
+
+    def _first_batch(self, waiting: list[int], encoded: list[list[int]], sampling: Sampling) -> list[int]:
+        """Take as many prompts as the budget admits, and at least one."""
+        longest = 0
+        for count, place in enumerate(waiting):
+            longest = max(longest, len(encoded[place]))
+            row = sampling.num_beams * (longest + sampling.max_new_tokens)
+            if count and (count + 1) * row > self.tokens:
+                return waiting[:count]
+        return waiting
+
+    def _complete(
+        self, ids: list[list[int]], sampling: Sampling, seeds: list[int], stops: list[int]
+    ) -> list[list[int]]:
+        if sampling.is_plain and self._in_rows:
+            return decoding.complete(self.model, ids, sampling, seeds, stops)
+        return plain.complete(self.model, ids, sampling, seeds, stops, int(self.tokenizer.pad_token_id))
+
+    @cached_property
+    def _in_rows(self) -> bool:
+        return completes_in_rows(self.model)
+
+    def _halve(self, ids: list[list[int]], sampling: Sampling) -> None:
+        """Halve the budget after a batch that did not fit into memory."""
+        needed = len(ids) * sampling.num_beams * (max(map(len, ids)) + sampling.max_new_tokens)
+        if len(ids) == 1:
+            raise InputError(
+                f"the device's memory does not suffice to generate for one prompt of {len(ids[0])} tokens and "
+                f"{sampling.max_new_tokens} new ones. Lower max_new_tokens, demonstrations or num_beams"
+            )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.tokens = min(self.tokens, needed) // 2
+        rank_zero_warn(
+            f"out of memory while generating for {len(ids)} prompts at once: going on with model.generation_tokens "
+            f"{self.tokens}"
+        )
+
+    def _check_window(self, encoded: list[list[int]], sampling: Sampling) -> None:
+        window = context_window(self.model)
+        longest = max(map(len, encoded), default=0)
+        if window and longest + sampling.max_new_tokens > window:
+            raise InputError(
+                f"a prompt of {longest} tokens and {sampling.max_new_tokens} new ones do not fit into the model's "
+                f"window of {window}. Lower max_new_tokens, shorten the text, or use a model with a longer window"
+            )
+
+    def _completion(self, ids: list[int], stops: set[int]) -> Completion:
+        for place, token in enumerate(ids):
+            if token in stops:
+                # a token that holds a newline may begin with text: "?\n" in some vocabularies
+                end = [] if token in self._end_ids else [token]
+                return Completion(self._decode(ids[:place] + end).rstrip(), finished=True)
+        return Completion(self._decode(ids), finished=False)
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    @cached_property
+    def _end_ids(self) -> set[int]:
+        """The tokens that end a text: the tokenizer's EOS and the model's own (end of turn, …)."""
+        own = getattr(self.model.generation_config, "eos_token_id", None)
+        ends = own if isinstance(own, list) else [own]
+        return {token for token in [self.tokenizer.eos_token_id, *ends] if token is not None}
+
+    @cached_property
+    def _newline_ids(self) -> set[int]:
+        texts = self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
+        return {token for token, text in enumerate(texts) if "\n" in text}

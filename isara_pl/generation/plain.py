@@ -1,0 +1,91 @@
+"""Completing prompts with transformers' own `generate`: for all that the engine does not draw itself."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from isara_pl.errors import InputError
+from isara_pl.generation.protocol import Sampling
+from isara_pl.randomness import derive_seed
+
+
+def complete(
+    model: Any,
+    prompts: Sequence[list[int]],
+    sampling: Sampling,
+    seeds: Sequence[int],
+    stops: Sequence[int],
+    pad_token_id: int,
+) -> list[list[int]]:
+    """Complete prompts in one batch, padded on the left.
+
+    What is drawn follows from the seeds of the whole batch. The process's own random state is as before
+    afterwards.
+
+    Args:
+        model: A causal LM in eval mode.
+        prompts: Token ids of each prompt.
+        sampling: How to draw.
+        seeds: One for each prompt.
+        stops: Tokens that end a completion; none of them comes first.
+        pad_token_id: Pads.
+
+    Returns:
+        The new tokens of each prompt; what follows the token that ended it is padding.
+
+    Raises:
+        InputError: If `sampling.generation_config` does not suit transformers.
+    """
+    longest = max(len(ids) for ids in prompts)
+    padded = [[pad_token_id] * (longest - len(ids)) + ids for ids in prompts]
+    # from lengths: the padding token is often EOS, which may also stand inside a prompt
+    mask = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts]
+    device = model.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derive_seed(*seeds))
+        output = model.generate(
+            input_ids=torch.tensor(padded, device=device),  # (batch, longest)
+            attention_mask=torch.tensor(mask, device=device),  # (batch, longest)
+            generation_config=generation_config(sampling, stops, pad_token_id),
+        )
+    new: list[list[int]] = output[:, longest:].tolist()
+    return new
+
+
+def generation_config(sampling: Sampling, stops: Sequence[int], pad_token_id: int) -> GenerationConfig:
+    """Give what transformers' `generate` is told.
+
+    Args:
+        sampling: How to draw.
+        stops: Tokens that end a completion.
+        pad_token_id: Pads.
+
+    Raises:
+        InputError: If a field of `sampling.generation_config` does not exist, or is decided elsewhere.
+    """
+    fields: dict[str, Any] = {
+        "max_new_tokens": sampling.max_new_tokens,
+        "do_sample": sampling.do_sample,
+        "num_beams": sampling.num_beams,
+        "repetition_penalty": sampling.repetition_penalty,
+        "no_repeat_ngram_size": sampling.no_repeat_ngram_size,
+        "eos_token_id": list(stops),
+        # no filter and no reader wants an empty completion; instruct models give one after a bare question
+        "begin_suppress_tokens": list(stops),
+        "pad_token_id": pad_token_id,
+    }
+    if sampling.do_sample:
+        fields |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+    own = set(fields) | {"temperature", "top_p", "top_k"}
+    for name in sampling.generation_config:
+        if name in own or not hasattr(GenerationConfig(), name):
+            why = "is an option of sampling itself or set by the loop" if name in own else "does not exist"
+            raise InputError(
+                f"sampling.generation_config: {name} {why}. Allowed: other fields of transformers.GenerationConfig"
+            )
+    try:
+        return GenerationConfig(**fields, **sampling.generation_config)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"sampling.generation_config: {error}") from None

@@ -1,0 +1,72 @@
+"""An adapter folded into its base's weights for a while: the base comes back bit by bit."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+
+
+class MergedWeights:
+    """The weights of a base with its adapter folded in, beside the base's own.
+
+    The sum of base and update is computed in float32 from the base itself, and rounded to its type once:
+    merging and unmerging in place would wear the base off.
+
+    Args:
+        model: The base with its adapter.
+    """
+
+    def __init__(self, model: PeftModel) -> None:
+        self._model = model
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+            self._merged = {weight: _merged(weight, layer) for weight, layer in _adapted(model)}
+        self._own = {weight: weight.data for weight in self._merged}
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Compute with the merged weights inside the block."""
+        with self._model.disable_adapter():  # its update is in the weights
+            self._set(self._merged)
+            try:
+                yield
+            finally:
+                self._set(self._own)
+
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Inside `in_use`, compute with the base's own weights inside the block."""
+        self._set(self._own)
+        try:
+            yield
+        finally:
+            self._set(self._merged)
+
+    def _set(self, weights: dict[torch.nn.Parameter, Tensor]) -> None:
+        with torch.inference_mode(False):
+            for weight, data in weights.items():
+                weight.data = data
+
+
+def can_merge(model: PeftModel) -> bool:
+    """Whether an adapter can be folded in: the weights are not quantised, nor shared with another layer.
+
+    Args:
+        model: The base with its adapter.
+    """
+    uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
+    return all(weight.is_floating_point() and uses[id(weight)] == 1 for weight, _ in _adapted(model))
+
+
+def _adapted(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter, LoraLayer]]:
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            yield layer.get_base_layer().weight, layer
+
+
+def _merged(weight: torch.nn.Parameter, layer: LoraLayer) -> Tensor:
+    update: Tensor = layer.get_delta_weight("default")
+    return (weight.data.float() + update.float()).to(weight.dtype)

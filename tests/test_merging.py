@@ -1,0 +1,88 @@
+import pytest
+import torch
+from conftest import ARCHITECTURES
+
+from isara_pl.generation.protocol import Sampling
+from isara_pl.merging import MergedWeights, can_merge
+from isara_pl.module import IsaraModule, LoraOptions
+
+PROMPTS = ["Question: Why so?\nAnswer:", "Question: Who is it?\nAnswer:"]
+GREEDY = Sampling(do_sample=False, max_new_tokens=8)
+IDS = torch.tensor([[5, 9, 20, 7]])
+
+
+def trained_module(folder: str, **options) -> IsaraModule:
+    """Give a module whose adapter does something."""
+    module = IsaraModule(folder, **options)
+    module.configure_model()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in module.adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.2)
+    return module.eval()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_merged_weights_compute_what_base_and_adapter_do_and_the_base_comes_back(tiny, architecture):
+    module = trained_module(tiny(architecture))
+    before = {name: value.clone() for name, value in module.adapted.named_parameters()}
+    with torch.no_grad():
+        adapted = module.adapted(input_ids=IDS).logits
+        with module.pretrained():
+            base = module.adapted(input_ids=IDS).logits
+        with module.merged():
+            assert torch.allclose(module.adapted(input_ids=IDS).logits, adapted, atol=1e-4)
+            with module.pretrained():
+                assert torch.equal(module.adapted(input_ids=IDS).logits, base)
+            assert torch.allclose(module.adapted(input_ids=IDS).logits, adapted, atol=1e-4)
+        assert not torch.allclose(adapted, base, atol=0.1)
+        assert torch.equal(module.adapted(input_ids=IDS).logits, adapted)
+    for name, value in module.adapted.named_parameters():
+        assert torch.equal(value, before[name])
+        assert value.requires_grad == ("lora_" in name)
+
+
+def test_a_hundred_merges_leave_a_16_bit_base_as_it_was(tiny_llama):
+    module = trained_module(tiny_llama, dtype="bfloat16")
+    before = {name: value.clone() for name, value in module.adapted.named_parameters()}
+    for _ in range(100):
+        with module.merged():
+            pass
+    assert all(torch.equal(value, before[name]) for name, value in module.adapted.named_parameters())
+
+
+def test_the_update_is_rounded_once(tiny_llama):
+    module = trained_module(tiny_llama, dtype="bfloat16")
+    layer = module.adapted.base_model.model.model.layers[0].mlp.up_proj
+    update = layer.lora_B["default"].weight @ layer.lora_A["default"].weight * 2.0  # alpha / r
+    expected = (layer.base_layer.weight.float() + update).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16), MergedWeights(module.adapted).in_use():
+        torch.testing.assert_close(layer.base_layer.weight.data, expected, rtol=0, atol=0)
+
+
+def test_an_error_inside_gives_the_base_back(tiny_llama):
+    module = trained_module(tiny_llama)
+    expected = module.adapted(input_ids=IDS).logits
+    with pytest.raises(KeyError), module.merged():
+        raise KeyError
+    assert torch.equal(module.adapted(input_ids=IDS).logits, expected)
+
+
+def test_a_weight_that_two_layers_share_is_not_merged(tiny):
+    module = trained_module(tiny("gpt2"), lora=LoraOptions(targets=["lm_head"]))  # tied to the embedding
+    assert not can_merge(module.adapted)
+    expected = module.adapted(input_ids=IDS).logits
+    with module.merged():
+        assert torch.equal(module.adapted(input_ids=IDS).logits, expected)
+
+
+def test_generation_uses_the_adapter_merged_or_not(tiny_llama):
+    module = trained_module(tiny_llama)
+    with module.merged():
+        inside = module.generate(PROMPTS, GREEDY, [0, 0])
+    fresh = IsaraModule(tiny_llama)
+    fresh.configure_model()
+    with module.pretrained():
+        assert module.generate(PROMPTS, GREEDY, [0, 0]) == fresh.generate(PROMPTS, GREEDY, [0, 0])
+    assert module.generate(PROMPTS, GREEDY, [0, 0]) == inside != fresh.generate(PROMPTS, GREEDY, [0, 0])
