@@ -22,6 +22,7 @@ from isara_pl.datamodule import HeldOutEvaluation, IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.evaluation import compare
 from isara_pl.growth.pool import is_grown
+from isara_pl.memory import keep_freed_memory
 from isara_pl.models import fast_precision
 from isara_pl.module import IsaraModule
 from isara_pl.run_folder import run_folder
@@ -246,6 +247,7 @@ def main(args: ArgsType = None) -> None:
         args: Arguments in place of those of the process, as strings or as a dict.
     """
     _quieten()
+    keep_freed_memory()
     arguments = sys.argv[1:] if args is None else args
     try:
         if isinstance(arguments, list) and arguments[:1] == ["compare"]:

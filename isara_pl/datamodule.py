@@ -14,16 +14,16 @@ from isara_pl.errors import InputError
 from isara_pl.evaluation.contamination import overlapping
 from isara_pl.generation.protocol import Sampling
 from isara_pl.growing import QuestionWriter, grow
-from isara_pl.growth.demonstrations import Context
+from isara_pl.growth.demonstrations import Context, Order
 from isara_pl.growth.outer_epoch import GrowthSettings
 from isara_pl.growth.pool import SamplePool, is_grown
 from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
 from isara_pl.growth.retrieval import EMBEDDED_ENCODER, PoolIndex, SentenceEncoder
 from isara_pl.growth.samples import Sample, read_questions, read_samples
+from isara_pl.loaders import held_out_loader, texts, training_loader
 from isara_pl.models import is_local, load_tokenizer, resolve_path
 from isara_pl.randomness import derive_seed
 from isara_pl.run_folder import run_folder
-from isara_pl.sft import EncodedPair, SftLoader, collate, encode_pair, length_grouped_batches
 
 
 @runtime_checkable
@@ -38,7 +38,7 @@ class IsaraDataModule(LightningDataModule):
     """A training set that the model itself writes, outer epoch by outer epoch (arXiv 2401.06785).
 
     Whenever Lightning asks for the training set, the pool is grown if the outer epoch of the current
-    epoch is not in it yet: the LightningModule's own `generate(prompts, sampling)` writes questions
+    epoch is not in it yet: the LightningModule's own `generate(prompts, sampling, seeds)` writes questions
     and answers, and every callback with a `verdict(candidate, pool)` filters them. The pool lies in
     `trainer.default_root_dir` as pool.jsonl and rejected.jsonl.
 
@@ -65,6 +65,8 @@ class IsaraDataModule(LightningDataModule):
         demonstrations: K, examples in a context; fewer where the model's window is short.
         question_context: `knn` is a random anchor and its nearest neighbours, `random` are K random samples.
         answer_context: `knn` are the nearest neighbours of the question, `random` are K random samples.
+        demonstration_order: `similarity` shows the nearest last; `pool` the nearest last and the others in the
+            pool's order, so that prompts begin alike more often, which saves computing.
         per_source_quota: At most so many demonstrations from each earlier outer epoch, the rest seeds
             (released code: 1); null sets no limit.
         question_writer: Model that writes the questions: `current`, or `pretrained` without the adapter.
@@ -96,6 +98,7 @@ class IsaraDataModule(LightningDataModule):
         demonstrations: int = 8,
         question_context: Context = "knn",
         answer_context: Context = "knn",
+        demonstration_order: Order = "similarity",
         per_source_quota: int | None = None,
         question_writer: QuestionWriter = "current",
         question_sampling: Sampling = Sampling(temperature=0.9, top_p=0.95, max_new_tokens=200),
@@ -138,6 +141,7 @@ class IsaraDataModule(LightningDataModule):
             demonstrations=demonstrations,
             question_context=question_context,
             answer_context=answer_context,
+            demonstration_order=demonstration_order,
             per_source_quota=per_source_quota,
             question_sampling=question_sampling,
             answer_sampling=answer_sampling,
@@ -233,7 +237,15 @@ class IsaraDataModule(LightningDataModule):
             self._grow_once(trainer, pool, outer_epoch)
         if trainer.should_stop:  # the α rule: Lightning counts this epoch, but nothing is trained in it
             self._exhausted_epoch = epoch
-        return self._loader(self.training_samples(outer_epoch), epoch)
+        return training_loader(
+            self.training_samples(outer_epoch),
+            self.prompt_format,
+            self.tokenizer,
+            batch_size=self.batch_size,
+            longest=self._longest_pair(),
+            epoch=epoch,
+            seed=derive_seed(self.seed, "batches", epoch),
+        )
 
     def training_samples(self, outer_epoch: int) -> list[Sample]:
         """Give what an outer epoch trains on: exactly what the pool holds by then.
@@ -309,30 +321,6 @@ class IsaraDataModule(LightningDataModule):
         window = getattr(trainer.lightning_module, "context_window", None) if trainer else None
         return min(self.max_length, window or self.max_length)
 
-    def _loader(self, samples: list[Sample], epoch: int) -> Any:
-        seed = derive_seed(self.seed, "batches", epoch)
-        if self.tokenizer is None:
-            lengths = [len(sample.question) + len(sample.answer) for sample in samples]
-            batches = length_grouped_batches(lengths, self.batch_size, seed)
-            return DataLoader(cast(Any, samples), batch_sampler=batches, collate_fn=self._texts)
-        pairs = self._encoded(samples, self.tokenizer, end=True)
-        batches = length_grouped_batches([len(pair.input_ids) for pair in pairs], self.batch_size, seed)
-        return SftLoader(pairs, batches, epoch, int(self.tokenizer.pad_token_id))
-
-    def _encoded(self, samples: list[Sample], tokenizer: PreTrainedTokenizerBase, end: bool) -> list[EncodedPair]:
-        longest = self._longest_pair()
-        return [encode_pair(sample, self.prompt_format, tokenizer, longest, end) for sample in samples]
-
-    def _texts(self, samples: list[Sample]) -> dict[str, Any]:
-        form = self.prompt_format
-        return {
-            "id": [sample.id for sample in samples],
-            "question": [sample.question for sample in samples],
-            "answer": [sample.answer for sample in samples],
-            "prompt": [form.answer_prompt(sample.question) for sample in samples],
-            "completion": [form.answer_text(sample.answer) for sample in samples],
-        }
-
     # -- measuring and predicting
 
     def val_dataloader(self) -> Any:
@@ -346,10 +334,7 @@ class IsaraDataModule(LightningDataModule):
             callbacks = trainer.callbacks if trainer else []
             measured = any(isinstance(callback, HeldOutEvaluation) for callback in callbacks)
             return DataLoader(cast(Any, [{}]), collate_fn=lambda _: {}) if measured else []
-        pad = int(self.tokenizer.pad_token_id)
-        pairs = self._encoded(self.held_out, self.tokenizer, end=False)
-        pairs.sort(key=lambda pair: len(pair.input_ids))
-        return DataLoader(cast(Any, pairs), batch_size=self.batch_size, collate_fn=lambda chosen: collate(chosen, pad))
+        return held_out_loader(self.held_out, self.prompt_format, self.tokenizer, self.batch_size, self._longest_pair())
 
     def test_dataloader(self) -> Any:
         """Give the same as `val_dataloader`."""
@@ -367,7 +352,7 @@ class IsaraDataModule(LightningDataModule):
             cast(Any, self.questions),
             batch_size=self.settings.candidates_per_batch,
             collate_fn=lambda chosen: {
-                **self._texts(chosen),
+                **texts(chosen, self.prompt_format),
                 "stop_at_newline": self.prompt_format.single_line,
             },
         )

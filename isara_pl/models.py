@@ -222,6 +222,28 @@ def _contiguous(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[t
     return (inputs[0].contiguous(), *inputs[1:])
 
 
+@contextmanager
+def only_logits_of(model: Any, wanted: torch.Tensor) -> Iterator[None]:
+    """Run the model's output layer on the wanted positions only: inside, logits are (1, wanted, vocabulary).
+
+    With a large vocabulary and a small model the output layer is a good part of the work. What a model
+    does to its logits afterwards (a scale, a soft cap) stays as it is.
+
+    Args:
+        model: A causal LM.
+        wanted: Which positions, a mask of shape (batch, length).
+    """
+
+    def chosen(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0][wanted][None], *inputs[1:])
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(chosen)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def context_window(model: Any) -> int | None:
     """Give the most tokens that a model can attend to; None where its config does not tell.
 

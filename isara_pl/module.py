@@ -99,7 +99,7 @@ class IsaraModule(LightningModule):
         quantization: Quantization = "none",
         gradient_checkpointing: bool = False,
         compile: bool = False,
-        generation_tokens: int = 16384,
+        generation_tokens: int = 32768,
         evaluation_precision: Literal["float32", "trainer"] = "float32",
         prediction_sampling: Sampling = Sampling(do_sample=False, max_new_tokens=256),
         trust_remote_code: bool = False,

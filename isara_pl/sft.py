@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -15,6 +14,7 @@ from isara_pl.errors import InputError
 from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.samples import Sample
+from isara_pl.models import only_logits_of
 from isara_pl.tokens import encode_continuation, encode_prompt
 
 IGNORED = -100  # a label without loss, as everywhere in Hugging Face
@@ -148,28 +148,6 @@ def answer_nll(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     losses = torch.zeros(targets.shape, dtype=torch.float32, device=logits.device)
     losses[counted] = torch.nn.functional.cross_entropy(logits.float(), targets[counted], reduction="none")
     return losses.sum(dim=1), counted.sum(dim=1)
-
-
-@contextmanager
-def only_logits_of(model: Any, wanted: Tensor) -> Iterator[None]:
-    """Run the model's output layer on the wanted positions only: inside, logits are (1, wanted, vocabulary).
-
-    With a large vocabulary and a small model the output layer is a good part of the work. What a model
-    does to its logits afterwards (a scale, a soft cap) stays as it is.
-
-    Args:
-        model: A causal LM.
-        wanted: Which positions, a mask of shape (batch, length).
-    """
-
-    def chosen(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0][wanted][None], *inputs[1:])
-
-    hook = model.get_output_embeddings().register_forward_pre_hook(chosen)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def length_grouped_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:

@@ -1,6 +1,7 @@
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from conftest import FakeGenerator, make_seeds
@@ -20,6 +21,7 @@ SETTINGS = GrowthSettings(
     demonstrations=3,
     question_context="knn",
     answer_context="knn",
+    demonstration_order="similarity",
     per_source_quota=None,
     question_sampling=Sampling(max_new_tokens=20),
     answer_sampling=Sampling(max_new_tokens=30, do_sample=False),
@@ -104,6 +106,42 @@ def test_every_question_and_answer_has_a_seed_of_its_own_and_stops_as_the_format
     assert derive_seed(derive_seed(0, "candidate", 1, 4), "question") in generator.seeds
     assert all(sampling.stop_at_newline for sampling in generator.samplings)
     assert [sampling.max_new_tokens for sampling in generator.samplings] == [20, 30] * 3
+
+
+def test_candidates_of_one_anchor_stand_together_and_anchors_are_drawn_evenly():
+    generator, pool = FakeGenerator(), SamplePool(make_seeds())
+    outer_epoch(pool, generator=generator, settings=replace(SETTINGS, candidates=400)).grow()
+    anchors = [sample.question_demonstrations[-1] for sample in pool.accepted(1)]
+    changes = sum(before != after for before, after in pairwise(anchors))
+    assert changes == len(set(anchors)) - 1 == len(make_seeds()) - 1
+    assert min(Counter(anchors).values()) > 400 / len(make_seeds()) / 3
+
+
+def test_the_pools_order_keeps_the_nearest_last_and_the_same_demonstrations():
+    orders = {}
+    for order in ("similarity", "pool"):
+        pool = SamplePool(make_seeds())
+        outer_epoch(pool, settings=replace(SETTINGS, demonstration_order=order)).grow()
+        orders[order] = [sample.question_demonstrations for sample in pool.accepted(1)]
+    assert orders["similarity"] != orders["pool"]
+    places = [seed.id for seed in make_seeds()]
+    for near, shown in zip(orders["similarity"], orders["pool"], strict=True):
+        assert set(near) == set(shown)
+        assert near[-1] == shown[-1]
+        assert list(shown[:-1]) == sorted(shown[:-1], key=places.index)
+
+
+def test_where_the_window_is_short_the_farthest_is_dropped_in_either_order():
+    def fits(prompt: str, _: int) -> bool:
+        return prompt.count("Question:") <= 3
+
+    dropped = []
+    for order in ("similarity", "pool"):
+        pool = SamplePool(make_seeds())
+        outer_epoch(pool, settings=replace(SETTINGS, demonstration_order=order), fits=fits).grow()
+        dropped.append([set(sample.question_demonstrations) for sample in pool.accepted(1)])
+    assert dropped[0] == dropped[1]
+    assert {len(kept) for kept in dropped[0]} == {2}
 
 
 def test_the_size_of_a_batch_changes_no_candidate():

@@ -45,8 +45,10 @@ def test_nearest_equals_a_plain_search():
 
 
 def test_quota_limits_every_outer_epoch_and_the_seeds_fill_the_rest():
-    (found,) = index_of(samples()).nearest(["Anything?"], 6, quota=1)
-    assert [sum(sample.outer_epoch == t for sample in found) for t in (0, 1, 2)] == [4, 1, 1]
+    index = index_of(samples())
+    for count, quota, expected in [(6, 1, [4, 1, 1]), (3, 2, [0, 1, 2]), (30, 2, [8, 2, 2])]:
+        for found in index.nearest([f"Anything {i}?" for i in range(10)], count, quota):
+            assert [sum(sample.outer_epoch == t for sample in found) for t in (0, 1, 2)] == expected
 
 
 def test_a_quota_of_nothing_leaves_the_seeds():

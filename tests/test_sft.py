@@ -2,7 +2,7 @@ import pytest
 import torch
 from conftest import ARCHITECTURES, make_seeds, make_tokenizer
 from tokenizers import processors
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from isara_pl.errors import InputError
 from isara_pl.growth.pool import SamplePool
@@ -33,6 +33,34 @@ def test_nll_equals_plain_pytorch_one_pair_at_a_time(tiny, architecture):
             reference = sum(nll[i - 1, pair.input_ids[i]] for i in range(pair.prompt_length, len(pair.input_ids)))
             assert total.item() == pytest.approx(reference.item(), rel=1e-4)
             assert count == len(pair.input_ids) - pair.prompt_length
+
+
+def test_the_output_layer_is_run_where_there_is_loss_and_nowhere_else(tiny_llama):
+    tokenizer, model = load_tokenizer(tiny_llama), load_causal_lm(tiny_llama)
+    batch = collate(encoded(tokenizer), tokenizer.pad_token_id)
+    rows: list[tuple[int, ...]] = []
+    model.lm_head.register_forward_hook(lambda _, inputs, output: rows.append(tuple(output.shape[:-1])))
+    answer_nll(model, batch)
+    model(input_ids=batch["input_ids"])
+    assert rows == [(1, int((batch["labels"] != -100).sum())), tuple(batch["input_ids"].shape)], "only inside the block"
+
+
+def test_what_a_model_does_to_its_logits_stays():
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, final_logit_softcapping=0.5, initializer_range=0.2,
+    )  # fmt: skip
+    model = Gemma2ForCausalLM(config).eval()
+    pairs = encoded(tokenizer)
+    with torch.no_grad():
+        sums, _ = answer_nll(model, collate(pairs, tokenizer.pad_token_id))
+        for pair, total in zip(pairs, sums, strict=True):
+            ids = torch.tensor([pair.input_ids])
+            labels = torch.where(torch.arange(ids.shape[1]) < pair.prompt_length, -100, ids)
+            mean = model(input_ids=ids, labels=labels).loss  # transformers' own
+            assert total.item() == pytest.approx(mean.item() * (ids.shape[1] - pair.prompt_length), rel=1e-4)
 
 
 def test_loss_is_on_the_answer_and_its_end_only():

@@ -18,6 +18,7 @@ from isara_pl.generation.drawing import next_tokens, uniform_numbers
 from isara_pl.generation.kv_cache import RowsCache, layers_of
 from isara_pl.generation.protocol import Sampling
 from isara_pl.generation.shared_prefixes import LEAST_SAVED, Row, rounds
+from isara_pl.models import only_logits_of
 
 # from so many tokens on a forward pass gains nothing by being larger, but takes more memory
 PREFILL_TOKENS = 4096
@@ -62,11 +63,31 @@ class Batch:
                 if all(row.shared == len(self.prompts[row.prompt]) for row in chunk):  # repeated prompts
                     known = torch.cat(logits)[torch.tensor(given, device=self.device)]
                     self._copy_shared(chunk, begin, place, self.longest)
+                elif rows is self.plan[0]:
+                    known = self._compute_whole(chunk, begin)
                 else:
                     known = self._compute(chunk, begin, place)
                 logits.append(known)
                 begin += len(chunk)
         return torch.cat(logits)
+
+    def _compute_whole(self, chunk: list[Row], begin: int) -> Tensor:
+        """Compute prompts that share nothing with earlier ones.
+
+        Padded on the right they need no mask, since no token sees what stands to its right: attention is
+        faster without one.
+        """
+        lengths = [len(self.prompts[row.prompt]) for row in chunk]
+        ids = torch.zeros(len(chunk), max(lengths), dtype=torch.long)
+        last = torch.zeros_like(ids, dtype=torch.bool)
+        for row, entry in enumerate(chunk):
+            ids[row, : lengths[row]] = torch.tensor(self.prompts[entry.prompt])
+            last[row, lengths[row] - 1] = True
+        self.cache.look_at(slice(begin, begin + len(chunk)), self.longest, self.longest, lengths)
+        inputs = self._inputs(ids, torch.ones_like(ids), torch.arange(ids.shape[1]).expand_as(ids))
+        with only_logits_of(self.model, last.to(self.device)):
+            logits: Tensor = self.model(**inputs).logits[0].float()
+        return logits
 
     def _compute(self, chunk: list[Row], begin: int, place: dict[int, int]) -> Tensor:
         """Compute the tokens that the rows of a chunk do not share; a row with fewer repeats some that it shares."""
@@ -115,18 +136,18 @@ class Batch:
         columns = torch.arange(start, last)
         own = columns >= last - lengths[:, None]  # (rows, columns)
         positions = (columns[end - start :] - (last - lengths[:, None])).clamp(min=0)  # (rows, columns from end)
-        inputs: dict[str, Any] = {
-            "input_ids": ids.to(self.device),
-            "attention_mask": own.long().to(self.device),
-            "past_key_values": self.cache,
-            "use_cache": True,
-        }
-        if "position_ids" in self._parameters:
-            inputs["position_ids"] = positions.to(self.device)
+        inputs = self._inputs(ids, own.long(), positions)
         if "logits_to_keep" in self._parameters:
             inputs["logits_to_keep"] = 1
         logits: Tensor = self.model(**inputs).logits[:, -1].float()
         return logits
+
+    def _inputs(self, ids: Tensor, mask: Tensor, positions: Tensor) -> dict[str, Any]:
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        if "position_ids" not in self._parameters:
+            del inputs["position_ids"]
+        on_device = {name: value.to(self.device) for name, value in inputs.items()}
+        return {**on_device, "past_key_values": self.cache, "use_cache": True}
 
     def drop(self, finished: Sequence[int], steps: int) -> list[int]:
         """Let rows leave: the last ones that stay move into their places.

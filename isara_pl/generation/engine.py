@@ -54,7 +54,7 @@ class GenerationEngine:
         """
         encoded = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
         self._check_window(encoded, sampling)
-        stops = sorted(self._end_ids | self._newline_ids) if sampling.stop_at_newline else sorted(self._end_ids)
+        stops = self.stop_ids(sampling)
         waiting = sharing_order(encoded)
         written: dict[int, list[int]] = {}
         while waiting:
@@ -71,6 +71,14 @@ class GenerationEngine:
             waiting = waiting[len(chosen) :]
         ends = set(stops)
         return [self._completion(written[place], ends) for place in range(len(prompts))]
+
+    def stop_ids(self, sampling: Sampling) -> list[int]:
+        """Give the tokens that end a completion.
+
+        Args:
+            sampling: Its stop_at_newline counts.
+        """
+        return sorted(self._end_ids | self._newline_ids) if sampling.stop_at_newline else sorted(self._end_ids)
 
     def _first_batch(self, waiting: list[int], encoded: list[list[int]], sampling: Sampling) -> list[int]:
         """Take as many prompts as the budget admits, and at least one."""

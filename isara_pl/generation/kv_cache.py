@@ -18,11 +18,14 @@ class Window:
         rows: Its rows.
         start: First column that it reads.
         end: First column that it writes; it reads up to what it has written.
+        prompts: Tokens of each row where whole prompts are computed, padded on the right; None otherwise.
+            They then see themselves only, and are written so that they end at `end`.
     """
 
     rows: slice
     start: int
     end: int
+    prompts: Sequence[int] | None = None
 
 
 class RowsLayer(DynamicLayer):
@@ -51,13 +54,18 @@ class RowsLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         window, end = self.window, self.window.end + key_states.shape[-2]
         keys, values = (states[window.rows] for states in self.memory)
+        if window.prompts is not None:
+            for row, length in enumerate(window.prompts):
+                keys[row, :, window.end - length : window.end] = key_states[row, :, :length]
+                values[row, :, window.end - length : window.end] = value_states[row, :, :length]
+            return key_states, value_states
         keys[:, :, window.end : end] = key_states
         values[:, :, window.end : end] = value_states
         return keys[:, :, window.start : end], values[:, :, window.start : end]
 
     def get_seq_length(self) -> int:
         """Give how many columns the window reads before it writes."""
-        return self.window.end - self.window.start
+        return 0 if self.window.prompts is not None else self.window.end - self.window.start
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Give how many columns a mask must have, and that none are left out before them."""
@@ -80,9 +88,9 @@ class RowsCache(Cache):
         self._own_layers = [RowsLayer(self.window, rows, columns) for _ in range(layers)]
         super().__init__(layers=[*self._own_layers])
 
-    def look_at(self, rows: slice, start: int, end: int) -> None:
-        """Set what the next forward pass reads and where it writes."""
-        self.window.rows, self.window.start, self.window.end = rows, start, end
+    def look_at(self, rows: slice, start: int, end: int, prompts: Sequence[int] | None = None) -> None:
+        """Set what the next forward pass reads and where it writes, as of `Window`."""
+        self.window.rows, self.window.start, self.window.end, self.window.prompts = rows, start, end, prompts
 
     def copy(self, source: int, rows: Sequence[int], source_columns: slice, columns: slice) -> None:
         """Copy some columns of one row to others."""

@@ -1,7 +1,7 @@
 """Which samples stand in a context: the nearest to a question, or random ones."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from isara_pl.growth.retrieval import Encoder, PoolIndex
@@ -9,6 +9,7 @@ from isara_pl.growth.samples import Sample
 from isara_pl.randomness import derive_seed
 
 Context = Literal["knn", "random"]
+Order = Literal["similarity", "pool"]
 
 
 class Demonstrations:
@@ -43,6 +44,20 @@ class Demonstrations:
             return [nearest[::-1] for nearest in self._index.nearest(texts, self.count)]
         draws = [random.Random(derive_seed(self.seed, "demonstrations", sample.question)) for sample in questions]
         return [draw_samples(self.samples, self.count, None, draw) for draw in draws]
+
+
+def shown_order(context: Sequence[Sample], order: Order, places: Mapping[str, int]) -> list[Sample]:
+    """Give a context's samples in the order in which the prompt shows them; the last one stays the last.
+
+    Args:
+        context: The samples, the nearest last.
+        order: `similarity` leaves them so; `pool` puts all but the last in the order of the pool. Contexts
+            then begin alike more often, and what they begin with is computed once.
+        places: Place of each sample in the pool, by id.
+    """
+    if order == "similarity":
+        return list(context)
+    return [*sorted(context[:-1], key=lambda sample: places[sample.id]), *context[-1:]]
 
 
 def draw_samples(samples: Sequence[Sample], count: int, quota: int | None, draw: random.Random) -> list[Sample]:

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol, runtime_checkable
 
 from isara_pl.errors import InputError
 from isara_pl.generation.protocol import Completion, Sampling, TextGenerator
-from isara_pl.growth.demonstrations import Context, draw_samples
+from isara_pl.growth.demonstrations import Context, Order, draw_samples, shown_order
 from isara_pl.growth.pool import Rejected, SamplePool, Verdict
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.retrieval import PoolIndex
@@ -62,6 +62,7 @@ class GrowthSettings:
         demonstrations: K, examples in a context.
         question_context: `knn` is a random anchor and its nearest neighbours, `random` are K random samples.
         answer_context: `knn` are the nearest neighbours of the question, `random` are K random samples.
+        demonstration_order: Order of the examples in a prompt, as of `demonstrations.shown_order`.
         per_source_quota: At most so many demonstrations from each earlier outer epoch, the rest seeds.
         question_sampling: How questions are drawn.
         answer_sampling: How answers are drawn.
@@ -72,6 +73,7 @@ class GrowthSettings:
     demonstrations: int
     question_context: Context
     answer_context: Context
+    demonstration_order: Order
     per_source_quota: int | None
     question_sampling: Sampling
     answer_sampling: Sampling
@@ -203,11 +205,11 @@ class OuterEpoch:
 
     def _question_contexts(self, numbers: range) -> list[list[Sample]]:
         """Draw the demonstrations from which each question is written, the anchor last."""
-        draws = [random.Random(derive_seed(self.seed, "context", self.number, number)) for number in numbers]
         count, quota = self.settings.demonstrations, self.settings.per_source_quota
         if self.settings.question_context == "random":
+            draws = [self._draw("context", number) for number in numbers]
             return [draw_samples(self._known, count, quota, draw) for draw in draws]
-        anchors = [draw.choice(self._known) for draw in draws]
+        anchors = [self._known[self._anchors[number]] for number in numbers]
         return [
             [*[sample for sample in neighbours[::-1] if sample.id != anchor.id][-(count - 1) :], anchor]
             if count > 1
@@ -220,8 +222,25 @@ class OuterEpoch:
         count, quota = self.settings.demonstrations, self.settings.per_source_quota
         if self.settings.answer_context == "knn":
             return [neighbours[::-1] for neighbours in self._nearest(questions)]
-        draws = [random.Random(derive_seed(self.seed, "answer context", self.number, number)) for number in numbers]
+        draws = [self._draw("answer context", number) for number in numbers]
         return [draw_samples(self._known, count, quota, draw) for draw in draws]
+
+    @cached_property
+    def _anchors(self) -> list[int]:
+        """The place of each candidate's anchor: drawn at random, then sorted.
+
+        Candidates of one anchor have one context; next to each other they need it computed only once.
+        """
+        return sorted(
+            self._draw("context", number).randrange(len(self._known)) for number in range(self.settings.candidates)
+        )
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {sample.id: place for place, sample in enumerate(self._known)}
+
+    def _draw(self, purpose: str, number: int) -> random.Random:
+        return random.Random(derive_seed(self.seed, purpose, self.number, number))
 
     def _nearest(self, questions: Sequence[str]) -> list[list[Sample]]:
         count, quota = self.settings.demonstrations, self.settings.per_source_quota
@@ -231,14 +250,12 @@ class OuterEpoch:
         self, context: list[Sample], write: Callable[[Sequence[Sample]], str], sampling: Sampling, fewest: int
     ) -> tuple[str, list[Sample]]:
         """Write a prompt, dropping the farthest demonstrations until it fits into the model's window."""
-        text = write(context)
-        if self.fits is None or self.fits(text, sampling.max_new_tokens):
-            return text, context
-        self.shortened += 1
-        for dropped in range(1, len(context) - fewest + 1):
-            text = write(context[dropped:])
-            if self.fits(text, sampling.max_new_tokens):
-                return text, context[dropped:]
+        for dropped in range(len(context) - fewest + 1):
+            shown = shown_order(context[dropped:], self.settings.demonstration_order, self._places)
+            text = write(shown)
+            if self.fits is None or self.fits(text, sampling.max_new_tokens):
+                self.shortened += dropped > 0
+                return text, shown
         last = f"with the sample {context[-1].id} alone" if fewest else "even without demonstrations"
         raise InputError(
             f"a prompt {last} and {sampling.max_new_tokens} new tokens do not fit into the model's window. "

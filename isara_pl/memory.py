@@ -1,0 +1,36 @@
+"""What the C library does with memory that was freed."""
+
+import ctypes
+import platform
+
+# of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGEST_MMAP_THRESHOLD = 32 * 2**20  # the most that glibc admits
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory that it frees, instead of giving it back and asking for it again.
+
+    On a CPU every layer allocates and frees tensors of megabytes; with glibc's own settings the system takes
+    each back and clears it anew. A setting of the whole process, so only the command line makes it.
+
+    Returns:
+        Whether there was something to set: on Linux with glibc.
+    """
+    return _set_trim_threshold(2**31 - 1)
+
+
+def return_freed_memory() -> bool:
+    """Undo `keep_freed_memory`: the thresholds that glibc itself arrives at after some large tensors.
+
+    Returns:
+        Whether there was something to set.
+    """
+    return _set_trim_threshold(2 * LARGEST_MMAP_THRESHOLD)
+
+
+def _set_trim_threshold(size: int) -> bool:
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD) and mallopt(M_TRIM_THRESHOLD, size))

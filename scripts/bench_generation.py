@@ -1,0 +1,266 @@
+"""Time the generation of one outer epoch: the engine against plain loops of transformers' `generate`.
+
+The same prompts (questions and answers, K demonstrations each, from the packaged seeds) are completed by
+every way in turn, in one process, with the same weights, dtype, sampling and stop tokens. The references
+have no adapter to compute; the engine folds one in, and that is part of its time.
+
+    python scripts/bench_generation.py --json generation.json
+    python scripts/bench_generation.py --device cuda --shape llama-7b --continuous
+"""
+
+import argparse
+import random
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from benchmark import Ceiling, ceiling, machine, print_table, seconds_of, summary, time_alternately, write_json
+from peft import LoraConfig, PeftModel, get_peft_model
+from shapes import SHAPES, SMOLLM2, load_shape
+from transformers import GenerationConfig
+
+from isara_pl.generation import plain
+from isara_pl.generation.decoding import Batch
+from isara_pl.generation.engine import GenerationEngine
+from isara_pl.generation.protocol import Sampling
+from isara_pl.generation.shared_prefixes import Row
+from isara_pl.growth.demonstrations import shown_order
+from isara_pl.growth.prompts import prompt_format
+from isara_pl.growth.retrieval import PoolIndex, SentenceEncoder
+from isara_pl.growth.samples import Sample, read_samples
+from isara_pl.memory import keep_freed_memory, return_freed_memory
+from isara_pl.merging import MergedWeights
+from isara_pl.models import fast_precision, load_tokenizer, resolve_path
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BATCH_SIZES = (8, 16, 32, 64)
+KEPT = "freed memory kept"  # which the command line does
+
+
+@dataclass(frozen=True)
+class Part:
+    """The prompts of the questions or of the answers.
+
+    Attributes:
+        prompts: Texts to complete.
+        ids: Their tokens.
+        sampling: How they are completed.
+    """
+
+    prompts: list[str]
+    ids: list[list[int]]
+    sampling: Sampling
+
+
+def main() -> None:
+    """Read the command line, time every way and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="smollm2")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=DTYPES, help="Type of the weights; by default what the machine is fast in.")
+    parser.add_argument("--candidates", type=int, default=64, help="N: questions, and as many answers.")
+    parser.add_argument("--demonstrations", type=int, default=8, help="K: examples in every context.")
+    parser.add_argument("--question_tokens", type=int, default=64, help="Most new tokens of a question.")
+    parser.add_argument("--answer_tokens", type=int, default=100, help="Most new tokens of an answer.")
+    parser.add_argument("--generation_tokens", type=int, default=32768, help="The engine's budget.")
+    parser.add_argument("--order", choices=["similarity", "pool"], default="similarity", help="Of demonstrations.")
+    parser.add_argument("--rounds", type=int, default=3, help="How often each way is timed.")
+    parser.add_argument("--continuous", action="store_true", help="Time transformers' generate_batch as well.")
+    parser.add_argument("--json", help="File for the figures.")
+    arguments = parser.parse_args()
+    precision, _ = fast_precision("cpu" if arguments.device == "cpu" else "auto")
+    fast = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}.get(precision, "float32")
+    dtype = DTYPES[arguments.dtype or fast]
+    model = load_shape(arguments.shape, arguments.device, dtype)
+    tokenizer = load_tokenizer(SMOLLM2)
+    adapted = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")).eval()
+    engine = GenerationEngine(adapted.get_base_model(), tokenizer, arguments.generation_tokens)
+    parts = make_parts(arguments, engine, adapted)
+    stops = engine.stop_ids(parts[0].sampling)
+    written: dict[str, list[int]] = {}
+
+    def count(name: str, new: Sequence[Sequence[int]]) -> None:
+        return_freed_memory()  # the next way starts as an ordinary process
+        written.setdefault(name, []).append(sum(map(len, new)))
+
+    ways: dict[str, Callable[[], None]] = {
+        "engine": lambda: count("engine", by_engine(engine, adapted, parts)),
+        "generate, batches of 4": lambda: count(
+            "generate, batches of 4", by_generate(engine, adapted, parts, 4, stops)
+        ),
+    }
+    with torch.inference_mode():
+        engine.generate(parts[0].prompts[:4], replace(parts[0].sampling, max_new_tokens=2), range(4))
+        sizes = [size for size in BATCH_SIZES if size <= arguments.candidates] or [arguments.candidates]
+        tried = {
+            size: seconds_of(partial(by_generate, engine, adapted, parts, size, stops), arguments.device)
+            for size in sizes
+        }
+        best = min(tried, key=lambda size: tried[size])
+        for name, kept in ((f"generate, batches of {best} (its best)", False), (f"the same, {KEPT}", True)):
+            ways[name] = partial(
+                lambda name, kept: count(name, by_generate(engine, adapted, parts, best, stops, kept)), name, kept
+            )
+        if arguments.continuous:
+            ways["generate_batch"] = lambda: count("generate_batch", by_generate_batch(adapted, parts, stops))
+        seconds = time_alternately(ways, arguments.rounds, warmup=0, device=arguments.device)
+        keep_freed_memory()
+        limits = ceiling(arguments.device, dtype)
+        near = near_ceiling(adapted, parts[1], limits, arguments)
+    tokens = [len(ids) for part in parts for ids in part.ids]
+    title = (
+        f"{arguments.shape}, {dtype}: {arguments.candidates} questions and answers, K = {arguments.demonstrations}, "
+        f"prompts of {statistics.mean(tokens):.0f} tokens [{min(tokens)}, {max(tokens)}]"
+    )
+    print_table(title, seconds, "generate, batches of 4")
+    for name, counts in written.items():
+        print(f"  {name}: {statistics.median(counts):.0f} new tokens a round")
+    print(f"  batch sizes tried, seconds: {', '.join(f'{size}: {taken:.1f}' for size, taken in tried.items())}")
+    for name, value in near.items():
+        print(f"  {name}: {value:.3g}")
+    figures = {
+        "what": title,
+        "seconds": seconds,
+        "summary": summary(seconds, "generate, batches of 4"),
+        "new_tokens": written,
+        "ceiling": limits,
+        **near,
+    }
+    write_json(arguments.json, machine(arguments.device), figures)
+
+
+def make_parts(arguments: argparse.Namespace, engine: GenerationEngine, adapted: PeftModel) -> list[Part]:
+    """Make the prompts of one outer epoch as the loop does: anchors with their neighbours, neighbours of questions."""
+    seeds = read_samples(resolve_path("package://isara_pl/quickstart/seeds.jsonl", "seeds"))
+    index = PoolIndex(SentenceEncoder())
+    index.add(seeds)
+    form, draw = prompt_format("qa", None), random.Random(0)
+    places = {sample.id: place for place, sample in enumerate(seeds)}
+
+    def contexts(questions: Sequence[str]) -> list[list[Sample]]:
+        nearest = index.nearest(questions, arguments.demonstrations)
+        return [shown_order(found[::-1], arguments.order, places) for found in nearest]
+
+    stop = arguments.shape == "smollm2"
+    asked = Sampling(temperature=0.9, top_p=0.95, max_new_tokens=arguments.question_tokens, stop_at_newline=stop)
+    answered = Sampling(max_new_tokens=arguments.answer_tokens, stop_at_newline=stop)
+    anchors = [draw.choice(seeds).question for _ in range(arguments.candidates)]
+    prompts = [form.question_prompt(context) for context in contexts(anchors)]
+    with adapted.disable_adapter():
+        written = engine.generate(prompts, asked, range(len(prompts))) if stop else []
+    questions = [form.parse_question(completion.text) for completion in written] or anchors
+    found = zip(questions, contexts(questions), strict=True)
+    answers = [form.answer_prompt(question, context) for question, context in found]
+    return [
+        Part(texts, [engine.tokenizer(text).input_ids for text in texts], sampling)
+        for texts, sampling in ((prompts, asked), (answers, answered))
+    ]
+
+
+def by_engine(engine: GenerationEngine, adapted: PeftModel, parts: Sequence[Part]) -> list[list[int]]:
+    """Fold the adapter in and complete all prompts with the engine, freed memory kept as the command line does."""
+    keep_freed_memory()
+    new = []
+    with MergedWeights(adapted).in_use():
+        for part in parts:
+            completions = engine.generate(part.prompts, part.sampling, range(len(part.prompts)))
+            new += [engine.tokenizer(completion.text).input_ids for completion in completions]
+    return new
+
+
+def by_generate(
+    engine: GenerationEngine,
+    adapted: PeftModel,
+    parts: Sequence[Part],
+    batch_size: int,
+    stops: list[int],
+    memory_kept: bool = False,
+) -> list[list[int]]:
+    """Complete all prompts, in their order, with transformers' `generate` on padded batches and no adapter."""
+    if memory_kept:
+        keep_freed_memory()
+    new = []
+    pad = int(engine.tokenizer.pad_token_id)
+    with adapted.disable_adapter():
+        for part in parts:
+            for start in range(0, len(part.ids), batch_size):
+                chosen = part.ids[start : start + batch_size]
+                rows = plain.complete(engine.model, chosen, part.sampling, list(range(len(chosen))), stops, pad)
+                new += [[token for token in row if token != pad] for row in rows]
+    return new
+
+
+def by_generate_batch(adapted: PeftModel, parts: Sequence[Part], stops: list[int]) -> list[list[int]]:
+    """Complete all prompts with transformers' continuous batching."""
+    new: list[list[int]] = []
+    model: Any = adapted.get_base_model()
+    with adapted.disable_adapter():
+        for part in parts:
+            config = GenerationConfig(
+                max_new_tokens=part.sampling.max_new_tokens,
+                do_sample=True,
+                temperature=part.sampling.temperature,
+                top_p=part.sampling.top_p,
+                eos_token_id=stops,
+                pad_token_id=stops[0],
+            )
+            outputs = model.generate_batch(inputs=part.ids, generation_config=config)
+            new += [output.generated_tokens for output in outputs.values()]
+    return new
+
+
+def near_ceiling(adapted: PeftModel, part: Part, limits: Ceiling, arguments: argparse.Namespace) -> dict[str, float]:
+    """Compare prefill and decoding with what the machine can give.
+
+    Prefill: operations that these prompts need (no padding counted) per second. Decoding: bytes that a step
+    must read (weights, keys and values of its rows) per second.
+    """
+    model: Any = adapted.get_base_model()
+    with adapted.disable_adapter():
+        ids = sorted(part.ids, key=len)
+        rows = max(1, arguments.generation_tokens // (len(ids[-1]) + 16))
+        prefill, steps, flops, moved = [], [], 0.0, 0.0
+        for start in range(0, len(ids), rows):
+            chosen = ids[start : start + rows]
+            batch = Batch(model, chosen, [[Row(place) for place in range(len(chosen))]], new_tokens=16)
+            prefill.append(seconds_of(batch.prefill, arguments.device))
+            flops += sum(forward_flops(adapted, len(prompt)) for prompt in chosen)
+            weights = sum(value.numel() * value.element_size() for value in layer_weights(adapted))
+            states = sum(
+                2 * layer.memory[0].element_size() * layer.memory[0][0, :, 0].numel()
+                for layer in batch.cache._own_layers
+            )
+            for step in range(15):
+                steps.append(seconds_of(partial(batch.step, [5] * len(chosen), step), arguments.device))
+                moved += weights + states * sum(len(prompt) + step + 1 for prompt in chosen)
+    return {
+        "prefill, FLOP/s": flops / sum(prefill),
+        "prefill, share of the matmul ceiling": flops / sum(prefill) / limits.flops,
+        "decoding, bytes/s read": moved / sum(steps),
+        "decoding, share of the copy ceiling": moved / sum(steps) / limits.bytes_per_second,
+        "matmul ceiling, FLOP/s": limits.flops,
+        "copy ceiling, bytes/s": limits.bytes_per_second,
+    }
+
+
+def layer_weights(adapted: PeftModel) -> list[torch.Tensor]:
+    """Give the weights that every token is multiplied with: matrices of the layers, and of the output."""
+    head = adapted.get_base_model().get_output_embeddings().weight
+    named = adapted.get_base_model().named_parameters()
+    inner = [value for name, value in named if value.dim() == 2 and "lora_" not in name and "embed" not in name]
+    return [value for value in inner if value is not head] + [head]
+
+
+def forward_flops(adapted: PeftModel, length: int) -> float:
+    """Give the operations of a prompt: its layers for every token, causal attention, the output for the last one."""
+    *layers, head = layer_weights(adapted)
+    config = adapted.get_base_model().config
+    attention = 2.0 * length * length * config.hidden_size * config.num_hidden_layers
+    return 2.0 * length * sum(value.numel() for value in layers) + attention + 2.0 * head.numel()
+
+
+if __name__ == "__main__":
+    main()

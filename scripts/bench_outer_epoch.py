@@ -1,0 +1,247 @@
+"""Time whole outer epochs of a real `fit`, stage by stage, and measure the memory that the loop adds.
+
+The same run (packaged seeds, model and encoder; grow, then train) is timed in turn with the engine and
+with what the released research code generates by: transformers' `generate` on padded batches of 4 in
+prompt order (adapter folded in, as it has none). Freed memory is kept with the
+engine, as the command line does. Every stage is timed on its own; what is left is Lightning, loaders and hooks.
+
+    python scripts/bench_outer_epoch.py --json outer_epoch.json
+    python scripts/bench_outer_epoch.py --device cuda --shape llama-7b
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from benchmark import machine, write_json
+from lightning.pytorch import Callback, Trainer
+from shapes import SHAPES, SMOLLM2, load_shape
+
+import isara_pl.module
+from isara_pl import IsaraDataModule, IsaraModule
+from isara_pl.callbacks import CopiedAnswer, NearDuplicate, OuterEpochTable, TooShort, Unfinished
+from isara_pl.generation import plain
+from isara_pl.generation.engine import GenerationEngine
+from isara_pl.generation.protocol import Completion, Sampling
+from isara_pl.growth.pool import SamplePool
+from isara_pl.growth.retrieval import PoolIndex, SentenceEncoder
+from isara_pl.memory import keep_freed_memory, return_freed_memory
+from isara_pl.models import fast_precision
+from isara_pl.module import LoraOptions
+
+SEEDS = "package://isara_pl/quickstart/seeds.jsonl"
+FILTERS = (TooShort, NearDuplicate, CopiedAnswer, Unfinished)
+ONCE = "loading the encoder, once"
+MEBI = 2**20
+
+
+class Stages(Callback):
+    """Adds up the seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._began = 0.0
+
+    @contextmanager
+    def timed(self, part: Any, method: str, stage: str) -> Iterator[None]:
+        """Time every call of a method inside the block; what runs inside another stage is not counted twice."""
+        own = getattr(part, method)
+
+        def timed(*given: Any, **named: Any) -> Any:
+            before, began = sum(self.seconds.values()), time.perf_counter()
+            result = own(*given, **named)
+            inner = sum(self.seconds.values()) - before
+            self.seconds[stage] += time.perf_counter() - began - inner
+            return result
+
+        with patch.object(part, method, timed):
+            yield
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Begin a step."""
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """End a step."""
+        if trainer.strategy.root_device.type == "cuda":
+            torch.cuda.synchronize()
+        self.seconds["model: training"] += time.perf_counter() - self._began
+
+
+def main() -> None:
+    """Read the command line, time the runs and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="smollm2")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--candidates", type=int, default=64, help="N of an outer epoch.")
+    parser.add_argument("--demonstrations", type=int, default=8, help="K: examples in every context.")
+    parser.add_argument("--outer_epochs", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3, help="How often each way is timed.")
+    parser.add_argument("--json", help="File for the figures.")
+    parser.add_argument("--only", choices=["step", "fit"], help=argparse.SUPPRESS)  # for the measuring of memory
+    arguments = parser.parse_args()
+    if arguments.only:
+        print(json.dumps(peak(arguments)))
+        return
+    runs: dict[str, list[dict[str, float]]] = {"engine": [], "generate, batches of 4": []}
+    run(arguments, by_fours=False)  # reads what later runs find in memory
+    for _ in range(arguments.rounds):
+        for name, stages in runs.items():
+            stages.append(run(arguments, by_fours=name != "engine"))
+    memory = {what: in_own_process(arguments, what) for what in ("step", "fit")}
+    print(
+        f"\n{arguments.shape}: {arguments.outer_epochs} outer epochs, N = {arguments.candidates}, "
+        f"K = {arguments.demonstrations}"
+    )
+    totals = {name: statistics.median(sum(stages.values()) for stages in runs[name]) for name in runs}
+    for name, rounds in runs.items():
+        print(f"{name}: {totals[name]:.2f} s, {totals['generate, batches of 4'] / totals[name]:.2f} x")
+        for stage in rounds[0]:
+            each = [stages[stage] for stages in rounds]
+            share = statistics.median(stages[stage] / sum(stages.values()) for stages in rounds)
+            print(f"  {stage:28}{statistics.median(each):9.3f} s  [{min(each):.3f}, {max(each):.3f}]  {share:7.2%}")
+    others = [not_model(stages) for stages in runs["engine"]]
+    print(f"everything that is not the model: {statistics.median(others):.2%} [{min(others):.2%}, {max(others):.2%}]")
+    added = (memory["fit"] - memory["step"]) / MEBI
+    print(
+        f"peak memory: training on the seeds alone {memory['step'] / MEBI:.0f} MiB, the whole fit "
+        f"{memory['fit'] / MEBI:.0f} MiB, {added:+.0f} MiB"
+    )
+    write_json(arguments.json, machine(arguments.device), {"runs": runs, "not_model": others, "peak_bytes": memory})
+
+
+def not_model(stages: dict[str, float]) -> float:
+    """Give the share of everything that is not the model; what a run does once is no part of an outer epoch."""
+    seconds = {name: taken for name, taken in stages.items() if name != ONCE}
+    return sum(taken for name, taken in seconds.items() if not name.startswith("model")) / sum(seconds.values())
+
+
+def make_trainer(
+    arguments: argparse.Namespace, folder: str, outer_epochs: int, callbacks: Sequence[Callback]
+) -> Trainer:
+    """Give the trainer of a run."""
+    return Trainer(
+        default_root_dir=folder,
+        accelerator="cpu" if arguments.device == "cpu" else "gpu",
+        devices=1,
+        precision=fast_precision(arguments.device)[0],  # type: ignore[arg-type]  # lightning lists the names it knows
+        max_epochs=2 * outer_epochs,
+        reload_dataloaders_every_n_epochs=1,
+        callbacks=[*(each() for each in FILTERS), OuterEpochTable(), *callbacks],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def make_parts(arguments: argparse.Namespace, candidates: int) -> tuple[IsaraModule, IsaraDataModule]:
+    """Give the module and the data module of a run."""
+    module = IsaraModule(SMOLLM2, LoraOptions(r=8, alpha=16), learning_rate=1e-3, epochs_per_outer_epoch=2)
+    data = IsaraDataModule(
+        SEEDS,
+        tokenizer=SMOLLM2,
+        candidates_per_outer_epoch=candidates,
+        outer_epochs=arguments.outer_epochs if candidates else 1,
+        epochs_per_outer_epoch=2,
+        demonstrations=arguments.demonstrations,
+        question_sampling=Sampling(temperature=0.9, top_p=0.95, max_new_tokens=64, stop_at_newline=True),
+        answer_sampling=Sampling(max_new_tokens=100, stop_at_newline=True),
+    )
+    return module, data
+
+
+def run(arguments: argparse.Namespace, by_fours: bool) -> dict[str, float]:
+    """Give the seconds of each stage of a whole run, from the first growth to the end of training."""
+    (return_freed_memory if by_fours else keep_freed_memory)()
+    module, data = make_parts(arguments, arguments.candidates)
+    stages = Stages()
+    generate: Callable[..., Any] = in_fours if by_fours else GenerationEngine.generate
+    with tempfile.TemporaryDirectory() as folder, shape_of(arguments):
+        trainer = make_trainer(arguments, folder, data.outer_epochs, [stages])
+        with (
+            patch.object(GenerationEngine, "generate", generate),
+            stages.timed(IsaraModule, "generate", "model: generation"),
+            stages.timed(isara_pl.module, "MergedWeights", "model: merging the adapter"),
+            stages.timed(SentenceEncoder, "encode", "retrieval: embedding"),
+            stages.timed(SentenceEncoder, "_load", ONCE),
+            stages.timed(PoolIndex, "nearest", "retrieval: search"),
+            stages.timed(SamplePool, "record", "journal"),
+            filters_timed(stages, FILTERS),
+            stages.timed(trainer, "save_checkpoint", "checkpoints"),
+            stages.timed(trainer.fit_loop, "run", "the rest"),
+        ):
+            trainer.fit(module, data)
+    return dict(sorted(stages.seconds.items()))
+
+
+@contextmanager
+def filters_timed(stages: Stages, filters: Sequence[type]) -> Iterator[None]:
+    """Time the verdicts of all filters inside the block."""
+    if not filters:
+        yield
+        return
+    with stages.timed(filters[0], "verdict", "filters"), filters_timed(stages, filters[1:]):
+        yield
+
+
+@contextmanager
+def shape_of(arguments: argparse.Namespace) -> Iterator[None]:
+    """Let the module load random weights of a larger shape inside the block; the packaged model needs nothing."""
+    if arguments.shape == "smollm2":
+        yield
+        return
+    dtype = torch.bfloat16
+    with patch("isara_pl.module.load_causal_lm", lambda *_: load_shape(arguments.shape, arguments.device, dtype)):
+        yield
+
+
+@torch.inference_mode()
+def in_fours(
+    engine: GenerationEngine, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+) -> list[Completion]:
+    """Complete prompts as the released research code does: padded batches of 4, in prompt order."""
+    pad = int(engine.tokenizer.pad_token_id)
+    stops = engine.stop_ids(sampling)
+    completions = []
+    for start in range(0, len(prompts), 4):
+        ids = [engine.tokenizer(prompt).input_ids for prompt in prompts[start : start + 4]]
+        for row in plain.complete(engine.model, ids, sampling, list(seeds[start : start + 4]), stops, pad):
+            end = next((place for place, token in enumerate(row) if token in stops), len(row))
+            text = str(engine.tokenizer.decode(row[:end], skip_special_tokens=True))
+            completions.append(Completion(text, finished=end < len(row)))
+    return completions
+
+
+def in_own_process(arguments: argparse.Namespace, what: str) -> float:
+    """Give the peak memory, in bytes, of a process that does nothing else."""
+    options = [f"--{name}={getattr(arguments, name)}" for name in ("shape", "device", "candidates", "demonstrations")]
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), *options, f"--only={what}"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(output.strip().splitlines()[-1])
+
+
+def peak(arguments: argparse.Namespace) -> float:
+    """Train on the seeds alone (`step`) or grow and train (`fit`), and give the peak memory in bytes."""
+    keep_freed_memory()
+    module, data = make_parts(arguments, arguments.candidates if arguments.only == "fit" else 0)
+    with tempfile.TemporaryDirectory() as folder, shape_of(arguments):
+        make_trainer(arguments, folder, data.outer_epochs, []).fit(module, data)
+    if arguments.device == "cuda":
+        return float(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0  # KiB on Linux
+
+
+if __name__ == "__main__":
+    main()
