@@ -15,8 +15,7 @@ from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.evaluation.results import write_results
-from isara_pl.generation.protocol import TextGenerator
-from isara_pl.growing import fits_window
+from isara_pl.growing import fits_window, text_generator
 from isara_pl.growth.demonstrations import Context, Demonstrations
 from isara_pl.growth.samples import Sample
 from isara_pl.module import IsaraModule
@@ -199,9 +198,7 @@ class Evaluation(Measurement):
             module.log(f"{self.prefix}{name}{ending}", value.float(), batch_size=items)
 
     def _prompts(self, data: IsaraDataModule, module: LightningModule, items: Sequence[Sample]) -> ItemPrompts:
-        generator: Any = module
-        if not isinstance(generator, TextGenerator):
-            raise InputError(f"{type(self).__name__} needs a module with generate(prompts, sampling)")
+        generator = text_generator(module, type(self).__name__)
         demonstrations = Demonstrations(data.seeds, data.encoder, self.demonstrations, self.context, data.seed)
         found = zip(items, demonstrations.of(items), strict=True)
         return ItemPrompts(

@@ -1,9 +1,10 @@
 """Growth inside a Lightning run: its module writes, its callbacks judge and hear of it."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -60,9 +61,7 @@ def grow(
         InputError: If the module cannot generate, or has no pretrained state to switch to.
     """
     module: LightningModule = trainer.lightning_module
-    generator = trainer.lightning_module
-    if not isinstance(generator, TextGenerator):
-        raise InputError(f"{type(module).__name__} has no generate(prompts, sampling), which the loop needs")
+    generator = text_generator(module, "the loop")
     if trainer.fast_dev_run:
         settings = replace(settings, candidates=min(settings.candidates, 2))
     filters = [callback for callback in trainer.callbacks if isinstance(callback, CandidateFilter)]
@@ -93,6 +92,26 @@ def grow(
     for callback in trainer.callbacks:
         if isinstance(callback, GrowthListener):
             callback.on_growth_end(trainer, grown)
+
+
+def text_generator(module: LightningModule, user: str) -> TextGenerator:
+    """Give a module as what completes prompts.
+
+    Args:
+        module: The module.
+        user: What needs it, for the error's text.
+
+    Raises:
+        InputError: If it has no `generate(prompts, sampling, seeds)`.
+    """
+    generate = getattr(module, "generate", None)
+    try:
+        inspect.signature(generate).bind([], None, [])  # type: ignore[arg-type]  # None is refused as well
+    except TypeError:
+        raise InputError(
+            f"{type(module).__name__} has no generate(prompts, sampling, seeds), which {user} needs"
+        ) from None
+    return cast(TextGenerator, module)
 
 
 def fits_window(

@@ -237,7 +237,10 @@ def only_logits_of(model: Any, wanted: torch.Tensor) -> Iterator[None]:
     def chosen(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (inputs[0][wanted][None], *inputs[1:])
 
-    hook = model.get_output_embeddings().register_forward_pre_hook(chosen)
+    head = model.get_output_embeddings()
+    if head is None:
+        raise InputError(f"model.name: {type(model).__name__} does not tell its output layer; use another model")
+    hook = head.register_forward_pre_hook(chosen)
     try:
         yield
     finally:

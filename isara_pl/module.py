@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -17,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL
 from isara_pl.generation.engine import GenerationEngine
+from isara_pl.generation.kv_cache import is_out_of_memory
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.merging import MergedWeights, can_merge
 from isara_pl.models import Quantization, context_window, load_causal_lm, load_tokenizer
@@ -75,8 +77,9 @@ class IsaraModule(LightningModule):
         generation_tokens: Most tokens, prompts and new ones, that are generated for at once. More is faster and
             takes more memory; halved by itself where that does not suffice.
         evaluation_precision: In what held-out figures are computed. `float32` gives the same ones for every
-            batch size, and takes twice the memory of a 16-bit base while it measures; `trainer` is that of
-            trainer.precision, faster and with rounding that depends on the batch size.
+            batch size, and takes twice the memory of a 16-bit base while it measures (and as much again while
+            it generates answers); `trainer` is that of trainer.precision, faster and with rounding that depends
+            on the batch size.
         prediction_sampling: How `predict` draws its answers.
         trust_remote_code: Whether code that comes with the model may run.
         seed: Seed of the adapter's first weights; the CLI takes it from seed_everything.
@@ -218,17 +221,28 @@ class IsaraModule(LightningModule):
     def merged(self) -> Iterator[None]:
         """Generate with the adapter folded into the base's weights inside the block; training must not happen there.
 
-        Saves merging anew for every call of `generate`. Where weights cannot be merged (4 bits) nothing changes.
+        Saves merging anew for every call of `generate`. Takes memory for another copy of the adapted weights; where
+        that does not suffice, or weights cannot be merged (4 bits), nothing changes.
         """
         if self._merged is not None or not self._is_adapted or not can_merge(self.adapted):
             yield
             return
-        self._merged = MergedWeights(self.adapted)
+        self._merged = self._fold_in()
         try:
-            with self._merged.in_use():
+            with self._merged.in_use() if self._merged else nullcontext():
                 yield
         finally:
             self._merged = None
+
+    def _fold_in(self) -> MergedWeights | None:
+        """Merge; None where the memory does not hold the weights twice."""
+        try:
+            return MergedWeights(self.adapted)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        rank_zero_warn("the memory does not hold a copy of the weights with the adapter folded in: generating without")
+        return None
 
     def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         """Complete each prompt with the current model.
@@ -307,7 +321,8 @@ class IsaraModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Give the mean negative log-likelihood of the answers' tokens."""
-        with lean_forward(self.adapted, batch["input_ids"].shape[1], self.gradient_checkpointing or self.compiled):
+        lean = lean_forward(self.adapted, batch["input_ids"].shape[1], self.compiled)
+        with nullcontext() if self.gradient_checkpointing else lean:
             sums, tokens = answer_nll(self.adapted, batch)
         loss = sums.sum() / tokens.sum()
         self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(sums))

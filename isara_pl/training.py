@@ -17,14 +17,15 @@ SHORT = 128
 
 
 @contextmanager
-def lean_forward(model: PeftModel, length: int, keep_attention: bool) -> Iterator[None]:
+def lean_forward(model: PeftModel, length: int, compiled: bool) -> Iterator[None]:
     """Run the forward pass of a training step without work that autocast and torch do in vain.
+
+    Not for gradient checkpointing, which runs layers again in the backward pass, outside this block.
 
     Args:
         model: The base with its adapter.
         length: Tokens of a row.
-        keep_attention: Leave torch its choice of attention. Needed where layers run again in the backward
-            pass, outside this block, and where a compiled layer would keep the choice for all lengths.
+        compiled: Whether layers are compiled: they would keep one choice of attention for all lengths.
     """
     device = model.device.type
     casts = torch.is_autocast_enabled(device)
@@ -32,7 +33,7 @@ def lean_forward(model: PeftModel, length: int, keep_attention: bool) -> Iterato
         # peft widens every layer's input to the adapter's float32, and autocast narrows it again
         inside.enter_context(disable_input_dtype_casting(model, active=casts))
         half = casts or model.dtype != torch.float32
-        if device == "cpu" and half and length <= SHORT and not keep_attention:
+        if device == "cpu" and half and length <= SHORT and not compiled:
             # torch's own attention goes back through short 16-bit rows very slowly on a CPU
             inside.enter_context(sdpa_kernel(SDPBackend.MATH))
         yield

@@ -2,14 +2,18 @@
 
 The same run (packaged seeds, model and encoder; grow, then train) is timed in turn with the engine and
 with what the released research code generates by: transformers' `generate` on padded batches of 4 in
-prompt order (adapter folded in, as it has none). Freed memory is kept with the
-engine, as the command line does. Every stage is timed on its own; what is left is Lightning, loaders and hooks.
+prompt order (adapter folded in, as it has none). Freed memory is kept, as the command line does.
+
+Every stage is timed on its own. Model: forward passes with the choice of their tokens, and training steps
+with their backward pass and optimiser. What is left of generation is the engine's own work (tokens of the
+prompts, what they share, texts of the completions); what is left of all is Lightning, loaders and hooks.
 
     python scripts/bench_outer_epoch.py --json outer_epoch.json
     python scripts/bench_outer_epoch.py --device cuda --shape llama-7b
 """
 
 import argparse
+import gc
 import json
 import resource
 import statistics
@@ -26,33 +30,39 @@ from unittest.mock import patch
 
 import torch
 from benchmark import machine, write_json
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from shapes import SHAPES, SMOLLM2, load_shape
 
 import isara_pl.module
 from isara_pl import IsaraDataModule, IsaraModule
 from isara_pl.callbacks import CopiedAnswer, NearDuplicate, OuterEpochTable, TooShort, Unfinished
-from isara_pl.generation import plain
+from isara_pl.generation import decoding, plain
+from isara_pl.generation.decoding import Batch
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.retrieval import PoolIndex, SentenceEncoder
-from isara_pl.memory import keep_freed_memory, return_freed_memory
+from isara_pl.memory import keep_freed_memory
 from isara_pl.models import fast_precision
 from isara_pl.module import LoraOptions
 
 SEEDS = "package://isara_pl/quickstart/seeds.jsonl"
 FILTERS = (TooShort, NearDuplicate, CopiedAnswer, Unfinished)
 ONCE = "loading the encoder, once"
+MEMORY_OPTIONS = ("shape", "device", "candidates", "demonstrations", "outer_epochs")
 MEBI = 2**20
 
 
-class Stages(Callback):
-    """Adds up the seconds of each stage."""
+class Stages:
+    """Adds up the seconds of each stage.
 
-    def __init__(self) -> None:
+    Args:
+        device: On `cuda` each stage waits for the device.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.on_gpu = device == "cuda"
         self.seconds: dict[str, float] = defaultdict(float)
-        self._began = 0.0
 
     @contextmanager
     def timed(self, part: Any, method: str, stage: str) -> Iterator[None]:
@@ -62,22 +72,14 @@ class Stages(Callback):
         def timed(*given: Any, **named: Any) -> Any:
             before, began = sum(self.seconds.values()), time.perf_counter()
             result = own(*given, **named)
+            if self.on_gpu:
+                torch.cuda.synchronize()
             inner = sum(self.seconds.values()) - before
             self.seconds[stage] += time.perf_counter() - began - inner
             return result
 
         with patch.object(part, method, timed):
             yield
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        """Begin a step."""
-        self._began = time.perf_counter()
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """End a step."""
-        if trainer.strategy.root_device.type == "cuda":
-            torch.cuda.synchronize()
-        self.seconds["model: training"] += time.perf_counter() - self._began
 
 
 def main() -> None:
@@ -128,9 +130,7 @@ def not_model(stages: dict[str, float]) -> float:
     return sum(taken for name, taken in seconds.items() if not name.startswith("model")) / sum(seconds.values())
 
 
-def make_trainer(
-    arguments: argparse.Namespace, folder: str, outer_epochs: int, callbacks: Sequence[Callback]
-) -> Trainer:
+def make_trainer(arguments: argparse.Namespace, folder: str, outer_epochs: int) -> Trainer:
     """Give the trainer of a run."""
     return Trainer(
         default_root_dir=folder,
@@ -139,7 +139,7 @@ def make_trainer(
         precision=fast_precision(arguments.device)[0],  # type: ignore[arg-type]  # lightning lists the names it knows
         max_epochs=2 * outer_epochs,
         reload_dataloaders_every_n_epochs=1,
-        callbacks=[*(each() for each in FILTERS), OuterEpochTable(), *callbacks],
+        callbacks=[*(each() for each in FILTERS), OuterEpochTable()],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -164,21 +164,27 @@ def make_parts(arguments: argparse.Namespace, candidates: int) -> tuple[IsaraMod
 
 def run(arguments: argparse.Namespace, by_fours: bool) -> dict[str, float]:
     """Give the seconds of each stage of a whole run, from the first growth to the end of training."""
-    (return_freed_memory if by_fours else keep_freed_memory)()
+    keep_freed_memory()
+    gc.collect()
     module, data = make_parts(arguments, arguments.candidates)
-    stages = Stages()
+    stages = Stages(arguments.device)
     generate: Callable[..., Any] = in_fours if by_fours else GenerationEngine.generate
     with tempfile.TemporaryDirectory() as folder, shape_of(arguments):
-        trainer = make_trainer(arguments, folder, data.outer_epochs, [stages])
+        trainer = make_trainer(arguments, folder, data.outer_epochs)
         with (
             patch.object(GenerationEngine, "generate", generate),
-            stages.timed(IsaraModule, "generate", "model: generation"),
+            stages.timed(IsaraModule, "generate", "generation: the rest"),
+            stages.timed(Batch, "prefill", "model: prefill"),
+            stages.timed(Batch, "step", "model: decoding"),
+            stages.timed(decoding, "next_tokens", "model: drawing tokens"),
+            stages.timed(plain, "complete", "model: generate"),
             stages.timed(isara_pl.module, "MergedWeights", "model: merging the adapter"),
             stages.timed(SentenceEncoder, "encode", "retrieval: embedding"),
             stages.timed(SentenceEncoder, "_load", ONCE),
             stages.timed(PoolIndex, "nearest", "retrieval: search"),
             stages.timed(SamplePool, "record", "journal"),
             filters_timed(stages, FILTERS),
+            stages.timed(trainer.strategy, "optimizer_step", "model: training"),
             stages.timed(trainer, "save_checkpoint", "checkpoints"),
             stages.timed(trainer.fit_loop, "run", "the rest"),
         ):
@@ -226,9 +232,9 @@ def in_fours(
 
 def in_own_process(arguments: argparse.Namespace, what: str) -> float:
     """Give the peak memory, in bytes, of a process that does nothing else."""
-    options = [f"--{name}={getattr(arguments, name)}" for name in ("shape", "device", "candidates", "demonstrations")]
+    options = [f"--{name}={getattr(arguments, name)}" for name in MEMORY_OPTIONS]
     command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), *options, f"--only={what}"]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return float(output.strip().splitlines()[-1])
 
 
@@ -237,7 +243,7 @@ def peak(arguments: argparse.Namespace) -> float:
     keep_freed_memory()
     module, data = make_parts(arguments, arguments.candidates if arguments.only == "fit" else 0)
     with tempfile.TemporaryDirectory() as folder, shape_of(arguments):
-        make_trainer(arguments, folder, data.outer_epochs, []).fit(module, data)
+        make_trainer(arguments, folder, data.outer_epochs).fit(module, data)
     if arguments.device == "cuda":
         return float(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0  # KiB on Linux

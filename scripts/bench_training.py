@@ -166,7 +166,9 @@ def fit(module: IsaraModule, pairs: list[EncodedPair], arguments: argparse.Names
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, SftLoader(pairs, batches, epoch=0, pad_token_id=pad))
+    # Lightning ends a run by moving the model off the device, TRL does not
+    with patch.object(module, "cpu", lambda: module):
+        trainer.fit(module, SftLoader(pairs, batches, epoch=0, pad_token_id=pad))
 
 
 def sft_trainer(

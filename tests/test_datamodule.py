@@ -181,8 +181,13 @@ def test_a_module_that_cannot_generate_is_refused(seeds_file, tiny_encoder, tmp_
     class Mute(Plain):
         generate = None
 
-    with pytest.raises(InputError, match=r"Mute has no generate\(prompts, sampling\)"):
-        trainer_in(tmp_path, 2).fit(Mute(), data_module(seeds_file, tiny_encoder))
+    class WithoutSeeds(Plain):
+        def generate(self, prompts, sampling):
+            return []
+
+    for module in (Mute(), WithoutSeeds()):
+        with pytest.raises(InputError, match=r"has no generate\(prompts, sampling, seeds\), which the loop needs"):
+            trainer_in(tmp_path, 2).fit(module, data_module(seeds_file, tiny_encoder))
 
 
 def test_the_pretrained_writer_needs_a_module_that_can_switch(seeds_file, tiny_encoder, tmp_path):

@@ -4,7 +4,14 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import ARCHITECTURES, make_model, make_tokenizer
-from transformers import MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from isara_pl.errors import InputError
 from isara_pl.generation import decoding
@@ -69,12 +76,41 @@ def test_a_sliding_window_shorter_than_the_prompt_is_kept_to(tmp_path):
         assert completion.text.rstrip() == tokenizer.decode(written, skip_special_tokens=True).rstrip()
 
 
+def test_positions_that_a_model_adds_to_its_attention_are_right(tmp_path):
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    config = BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=2, n_head=2, initializer_range=0.2)
+    model = BloomForCausalLM(config).eval()
+    model.generation_config.eos_token_id = 0
+    generator = GenerationEngine(model, tokenizer, 4096)
+    for prompt, completion in zip(SHARING, generator.generate(SHARING, GREEDY, range(len(SHARING))), strict=True):
+        written = greedy_tokens(model, tokenizer(prompt).input_ids, [0], 12)
+        assert completion.text.rstrip() == tokenizer.decode(written, skip_special_tokens=True).rstrip()
+
+
+def test_attention_without_torchs_kernels_gives_the_same(tiny_llama):
+    generator, eager = engine(tiny_llama), engine(tiny_llama)
+    eager.model.set_attn_implementation("eager")
+    seeds = range(len(SHARING))
+    assert eager._in_rows
+    assert eager.generate(SHARING, DRAWN, seeds) == generator.generate(SHARING, DRAWN, seeds)
+
+
+def test_16_bit_draws_repeat_themselves(tiny_llama):
+    model = load_causal_lm(tiny_llama, torch.bfloat16).eval()
+    generator = GenerationEngine(model, load_tokenizer(tiny_llama), 4096)
+    assert generator._in_rows
+    seeds = range(len(SHARING))
+    assert generator.generate(SHARING, DRAWN, seeds) == generator.generate(SHARING, DRAWN, seeds)
+
+
 def test_a_model_without_keys_and_values_generates_with_transformers():
     tokenizer = make_tokenizer()
     config = MambaConfig(vocab_size=len(tokenizer), hidden_size=16, state_size=4, num_hidden_layers=1, eos_token_id=0)
     generator = GenerationEngine(MambaForCausalLM(config).eval(), tokenizer, 4096)
     assert layers_of(generator.model) is None
-    assert not generator._in_rows
+    with pytest.warns(UserWarning, match="MambaForCausalLM does not suit the engine's own batches"):
+        assert not generator._in_rows
     assert len(generator.generate(PROMPTS[:2], GREEDY, [0, 1])) == 2
 
 
@@ -208,7 +244,6 @@ def test_other_errors_of_a_model_are_not_taken_for_a_lack_of_memory(tiny_llama, 
 
 def test_a_model_that_gives_no_numbers_is_told(tiny_llama):
     generator = engine(tiny_llama)
-    assert generator._in_rows
     generator.model.lm_head.weight.data.fill_(torch.nan)
     with pytest.raises(InputError, match="logits are not numbers, so nothing can be drawn: training diverged"):
         generator.generate(PROMPTS, DRAWN, range(5))
@@ -228,6 +263,11 @@ def test_a_prompt_longer_than_the_window_is_refused(tmp_path):
     generator = engine(make_model(tmp_path, "gpt2", window=32))
     with pytest.raises(InputError, match=r"a prompt of \d+ tokens and 12 new ones do not fit .* window of 32"):
         generator.generate(PROMPTS, GREEDY, range(5))
+
+
+def test_a_prompt_without_tokens_is_refused(tiny_llama):
+    with pytest.raises(InputError, match="a prompt without any token"):
+        engine(tiny_llama).generate(["", *PROMPTS], GREEDY, range(6))
 
 
 def test_no_prompts_give_no_completions(tiny_llama):
@@ -261,6 +301,9 @@ def test_min_p_of_1_leaves_the_likeliest_token(tiny_llama):
         ({"temperature": 0.2}, "temperature is an option of sampling itself"),
         ({"eos_token_id": 4}, "eos_token_id is an option of sampling itself or set by the loop"),
         ({"cache_implementation": "none such"}, "generation_config: "),
+        ({"validate": True}, "validate does not exist"),
+        ({"num_return_sequences": 2}, "num_return_sequences is an option of sampling itself or set by the loop"),
+        ({"penalty_alpha": 0.6}, "transformers' generate refuses this sampling: "),
     ],
 )
 def test_wrong_options_of_transformers_are_refused(tiny_llama, options, message):

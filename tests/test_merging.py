@@ -77,6 +77,40 @@ def test_a_weight_that_two_layers_share_is_not_merged(tiny):
         assert torch.equal(module.adapted(input_ids=IDS).logits, expected)
 
 
+def test_where_memory_does_not_hold_both_the_adapter_stays_apart(tiny_llama, monkeypatch):
+    module = trained_module(tiny_llama)
+    expected = module.generate(PROMPTS, GREEDY, [0, 0])
+
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("isara_pl.merging._merged", no_memory)
+    with pytest.warns(UserWarning, match="memory does not hold a copy of the weights"):
+        assert module.generate(PROMPTS, GREEDY, [0, 0]) == expected
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_a_float32_base_generates_under_autocast_too(tiny_llama, precision):
+    module = trained_module(tiny_llama)
+    with torch.autocast("cpu", precision):
+        completions = module.generate(PROMPTS, GREEDY, [0, 0])
+    assert all(completion.text for completion in completions)
+    assert module.adapted.dtype == torch.float32
+
+
+def test_answers_are_generated_while_weights_are_widened_for_measuring(tiny_llama):
+    module = trained_module(tiny_llama, dtype="bfloat16")
+    before = {name: value.clone() for name, value in module.adapted.named_parameters()}
+    wide = trained_module(tiny_llama, dtype="bfloat16")
+    wide.adapted.float()
+    module.on_validation_epoch_start()
+    with torch.inference_mode():
+        answers = module.generate(PROMPTS, GREEDY, [0, 0])
+    module.on_validation_epoch_end()
+    assert answers == wide.generate(PROMPTS, GREEDY, [0, 0])
+    assert all(torch.equal(value, before[name]) for name, value in module.adapted.named_parameters())
+
+
 def test_generation_uses_the_adapter_merged_or_not(tiny_llama):
     module = trained_module(tiny_llama)
     with module.merged():

@@ -13,14 +13,14 @@ from isara_pl.sft import answer_nll
 from isara_pl.training import SHORT, compile_layers, lean_forward
 
 
-def loss_and_gradients(module: IsaraModule, lean: bool, keep_attention: bool = False, autocast: bool = True):
+def loss_and_gradients(module: IsaraModule, lean: bool, compiled: bool = False, autocast: bool = True):
     """One step's loss and all its gradients; bfloat16 autocast is what mixed precision runs in on a CPU."""
     batch = batch_of(module)
     module.adapted.zero_grad()
     torch.manual_seed(0)  # dropout
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast, cache_enabled=False):
         if lean:
-            with lean_forward(module.adapted, batch["input_ids"].shape[1], keep_attention):
+            with lean_forward(module.adapted, batch["input_ids"].shape[1], compiled):
                 sums, tokens = answer_nll(module.adapted, batch)
         else:
             sums, tokens = answer_nll(module.adapted, batch)
@@ -52,7 +52,7 @@ def test_leaving_out_casts_changes_no_bit(tiny, architecture, dtype):
     plain = loss_and_gradients(module, lean=False)
     assert set(casts) == {torch.float32}, "peft casts"
     casts.clear()
-    lean = loss_and_gradients(module, lean=True, keep_attention=True)
+    lean = loss_and_gradients(module, lean=True, compiled=True)
     assert casts[torch.bfloat16] > 0
     assert torch.equal(plain[0], lean[0])
     assert torch.equal(plain[1], lean[1])
@@ -73,9 +73,19 @@ def test_plain_attention_gives_the_same_loss_and_gradients(tiny_llama):
 def test_without_autocast_casts_stay(tiny_llama, dtype):
     module = loaded(tiny_llama, dtype=dtype)  # a bfloat16 base and a float32 adapter need them
     plain = loss_and_gradients(module, lean=False, autocast=False)
-    lean = loss_and_gradients(module, lean=True, keep_attention=dtype == "bfloat16", autocast=False)
+    lean = loss_and_gradients(module, lean=True, compiled=dtype == "bfloat16", autocast=False)
     assert torch.equal(plain[0], lean[0])
     assert torch.equal(plain[1], lean[1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gradient_checkpointing_goes_with_dropout_and_mixed_precision(tiny_llama, seeds_file, tmp_path, dtype):
+    lora = LoraOptions(dropout=0.3)
+    module = IsaraModule(tiny_llama, lora, dtype=dtype, gradient_checkpointing=True)
+    module.configure_model()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    trainer_in(tmp_path, precision="bf16-mixed").fit(module, data_module(tiny_llama, seeds_file))
+    assert any(not torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

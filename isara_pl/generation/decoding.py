@@ -56,8 +56,6 @@ class Batch:
         logits: list[Tensor] = []
         begin = 0
         for rows in self.plan:
-            for row in rows:
-                assert row.parent is None or place[row.parent] < begin
             for chunk in chunks(rows, self.prompts):
                 given = [place[row.parent] for row in chunk if row.parent is not None]
                 if all(row.shared == len(self.prompts[row.prompt]) for row in chunk):  # repeated prompts
@@ -220,7 +218,8 @@ def complete(
     ends = set(stops)
     written: list[list[int]] = [[] for _ in prompts]
     logits = batch.prefill()
-    logits[:, list(stops)] = -torch.inf
+    # a tokenizer may know more tokens than the model has outputs
+    logits[:, [token for token in stops if token < logits.shape[1]]] = -torch.inf
     for steps in range(sampling.max_new_tokens):
         tokens: list[int] = next_tokens(logits, sampling, uniform[batch.order, steps]).tolist()
         if min(tokens) < 0:

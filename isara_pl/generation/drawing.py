@@ -47,9 +47,10 @@ def next_tokens(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
     probabilities = kept_probabilities(logits, sampling)
     # on Apple's GPUs there is no float64
     precise = torch.float32 if logits.device.type == "mps" else torch.float64
-    distribution = probabilities.to(precise).cumsum(dim=-1)  # (rows, vocabulary)
+    distribution = _running_sum(probabilities.to(precise))  # (rows, vocabulary)
     total = distribution[:, -1:]
-    drawn = torch.searchsorted(distribution, uniform[:, None].to(precise).to(total.device) * total, right=True)[:, 0]
+    below_1 = uniform[:, None].to(precise).clamp(max=1 - torch.finfo(precise).eps).to(total.device)
+    drawn = torch.searchsorted(distribution, below_1 * total, right=True)[:, 0]
     return torch.where(total[:, 0].isfinite(), drawn.clamp(max=logits.shape[-1] - 1), -1)
 
 
@@ -80,9 +81,16 @@ def kept_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
 
 def _nucleus_border(descending: Tensor, top_p: float) -> Tensor:
     """Give the least probability of each row's nucleus; NaN where these tokens do not hold it all."""
-    before = descending.cumsum(dim=-1) - descending  # mass of the likelier ones
+    before = _running_sum(descending) - descending  # mass of the likelier ones
     kept = (before < top_p).sum(dim=-1, keepdim=True).clamp(min=1)
     border = descending.gather(1, kept - 1)[:, 0]
     held = kept[:, 0] < descending.shape[1]
     # a whole vocabulary (or all that top_k left, whose rest is 0) holds every nucleus
     return torch.where(held | (descending.sum(dim=-1) >= top_p), border, torch.nan)
+
+
+def _running_sum(values: Tensor) -> Tensor:
+    """Sum along the rows; CUDA's own way is refused under `Trainer(deterministic=True)`."""
+    if values.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return values.cpu().cumsum(dim=-1).to(values.device)
+    return values.cumsum(dim=-1)

@@ -23,7 +23,8 @@ class GenerationEngine:
 
     What is drawn for a prompt follows from the model, the prompt, the sampling and the prompt's own seed:
     not from the other prompts, their order or the budget, as far as rounding lets it. With beams,
-    penalties or another `generation_config` transformers' `generate` draws, a whole batch from one seed.
+    penalties or another `generation_config`, and for models that do not suit the engine's batches (it tries,
+    and says so), transformers' `generate` draws, a whole batch from one seed.
 
     Args:
         model: The causal LM, in eval mode when it is used.
@@ -60,11 +61,8 @@ class GenerationEngine:
         while waiting:
             chosen = self._first_batch(waiting, encoded, sampling)
             ids = [encoded[place] for place in chosen]
-            try:
-                new = self._complete(ids, sampling, [seeds[place] for place in chosen], stops)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
+            new = self._complete(ids, sampling, [seeds[place] for place in chosen], stops)
+            if new is None:
                 self._halve(ids, sampling)
                 continue
             written.update(zip(chosen, new, strict=True))
@@ -92,14 +90,26 @@ class GenerationEngine:
 
     def _complete(
         self, ids: list[list[int]], sampling: Sampling, seeds: list[int], stops: list[int]
-    ) -> list[list[int]]:
-        if sampling.is_plain and self._in_rows:
-            return decoding.complete(self.model, ids, sampling, seeds, stops)
-        return plain.complete(self.model, ids, sampling, seeds, stops, int(self.tokenizer.pad_token_id))
+    ) -> list[list[int]] | None:
+        """Complete one batch; None where the device's memory does not suffice."""
+        try:
+            if sampling.is_plain and self._in_rows:
+                return decoding.complete(self.model, ids, sampling, seeds, stops)
+            return plain.complete(self.model, ids, sampling, seeds, stops, int(self.tokenizer.pad_token_id))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        return None  # only here, since the error holds on to what was allocated
 
     @cached_property
     def _in_rows(self) -> bool:
-        return completes_in_rows(self.model)
+        suits = completes_in_rows(self.model)
+        if not suits:
+            rank_zero_warn(
+                f"{type(self.model).__name__} does not suit the engine's own batches: transformers' generate takes "
+                "their place, which is slower and draws a whole batch from one seed"
+            )
+        return suits
 
     def _halve(self, ids: list[list[int]], sampling: Sampling) -> None:
         """Halve the budget after a batch that did not fit into memory."""
@@ -118,6 +128,8 @@ class GenerationEngine:
         )
 
     def _check_window(self, encoded: list[list[int]], sampling: Sampling) -> None:
+        if not all(encoded):
+            raise InputError("a prompt without any token cannot be completed")
         window = context_window(self.model)
         longest = max(map(len, encoded), default=0)
         if window and longest + sampling.max_new_tokens > window:

@@ -113,6 +113,10 @@ def layers_of(model: Any) -> int | None:
     return len(layers) if layers and plain and not getattr(model, "_is_stateful", False) else None
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether a computation failed because the device's memory did not suffice."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in said
+        for words in ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    )

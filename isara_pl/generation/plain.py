@@ -6,9 +6,12 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from isara_pl.errors import InputError
+from isara_pl.errors import InputError, first_line
 from isara_pl.generation.protocol import Sampling
 from isara_pl.randomness import derive_seed
+
+# one completion for a prompt, as token ids; the prompt format knows what ends it
+DECIDED_HERE = ("num_return_sequences", "return_dict_in_generate", "stop_strings", "max_length")
 
 
 def complete(
@@ -45,11 +48,16 @@ def complete(
     device = model.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive_seed(*seeds))
-        output = model.generate(
-            input_ids=torch.tensor(padded, device=device),  # (batch, longest)
-            attention_mask=torch.tensor(mask, device=device),  # (batch, longest)
-            generation_config=generation_config(sampling, stops, pad_token_id),
-        )
+        try:
+            output = model.generate(
+                input_ids=torch.tensor(padded, device=device),  # (batch, longest)
+                attention_mask=torch.tensor(mask, device=device),  # (batch, longest)
+                generation_config=generation_config(sampling, stops, pad_token_id),
+            )
+        except (TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"transformers' generate refuses this sampling: {first_line(error)}") from error
     new: list[list[int]] = output[:, longest:].tolist()
     return new
 
@@ -78,9 +86,9 @@ def generation_config(sampling: Sampling, stops: Sequence[int], pad_token_id: in
     }
     if sampling.do_sample:
         fields |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
-    own = set(fields) | {"temperature", "top_p", "top_k"}
+    own = set(fields) | {"temperature", "top_p", "top_k", *DECIDED_HERE}
     for name in sampling.generation_config:
-        if name in own or not hasattr(GenerationConfig(), name):
+        if name in own or name not in vars(GenerationConfig()):
             why = "is an option of sampling itself or set by the loop" if name in own else "does not exist"
             raise InputError(
                 f"sampling.generation_config: {name} {why}. Allowed: other fields of transformers.GenerationConfig"

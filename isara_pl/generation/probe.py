@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from isara_pl.generation.decoding import Batch
-from isara_pl.generation.kv_cache import layers_of
+from isara_pl.generation.kv_cache import is_out_of_memory, layers_of
 from isara_pl.generation.shared_prefixes import Row
 
 
@@ -26,7 +26,9 @@ def completes_in_rows(model: Any) -> bool:
     try:
         batch = Batch(model, prompts, plan, new_tokens=1)
         in_rows = torch.stack([batch.prefill(), batch.step([first[1]] * 3, 0)])  # (2, rows, vocabulary)
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
         return False  # a model of its own kind
     alone = torch.stack(
         [
@@ -34,6 +36,8 @@ def completes_in_rows(model: Any) -> bool:
             torch.stack([_logits(model, [*prompts[place], first[1]]) for place in batch.order]),
         ]
     )
+    if not alone.isfinite().all():
+        return True  # nothing can be told apart; drawing says what is wrong
     computes_exactly = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
     # in 16 bits rounding moves logits by hundredths of their spread; a wrong mask or position by much more
     allowed = (1e-3 if computes_exactly else 0.15) * alone.std()

@@ -227,7 +227,7 @@ class OuterEpoch:
 
     @cached_property
     def _anchors(self) -> list[int]:
-        """The place of each candidate's anchor: drawn at random, then sorted.
+        """The place of each candidate's anchor: drawn at random, then sorted, so that it depends on N as well.
 
         Candidates of one anchor have one context; next to each other they need it computed only once.
         """
