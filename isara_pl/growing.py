@@ -17,6 +17,7 @@ from isara_pl.growth.outer_epoch import CandidateFilter, Growth, GrowthSettings,
 from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.retrieval import PoolIndex
+from isara_pl.memory import give_back_freed_memory
 from isara_pl.sft import TooLong
 from isara_pl.tokens import encode_prompt
 
@@ -84,6 +85,7 @@ def grow(
     )
     with _eval_mode(module), trainer.precision_plugin.forward_context(), _merged(module):
         grown = growth.grow()
+    give_back_freed_memory()  # keys and values of the largest batch, before training needs its own
     if grown.shortened:
         rank_zero_info(
             f"outer epoch {outer_epoch}: {grown.shortened} contexts hold fewer than {settings.demonstrations} "

@@ -29,8 +29,18 @@ def return_freed_memory() -> bool:
     return _set_trim_threshold(2 * LARGEST_MMAP_THRESHOLD)
 
 
+def give_back_freed_memory() -> None:
+    """Give what was freed so far back to the system, once: what follows may need memory of other sizes."""
+    if _is_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _is_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
+
+
 def _set_trim_threshold(size: int) -> bool:
-    if platform.libc_ver()[0] != "glibc":
+    if not _is_glibc():
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD) and mallopt(M_TRIM_THRESHOLD, size))

@@ -15,7 +15,6 @@ prompts, what they share, texts of the completions); what is left of all is Ligh
 import argparse
 import gc
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -49,7 +48,7 @@ from isara_pl.module import LoraOptions
 SEEDS = "package://isara_pl/quickstart/seeds.jsonl"
 FILTERS = (TooShort, NearDuplicate, CopiedAnswer, Unfinished)
 ONCE = "loading the encoder, once"
-MEMORY_OPTIONS = ("shape", "device", "candidates", "demonstrations", "outer_epochs")
+MEMORY_OPTIONS = ("shape", "device", "candidates", "demonstrations", "outer_epochs", "generation_tokens")
 MEBI = 2**20
 
 
@@ -90,9 +89,12 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=64, help="N of an outer epoch.")
     parser.add_argument("--demonstrations", type=int, default=8, help="K: examples in every context.")
     parser.add_argument("--outer_epochs", type=int, default=2)
+    parser.add_argument("--generation_tokens", type=int, default=32768, help="The engine's budget.")
     parser.add_argument("--rounds", type=int, default=3, help="How often each way is timed.")
     parser.add_argument("--json", help="File for the figures.")
-    parser.add_argument("--only", choices=["step", "fit"], help=argparse.SUPPRESS)  # for the measuring of memory
+    # for the measuring of memory, in processes of their own
+    parser.add_argument("--only", choices=["training", "fit"], help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
         print(json.dumps(peak(arguments)))
@@ -102,7 +104,8 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for name, stages in runs.items():
             stages.append(run(arguments, by_fours=name != "engine"))
-    memory = {what: in_own_process(arguments, what) for what in ("step", "fit")}
+    with tempfile.TemporaryDirectory() as folder:
+        memory = {what: in_own_process(arguments, what, folder) for what in ("fit", "training")}
     print(
         f"\n{arguments.shape}: {arguments.outer_epochs} outer epochs, N = {arguments.candidates}, "
         f"K = {arguments.demonstrations}"
@@ -116,9 +119,9 @@ def main() -> None:
             print(f"  {stage:28}{statistics.median(each):9.3f} s  [{min(each):.3f}, {max(each):.3f}]  {share:7.2%}")
     others = [not_model(stages) for stages in runs["engine"]]
     print(f"everything that is not the model: {statistics.median(others):.2%} [{min(others):.2%}, {max(others):.2%}]")
-    added = (memory["fit"] - memory["step"]) / MEBI
+    added = (memory["fit"] - memory["training"]) / MEBI
     print(
-        f"peak memory: training on the seeds alone {memory['step'] / MEBI:.0f} MiB, the whole fit "
+        f"peak memory: training on the grown pool alone {memory['training'] / MEBI:.0f} MiB, the whole fit "
         f"{memory['fit'] / MEBI:.0f} MiB, {added:+.0f} MiB"
     )
     write_json(arguments.json, machine(arguments.device), {"runs": runs, "not_model": others, "peak_bytes": memory})
@@ -146,11 +149,19 @@ def make_trainer(arguments: argparse.Namespace, folder: str, outer_epochs: int) 
     )
 
 
-def make_parts(arguments: argparse.Namespace, candidates: int) -> tuple[IsaraModule, IsaraDataModule]:
+def make_parts(
+    arguments: argparse.Namespace, candidates: int, seeds: str = SEEDS
+) -> tuple[IsaraModule, IsaraDataModule]:
     """Give the module and the data module of a run."""
-    module = IsaraModule(SMOLLM2, LoraOptions(r=8, alpha=16), learning_rate=1e-3, epochs_per_outer_epoch=2)
+    module = IsaraModule(
+        SMOLLM2,
+        LoraOptions(r=8, alpha=16),
+        learning_rate=1e-3,
+        epochs_per_outer_epoch=2,
+        generation_tokens=arguments.generation_tokens,
+    )
     data = IsaraDataModule(
-        SEEDS,
+        seeds,
         tokenizer=SMOLLM2,
         candidates_per_outer_epoch=candidates,
         outer_epochs=arguments.outer_epochs if candidates else 1,
@@ -230,23 +241,28 @@ def in_fours(
     return completions
 
 
-def in_own_process(arguments: argparse.Namespace, what: str) -> float:
+def in_own_process(arguments: argparse.Namespace, what: str, folder: str) -> float:
     """Give the peak memory, in bytes, of a process that does nothing else."""
     options = [f"--{name}={getattr(arguments, name)}" for name in MEMORY_OPTIONS]
     command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), *options, f"--only={what}"]
+    command += ["--folder", folder]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return float(output.strip().splitlines()[-1])
 
 
 def peak(arguments: argparse.Namespace) -> float:
-    """Train on the seeds alone (`step`) or grow and train (`fit`), and give the peak memory in bytes."""
+    """Grow and train (`fit`), or only train on the pool that this left (`training`); give the peak memory in bytes."""
     keep_freed_memory()
-    module, data = make_parts(arguments, arguments.candidates if arguments.only == "fit" else 0)
+    pool = Path(arguments.folder) / "pool.jsonl"
+    grows = arguments.only == "fit"
+    module, data = make_parts(arguments, arguments.candidates if grows else 0, SEEDS if grows else str(pool))
     with tempfile.TemporaryDirectory() as folder, shape_of(arguments):
-        make_trainer(arguments, folder, data.outer_epochs).fit(module, data)
+        make_trainer(arguments, arguments.folder if grows else folder, data.outer_epochs).fit(module, data)
     if arguments.device == "cuda":
         return float(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0  # KiB on Linux
+    # not getrusage: a child takes over the peak of the process that started it
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text("utf-8").splitlines())
+    return float(status["VmHWM"].split()[0]) * 1024
 
 
 if __name__ == "__main__":

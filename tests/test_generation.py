@@ -303,7 +303,7 @@ def test_min_p_of_1_leaves_the_likeliest_token(tiny_llama):
         ({"cache_implementation": "none such"}, "generation_config: "),
         ({"validate": True}, "validate does not exist"),
         ({"num_return_sequences": 2}, "num_return_sequences is an option of sampling itself or set by the loop"),
-        ({"penalty_alpha": 0.6}, "transformers' generate refuses this sampling: "),
+        ({"min_p": 3.0}, "transformers' generate refuses this sampling: "),
     ],
 )
 def test_wrong_options_of_transformers_are_refused(tiny_llama, options, message):
