@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
+
+from isara_pl.generation.kv_cache import is_out_of_memory
 
 
 class MergedWeights:
@@ -49,6 +52,23 @@ class MergedWeights:
         with torch.inference_mode(False):
             for weight, data in weights.items():
                 weight.data = data
+
+
+def fold_in(model: PeftModel) -> MergedWeights | None:
+    """Fold an adapter in; None where that cannot be done or the memory does not hold the weights twice.
+
+    Args:
+        model: The base with its adapter.
+    """
+    if not can_merge(model):
+        return None
+    try:
+        return MergedWeights(model)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    rank_zero_warn("the memory does not hold a copy of the weights with the adapter folded in: generating without")
+    return None
 
 
 def can_merge(model: PeftModel) -> bool:

@@ -1,15 +1,13 @@
 """The LightningModule: a causal LM with a LoRA adapter that trains on answers and completes prompts."""
 
 import hashlib
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -18,39 +16,15 @@ from transformers.pytorch_utils import Conv1D
 from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL
 from isara_pl.generation.engine import GenerationEngine
-from isara_pl.generation.kv_cache import is_out_of_memory
 from isara_pl.generation.protocol import Completion, Sampling
-from isara_pl.merging import MergedWeights, can_merge
+from isara_pl.lora import LoraOptions
+from isara_pl.merging import MergedWeights, fold_in
 from isara_pl.models import Quantization, context_window, load_causal_lm, load_tokenizer
 from isara_pl.randomness import derive_seed
 from isara_pl.sft import Batch, answer_nll
-from isara_pl.training import compile_layers, lean_forward
+from isara_pl.training import compile_layers, lean_forward, learning_rate_at
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class LoraOptions:
-    """The adapter.
-
-    Attributes:
-        r: Rank of the update.
-        alpha: Scale of the update; it is multiplied by alpha / r.
-        dropout: Share of the adapter's inputs dropped while training.
-        targets: Names of the layers that get an adapter; null takes every linear layer except the output.
-    """
-
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    targets: list[str] | None = None
-
-    def __post_init__(self) -> None:
-        if self.r < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
-            raise InputError(
-                f"model.lora: r is {self.r} (allowed: at least 1), alpha is {self.alpha} (above 0), "
-                f"dropout is {self.dropout} (at least 0 and below 1)"
-            )
 
 
 class IsaraModule(LightningModule):
@@ -224,25 +198,15 @@ class IsaraModule(LightningModule):
         Saves merging anew for every call of `generate`. Takes memory for another copy of the adapted weights; where
         that does not suffice, or weights cannot be merged (4 bits), nothing changes.
         """
-        if self._merged is not None or not self._is_adapted or not can_merge(self.adapted):
+        if self._merged is not None or not self._is_adapted:
             yield
             return
-        self._merged = self._fold_in()
+        self._merged = fold_in(self.adapted)
         try:
             with self._merged.in_use() if self._merged else nullcontext():
                 yield
         finally:
             self._merged = None
-
-    def _fold_in(self) -> MergedWeights | None:
-        """Merge; None where the memory does not hold the weights twice."""
-        try:
-            return MergedWeights(self.adapted)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        rank_zero_warn("the memory does not hold a copy of the weights with the adapter folded in: generating without")
-        return None
 
     def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         """Complete each prompt with the current model.
@@ -278,10 +242,7 @@ class IsaraModule(LightningModule):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, list[Any]]:
         """Answer the prompts of a batch: gives the lists `answer` and `finished`."""
-        sampling = replace(
-            self.prediction_sampling,
-            stop_at_newline=batch["stop_at_newline"],
-        )
+        sampling = replace(self.prediction_sampling, stop_at_newline=batch["stop_at_newline"])
         seeds = [derive_seed(self.seed, "predict", name) for name in batch["id"]]
         completions = self.generate(batch["prompt"], sampling, seeds)
         return {
@@ -435,18 +396,3 @@ class IsaraModule(LightningModule):
                 digest.update(name.encode() + str(tuple(parameter.shape)).encode())
                 digest.update(parameter.detach().flatten()[:16].cpu().float().numpy().tobytes())
         return digest.hexdigest()
-
-
-def learning_rate_at(step: int, steps: int, peak: float, warmup_share: float) -> float:
-    """Give the learning rate of a step: a linear rise to the peak, then half a cosine down to 0.
-
-    Args:
-        step: Step within the outer epoch, from 0.
-        steps: Steps of the outer epoch.
-        peak: Highest rate.
-        warmup_share: Share of the steps in which it rises.
-    """
-    warmup = math.ceil(warmup_share * steps)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2

@@ -1,5 +1,6 @@
-"""What makes a training step cheaper and leaves its loss as it is."""
+"""The training step: its learning rate, and what makes it cheaper and leaves its loss as it is."""
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -55,3 +56,18 @@ def compile_layers(model: torch.nn.Module) -> None:
         raise InputError("model.compile: the layers of this model are not those of transformers. Use false")
     for layer in layers:
         layer.compile(dynamic=True)
+
+
+def learning_rate_at(step: int, steps: int, peak: float, warmup_share: float) -> float:
+    """Give the learning rate of a step: a linear rise to the peak, then half a cosine down to 0.
+
+    Args:
+        step: Step within the outer epoch, from 0.
+        steps: Steps of the outer epoch.
+        peak: Highest rate.
+        warmup_share: Share of the steps in which it rises.
+    """
+    warmup = math.ceil(warmup_share * steps)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2

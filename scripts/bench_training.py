@@ -28,9 +28,10 @@ from shapes import SHAPES, SMOLLM2, load_shape
 
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.samples import Sample, read_samples
+from isara_pl.lora import LoraOptions
 from isara_pl.memory import keep_freed_memory, return_freed_memory
 from isara_pl.models import fast_precision, resolve_path
-from isara_pl.module import DTYPES, IsaraModule, LoraOptions
+from isara_pl.module import DTYPES, IsaraModule
 from isara_pl.sft import EncodedPair, SftLoader, answer_nll, collate, encode_pair, length_grouped_batches
 
 REFERENCE = "TRL"

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-import isara_pl.module
+import isara_pl.merging
 from isara_pl.callbacks import AlphaStopping
 from isara_pl.cli import _reading, main
 from isara_pl.growth.pool import Verdict
@@ -162,9 +162,9 @@ def test_figures_that_are_not_finite_end_in_the_table_and_not_in_a_traceback(opt
 
 def test_a_run_keeps_freed_memory_and_folds_the_adapter_in_once_a_growth(options, tmp_path, monkeypatch):
     asked, merged = [], []
-    own = isara_pl.module.MergedWeights
+    own = isara_pl.merging.MergedWeights
     monkeypatch.setattr("isara_pl.cli.keep_freed_memory", lambda: asked.append(1))
-    monkeypatch.setattr("isara_pl.module.MergedWeights", lambda model: merged.append(1) or own(model))
+    monkeypatch.setattr("isara_pl.merging.MergedWeights", lambda model: merged.append(1) or own(model))
     fit(tmp_path / "run", options, "--data.outer_epochs=2", "--data.candidates_per_batch=1", "--alpha_stopping.alpha=0")
     assert asked == [1]
     assert merged == [1, 1]

@@ -3,8 +3,9 @@ import torch
 from conftest import ARCHITECTURES
 
 from isara_pl.generation.protocol import Sampling
+from isara_pl.lora import LoraOptions
 from isara_pl.merging import MergedWeights, can_merge
-from isara_pl.module import IsaraModule, LoraOptions
+from isara_pl.module import IsaraModule
 
 PROMPTS = ["Question: Why so?\nAnswer:", "Question: Who is it?\nAnswer:"]
 GREEDY = Sampling(do_sample=False, max_new_tokens=8)

@@ -13,8 +13,10 @@ from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.generation.protocol import Sampling
 from isara_pl.growth.prompts import prompt_format
-from isara_pl.module import IsaraModule, LoraOptions, learning_rate_at
+from isara_pl.lora import LoraOptions
+from isara_pl.module import IsaraModule
 from isara_pl.sft import collate, encode_pair
+from isara_pl.training import learning_rate_at
 
 
 def data_module(model: str, seeds_file: str, **more) -> IsaraDataModule:

@@ -8,7 +8,8 @@ from test_module import batch_of, data_module, trainer_in
 
 from isara_pl.errors import InputError
 from isara_pl.generation.protocol import Sampling
-from isara_pl.module import IsaraModule, LoraOptions
+from isara_pl.lora import LoraOptions
+from isara_pl.module import IsaraModule
 from isara_pl.sft import answer_nll
 from isara_pl.training import SHORT, compile_layers, lean_forward
 
