@@ -10,9 +10,6 @@ from isara_pl.errors import InputError, first_line
 from isara_pl.generation.protocol import Sampling
 from isara_pl.randomness import derive_seed
 
-# one completion for a prompt, as token ids; the prompt format knows what ends it
-DECIDED_HERE = ("num_return_sequences", "return_dict_in_generate", "stop_strings", "max_length")
-
 
 def complete(
     model: Any,
@@ -71,7 +68,7 @@ def generation_config(sampling: Sampling, stops: Sequence[int], pad_token_id: in
         pad_token_id: Pads.
 
     Raises:
-        InputError: If a field of `sampling.generation_config` does not exist, or is decided elsewhere.
+        InputError: If a field of `sampling.generation_config` has a value that transformers refuses.
     """
     fields: dict[str, Any] = {
         "max_new_tokens": sampling.max_new_tokens,
@@ -86,13 +83,6 @@ def generation_config(sampling: Sampling, stops: Sequence[int], pad_token_id: in
     }
     if sampling.do_sample:
         fields |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
-    own = set(fields) | {"temperature", "top_p", "top_k", *DECIDED_HERE}
-    for name in sampling.generation_config:
-        if name in own or name not in vars(GenerationConfig()):
-            why = "is an option of sampling itself or set by the loop" if name in own else "does not exist"
-            raise InputError(
-                f"sampling.generation_config: {name} {why}. Allowed: other fields of transformers.GenerationConfig"
-            )
     try:
         return GenerationConfig(**fields, **sampling.generation_config)
     except (TypeError, ValueError) as error:

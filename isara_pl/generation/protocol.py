@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from transformers import GenerationConfig
+
 from isara_pl.errors import InputError
+
+# one completion for a prompt, as token ids, ended by what the prompt format says
+DECIDED_HERE = (
+    "num_return_sequences", "return_dict_in_generate", "stop_strings", "max_length",
+    "eos_token_id", "pad_token_id", "begin_suppress_tokens",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,7 @@ class Sampling:
         stop_at_newline: Whether a newline ends a completion. The prompt format decides it.
 
     Raises:
-        InputError: If a number is outside its range.
+        InputError: If a number is outside its range, or a field of generation_config does not exist.
     """
 
     max_new_tokens: int = 64
@@ -50,6 +58,13 @@ class Sampling:
         ):
             if not right:
                 raise InputError(f"sampling: {name} is {getattr(self, name)}; allowed: {allowed}")
+        for name in self.generation_config:
+            decided = name in DECIDED_HERE or hasattr(self, name)
+            if decided or name not in vars(GenerationConfig()):
+                why = "is an option of sampling itself or set by the loop" if decided else "does not exist"
+                raise InputError(
+                    f"sampling.generation_config: {name} {why}. Allowed: other fields of transformers.GenerationConfig"
+                )
 
     @property
     def is_plain(self) -> bool:
