@@ -1,7 +1,9 @@
-"""What the C library does with memory that was freed."""
+"""Memory: what the C library does with what was freed, and how a lack of it is known."""
 
 import ctypes
 import platform
+
+import torch
 
 # of glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -44,3 +46,12 @@ def _set_trim_threshold(size: int) -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD) and mallopt(M_TRIM_THRESHOLD, size))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a computation failed because the device's memory did not suffice."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in said
+        for words in ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    )

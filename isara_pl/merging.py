@@ -10,7 +10,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
-from isara_pl.generation.kv_cache import is_out_of_memory
+from isara_pl.memory import is_out_of_memory
 
 
 class MergedWeights:
@@ -72,13 +72,16 @@ def fold_in(model: PeftModel) -> MergedWeights | None:
 
 
 def can_merge(model: PeftModel) -> bool:
-    """Whether an adapter can be folded in: the weights are not quantised, nor shared with another layer.
+    """Whether an adapter can be folded in: it is switched on, its weights not quantised nor shared with another layer.
 
     Args:
         model: The base with its adapter.
     """
     uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
-    return all(weight.is_floating_point() and uses[id(weight)] == 1 for weight, _ in _adapted(model))
+    return all(
+        weight.is_floating_point() and uses[id(weight)] == 1 and not layer.disable_adapters
+        for weight, layer in _adapted(model)
+    )
 
 
 def _adapted(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter, LoraLayer]]:

@@ -119,7 +119,6 @@ class IsaraModule(LightningModule):
         self.answer_nll = AnswerNLL()
         self._precise: dict[torch.nn.Parameter, torch.dtype] = {}
         self._merged: MergedWeights | None = None
-        self._is_adapted = True
 
     # -- the model
 
@@ -181,13 +180,8 @@ class IsaraModule(LightningModule):
     @contextmanager
     def pretrained(self) -> Iterator[None]:
         """Switch the adapter off inside the block: the model as it was before any training."""
-        without = self._merged.set_aside() if self._merged else self.adapted.disable_adapter()
-        was_adapted, self._is_adapted = self._is_adapted, False
-        try:
-            with without:
-                yield
-        finally:
-            self._is_adapted = was_adapted
+        with self._merged.set_aside() if self._merged else self.adapted.disable_adapter():
+            yield
 
     # -- generation
 
@@ -198,7 +192,7 @@ class IsaraModule(LightningModule):
         Saves merging anew for every call of `generate`. Takes memory for another copy of the adapted weights; where
         that does not suffice, or weights cannot be merged (4 bits), nothing changes.
         """
-        if self._merged is not None or not self._is_adapted:
+        if self._merged is not None:
             yield
             return
         self._merged = fold_in(self.adapted)

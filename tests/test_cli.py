@@ -13,7 +13,6 @@ from lightning.pytorch import Callback
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-import isara_pl.merging
 from isara_pl.callbacks import AlphaStopping
 from isara_pl.cli import _reading, main
 from isara_pl.growth.pool import Verdict
@@ -158,16 +157,6 @@ def test_figures_that_are_not_finite_end_in_the_table_and_not_in_a_traceback(opt
     run_dir = fit(tmp_path / "run", options, "--model.learning_rate=1e30", "--data.outer_epochs=1")
     assert rows(run_dir)[-1]["answer_nll"] == "nan"
     fit(run_dir, options, "--model.learning_rate=1e30", "--data.outer_epochs=1", "--ckpt_path=last")
-
-
-def test_a_run_keeps_freed_memory_and_folds_the_adapter_in_once_a_growth(options, tmp_path, monkeypatch):
-    asked, merged = [], []
-    own = isara_pl.merging.MergedWeights
-    monkeypatch.setattr("isara_pl.cli.keep_freed_memory", lambda: asked.append(1))
-    monkeypatch.setattr("isara_pl.merging.MergedWeights", lambda model: merged.append(1) or own(model))
-    fit(tmp_path / "run", options, "--data.outer_epochs=2", "--data.candidates_per_batch=1", "--alpha_stopping.alpha=0")
-    assert asked == [1]
-    assert len(merged) == 2 + 3, "once a growth, and once for the answers of each validation"
 
 
 def test_a_damaged_checkpoint_is_refused(options, tmp_path, capsys):

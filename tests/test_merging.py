@@ -121,3 +121,13 @@ def test_generation_uses_the_adapter_merged_or_not(tiny_llama):
     with module.pretrained():
         assert module.generate(PROMPTS, GREEDY, [0, 0]) == fresh.generate(PROMPTS, GREEDY, [0, 0])
     assert module.generate(PROMPTS, GREEDY, [0, 0]) == inside != fresh.generate(PROMPTS, GREEDY, [0, 0])
+
+
+def test_a_run_keeps_freed_memory_and_folds_the_adapter_in_once_a_growth(run, monkeypatch):
+    asked, merged = [], []
+    own = MergedWeights
+    monkeypatch.setattr("isara_pl.cli.keep_freed_memory", lambda: asked.append(1))
+    monkeypatch.setattr("isara_pl.merging.MergedWeights", lambda model: merged.append(1) or own(model))
+    run("fit", [("TruthfulnessEvaluation", {"max_new_tokens": 5})], "--data.candidates_per_batch=1")
+    assert asked == [1]
+    assert len(merged) == 2 + 3, "once a growth, and once for the answers of each validation"

@@ -57,8 +57,8 @@ class Batch:
         begin = 0
         for rows in self.plan:
             for chunk in chunks(rows, self.prompts):
-                given = [place[row.parent] for row in chunk if row.parent is not None]
                 if all(row.shared == len(self.prompts[row.prompt]) for row in chunk):  # repeated prompts
+                    given = [place[row.parent] for row in chunk if row.parent is not None]
                     known = torch.cat(logits)[torch.tensor(given, device=self.device)]
                     self._copy_shared(chunk, begin, place, self.longest)
                 elif rows is self.plan[0]:

@@ -10,10 +10,10 @@ from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
 from isara_pl.generation import decoding, plain
-from isara_pl.generation.kv_cache import is_out_of_memory
 from isara_pl.generation.probe import completes_in_rows
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.generation.shared_prefixes import sharing_order
+from isara_pl.memory import is_out_of_memory
 from isara_pl.models import context_window
 from isara_pl.tokens import encode_prompt
 

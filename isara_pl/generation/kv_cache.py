@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
@@ -111,12 +110,3 @@ def layers_of(model: Any) -> int | None:
     layers = DynamicCache(config=model.config).layers
     plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
     return len(layers) if layers and plain and not getattr(model, "_is_stateful", False) else None
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a computation failed because the device's memory did not suffice."""
-    said = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        words in said
-        for words in ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    )

@@ -43,17 +43,16 @@ def complete(
     # from lengths: the padding token is often EOS, which may also stand inside a prompt
     mask = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts]
     device = model.device
+    config = generation_config(sampling, stops, pad_token_id)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive_seed(*seeds))
         try:
             output = model.generate(
                 input_ids=torch.tensor(padded, device=device),  # (batch, longest)
                 attention_mask=torch.tensor(mask, device=device),  # (batch, longest)
-                generation_config=generation_config(sampling, stops, pad_token_id),
+                generation_config=config,
             )
         except (TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(f"transformers' generate refuses this sampling: {first_line(error)}") from error
     new: list[list[int]] = output[:, longest:].tolist()
     return new

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 
 from isara_pl.generation.decoding import Batch
-from isara_pl.generation.kv_cache import is_out_of_memory, layers_of
+from isara_pl.generation.kv_cache import layers_of
 from isara_pl.generation.shared_prefixes import Row
+from isara_pl.memory import is_out_of_memory
 
 
 def completes_in_rows(model: Any) -> bool:

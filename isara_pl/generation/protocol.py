@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from transformers import GenerationConfig
 
@@ -90,7 +90,6 @@ class Completion:
     finished: bool
 
 
-@runtime_checkable
 class TextGenerator(Protocol):
     """Anything that completes prompts; any LightningModule with this method can drive the loop."""
 
