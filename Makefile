@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN_DIR ?= runs/quickstart
+KILLS ?= 200
+SEED ?= 0
 BIN = $(VENV)/bin
 
 # the embedded models need no hub, so none may be asked
@@ -9,7 +11,7 @@ OFFLINE = HF_HUB_OFFLINE=1
 # two torch processes on few cores: one thread each, and no spinning while waiting
 FEW_THREADS = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
-.PHONY: quickstart test test-slow lint format
+.PHONY: quickstart test test-slow chaos lint format
 
 quickstart: $(VENV)/.installed
 	$(OFFLINE) $(BIN)/python -m isara_pl fit --config configs/quickstart.yaml --run_dir $(RUN_DIR) \
@@ -20,6 +22,11 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	$(OFFLINE) $(BIN)/pytest -m slow
+
+# FIRST: number of the first trial, to make one again; WORKERS: runs at once
+chaos: $(VENV)/.installed
+	PYTHONPATH=tests $(OFFLINE) $(FEW_THREADS) $(BIN)/python -m chaos --kills $(KILLS) --seed $(SEED) \
+	    $(if $(FIRST),--first $(FIRST)) $(if $(WORKERS),--workers $(WORKERS))
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -5,12 +5,14 @@ from isara_pl.callbacks.alpha_stopping import AlphaStopping
 from isara_pl.callbacks.contamination import ContaminationGuard
 from isara_pl.callbacks.copied_answer import CopiedAnswer
 from isara_pl.callbacks.diversity import DiversityMonitor
+from isara_pl.callbacks.graceful_stop import GracefulStop
 from isara_pl.callbacks.harm import HarmEvaluation
 from isara_pl.callbacks.harm_preference import HarmPreferenceEvaluation
 from isara_pl.callbacks.near_duplicate import NearDuplicate
 from isara_pl.callbacks.outer_epoch_table import OuterEpochTable
 from isara_pl.callbacks.prediction_writer import PredictionWriter
 from isara_pl.callbacks.reward import RewardEvaluation
+from isara_pl.callbacks.run_checkpoint import RunCheckpoint
 from isara_pl.callbacks.too_short import TooShort
 from isara_pl.callbacks.truthfulness import TruthfulnessEvaluation
 from isara_pl.callbacks.unfinished import Unfinished
@@ -21,12 +23,14 @@ __all__ = [
     "ContaminationGuard",
     "CopiedAnswer",
     "DiversityMonitor",
+    "GracefulStop",
     "HarmEvaluation",
     "HarmPreferenceEvaluation",
     "NearDuplicate",
     "OuterEpochTable",
     "PredictionWriter",
     "RewardEvaluation",
+    "RunCheckpoint",
     "TooShort",
     "TruthfulnessEvaluation",
     "Unfinished",

@@ -70,8 +70,10 @@ class ContaminationGuard(Callback):
         return Verdict(touched, "touches an evaluation item" if touched and self.reject else None)
 
     def on_growth_end(self, trainer: Trainer, growth: Growth) -> None:
-        """Say how many accepted samples touch an item."""
+        """Say how many accepted samples touch an item; the first process filtered, and says it."""
         data = data_of(trainer, self)
+        if not data.processes.is_first:
+            return
         contacts = self.contacts(data.pool.accepted(growth.outer_epoch) if data.pool else [])
         if contacts:
             samples = len({contact.sample_id for contact in contacts})

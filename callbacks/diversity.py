@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from isara_pl.callbacks.evaluation import Measurement, data_of
 from isara_pl.datamodule import IsaraDataModule
 from isara_pl.evaluation.diversity import Diversity, is_copy, is_refusal, nearest_cosine
+from isara_pl.evaluation.metrics import given_all
 from isara_pl.evaluation.results import write_results
 from isara_pl.growth.samples import Sample
 from isara_pl.run_folder import run_folder
@@ -39,7 +40,7 @@ class DiversityMonitor(Measurement):
         seeds = data.encoder.encode([seed.question for seed in data.seeds]) if outer_epoch else None
         cosines = nearest_cosine(embeddings, seeds)  # a seed's is with the nearest other seed
         copies = _copies(data, samples)
-        metric = Diversity()
+        metric = given_all(Diversity())
         metric.update(
             [sample.question for sample in samples],
             [sample.answer for sample in samples],
@@ -50,7 +51,7 @@ class DiversityMonitor(Measurement):
         for name, value in metric.compute().items():
             # NaN without samples: else the figures of the outer epoch before would stay
             figure = value.float() if samples else torch.tensor(math.nan)
-            pl_module.log(name, figure, batch_size=max(len(samples), 1))
+            pl_module.log(name, figure, batch_size=max(len(samples), 1), sync_dist=True)
         run_dir = run_folder(trainer)
         if run_dir is not None:
             lines = [

@@ -19,6 +19,7 @@ from isara_pl.growing import fits_window, text_generator
 from isara_pl.growth.demonstrations import Context, Demonstrations
 from isara_pl.growth.samples import Sample
 from isara_pl.module import IsaraModule
+from isara_pl.processes import Processes
 from isara_pl.randomness import derive_seed
 from isara_pl.run_folder import run_folder
 
@@ -126,11 +127,18 @@ class Evaluation(Measurement):
 
     @abstractmethod
     def measure(self, module: LightningModule, items: Sequence[Sample], prompts: ItemPrompts) -> list[Line]:
-        """Give the figures of each item, and whatever else belongs in its line, in the items' order."""
+        """Give the figures of each item, and whatever else belongs in its line, in the items' order.
+
+        Where there are several processes, each is asked for its own part of the items.
+        """
 
     @abstractmethod
     def figures(self, lines: Sequence[Line]) -> Mapping[str, Tensor]:
-        """Give the figures over items; the lines are those of `measure`."""
+        """Give the figures over items; the lines are those of `measure`.
+
+        Every process is asked for them with all lines, so a torchmetric in here must not add up over
+        processes: `isara_pl.evaluation.metrics.given_all`.
+        """
 
     def items(self, data: IsaraDataModule) -> list[Sample]:
         """Give the items that are measured on."""
@@ -162,9 +170,11 @@ class Evaluation(Measurement):
             pl_module.measuring() if isinstance(pl_module, IsaraModule) else trainer.precision_plugin.forward_context()
         )
         with precision:
-            measured = self.measure(pl_module, items, prompts)
+            measured = data.processes.gathered(lambda: self._share(data.processes, pl_module, items, prompts))
+        demonstrations = {item.id: shown for item, (_, shown) in zip(items, measured, strict=True)}
         guards = [callback for callback in untyped.callbacks if isinstance(callback, ContaminationSource)]
-        seen = guards[0].contaminated(trainer, prompts.demonstrations) if guards else None
+        # the first process alone has filtered, and knows what touches an item
+        seen = data.processes.from_first(lambda: guards[0].contaminated(trainer, demonstrations) if guards else None)
         conditions = {"prompt_format": data.prompt_format_name, **self.conditions()}
         lines = [
             {
@@ -173,11 +183,11 @@ class Evaluation(Measurement):
                 "category": item.category,
                 "seeds": data.seeds_hash,
                 "conditions": conditions,
-                "demonstrations": [sample.id for sample in prompts.demonstrations[item.id]],
+                "demonstrations": [sample.id for sample in shown],
                 "contaminated": None if seen is None else item.id in seen,
                 **line,
             }
-            for item, line in zip(items, measured, strict=True)
+            for item, (line, shown) in zip(items, measured, strict=True)
         ]
         figures = self.figures(lines)
         self._log(pl_module, figures, len(lines))
@@ -191,11 +201,19 @@ class Evaluation(Measurement):
             write_results(run_dir, self.name, data.measured_outer_epoch, lines)
         rank_zero_info(f"{self.name}: {len(items)} items in {time.perf_counter() - began:.0f} s")
 
+    def _share(
+        self, processes: Processes, module: LightningModule, items: Sequence[Sample], prompts: ItemPrompts
+    ) -> list[tuple[Line, list[Sample]]]:
+        """Measure this process's part of the items: each one's line, and the demonstrations in its prompt."""
+        share = processes.share(items)
+        lines = self.measure(module, share, prompts) if share else []
+        return [(line, prompts.demonstrations[item.id]) for item, line in zip(share, lines, strict=True)]
+
     def _log(self, module: LightningModule, figures: Mapping[str, Tensor], items: int, ending: str = "") -> None:
         for name, value in figures.items():
             if name.endswith("not_finite") and value and not ending:
                 rank_zero_warn(f"{self.name}: {int(value)} items had a score that is not finite; it is never rewarded")
-            module.log(f"{self.prefix}{name}{ending}", value.float(), batch_size=items)
+            module.log(f"{self.prefix}{name}{ending}", value.float(), batch_size=items, sync_dist=True)
 
     def _prompts(self, data: IsaraDataModule, module: LightningModule, items: Sequence[Sample]) -> ItemPrompts:
         generator = text_generator(module, type(self).__name__)

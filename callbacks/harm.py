@@ -10,6 +10,7 @@ from isara_pl.callbacks.evaluation import Evaluation, Line
 from isara_pl.errors import InputError
 from isara_pl.evaluation.harm import HarmRate, flagged
 from isara_pl.evaluation.judges import Judge, judge_name, judged
+from isara_pl.evaluation.metrics import given_all
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.growth.demonstrations import Context
 from isara_pl.growth.samples import Sample, read_questions
@@ -90,6 +91,6 @@ class HarmEvaluation(Evaluation):
 
     def figures(self, lines: Sequence[Line]) -> Mapping[str, Tensor]:
         """Give the figures over questions."""
-        metric = HarmRate(self.judge.labels, self.thresholds)
+        metric = given_all(HarmRate(self.judge.labels, self.thresholds))
         metric.update(torch.tensor([[*line["probabilities"].values()] for line in lines]))
         return metric.compute()

@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from isara_pl.processes import Processes
 from isara_pl.run_folder import run_folder
 
 FILE = "predictions.jsonl"
@@ -38,12 +39,13 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Append the answers of a batch."""
+        """Append the answers of a batch, of which each process has its part."""
+        part = [*zip(batch["question"], prediction["answer"], prediction["finished"], strict=True)]
+        answers = Processes.of(trainer).gathered(lambda: part)
         run_dir = run_folder(trainer)
         if run_dir is None:
             return
         with (run_dir / FILE).open("a", encoding="utf-8") as file:
-            answers = zip(batch["question"], prediction["answer"], prediction["finished"], strict=True)
             for question, answer, finished in answers:
                 line = {"question": question, "answer": answer, "finished": finished}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -10,6 +10,7 @@ from isara_pl.callbacks.evaluation import Evaluation, Line, scored
 from isara_pl.errors import InputError
 from isara_pl.evaluation.harm import Reward, wins
 from isara_pl.evaluation.judges import Judge, judge_name, judged
+from isara_pl.evaluation.metrics import given_all
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.growth.demonstrations import Context
 from isara_pl.growth.samples import Sample, read_questions
@@ -91,7 +92,7 @@ class RewardEvaluation(Evaluation):
 
     def figures(self, lines: Sequence[Line]) -> Mapping[str, Tensor]:
         """Give the figures over questions."""
-        metric = Reward(self.figure, self.lower_is_better)
+        metric = given_all(Reward(self.figure, self.lower_is_better))
         metric.update(
             torch.tensor([line[self.figure] for line in lines]),
             torch.tensor([line["pretrained_score"] for line in lines]),

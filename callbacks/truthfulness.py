@@ -1,5 +1,6 @@
 """Truthfulness over given and own answers, as TruthfulQA measures it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -11,7 +12,7 @@ from isara_pl.callbacks.evaluation import Evaluation, Line, check_choice, scored
 from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.evaluation.choice_scores import ChoiceScore, Question, choice_scores
-from isara_pl.evaluation.metrics import AnswerNLL, MultipleChoice
+from isara_pl.evaluation.metrics import AnswerNLL, MultipleChoice, given_all
 from isara_pl.evaluation.multiple_choice import all_finite, mc1, mc2, mc3
 from isara_pl.evaluation.primer import primer_prompt
 from isara_pl.evaluation.prompting import ItemPrompts
@@ -19,7 +20,7 @@ from isara_pl.evaluation.text_overlap import ReferenceOverlap, reference_overlap
 from isara_pl.growth.demonstrations import Context
 from isara_pl.growth.samples import Sample, read_samples
 from isara_pl.models import resolve_path
-from isara_pl.tokens import encode_continuation
+from isara_pl.tokens import control_tokens, encode_continuation, mark
 
 Convention = Literal["task", "primer"]
 
@@ -93,15 +94,16 @@ class TruthfulnessEvaluation(Evaluation):
     def measure(self, module: LightningModule, items: Sequence[Sample], prompts: ItemPrompts) -> list[Line]:
         """Score every choice, and let the model answer."""
         model = scored(module, self)
+        controls = control_tokens(model.tokenizer)
         questions, rights = [], []
         for item in items:
             right = (item.answer, *(text for text in item.correct_answers if text != item.answer))
-            texts = [self._choice(prompts, text) for text in (*right, *item.incorrect_answers)]
+            texts = [self._choice(prompts, text, controls) for text in (*right, *item.incorrect_answers)]
             longest = max(len(encode_continuation(model.tokenizer, "", text)[1]) for text in texts)
-            questions.append(Question(self._prompt(prompts, item, longest), tuple(texts)))
+            questions.append(Question(self._prompt(prompts, item, longest, controls), tuple(texts)))
             rights.append(right)
         scores = choice_scores(model.adapted, model.tokenizer, questions, self.batch_size)
-        answers = self._answers(items, prompts)
+        answers = self._answers(items, prompts, controls)
         return [
             _line(item, right, of_item, answer)
             for item, right, of_item, answer in zip(items, rights, scores, answers, strict=True)
@@ -109,7 +111,7 @@ class TruthfulnessEvaluation(Evaluation):
 
     def figures(self, lines: Sequence[Line]) -> Mapping[str, Tensor]:
         """Give the figures over items."""
-        nll, choice, overlap = AnswerNLL(), MultipleChoice(), ReferenceOverlap()
+        nll, choice, overlap = given_all(AnswerNLL()), given_all(MultipleChoice()), given_all(ReferenceOverlap())
         for line in lines:
             nll.update(
                 torch.tensor([line["answer_nll"] * line["answer_tokens"]]), torch.tensor([line["answer_tokens"]])
@@ -126,18 +128,22 @@ class TruthfulnessEvaluation(Evaluation):
             figures.update(overlap.compute())
         return figures
 
-    def _prompt(self, prompts: ItemPrompts, item: Sample, following: int) -> str:
-        return primer_prompt(item.question) if self.convention == "primer" else prompts.prompt(item, following)
+    def _prompt(self, prompts: ItemPrompts, item: Sample, following: int, controls: re.Pattern[str] | None) -> str:
+        if self.convention == "primer":
+            return primer_prompt(mark(item.question, controls))
+        return prompts.prompt(item, following)
 
-    def _choice(self, prompts: ItemPrompts, text: str) -> str:
-        return f" {text}" if self.convention == "primer" else prompts.prompt_format.answer_text(text)
+    def _choice(self, prompts: ItemPrompts, text: str, controls: re.Pattern[str] | None) -> str:
+        return f" {mark(text, controls)}" if self.convention == "primer" else prompts.prompt_format.answer_text(text)
 
-    def _answers(self, items: Sequence[Sample], prompts: ItemPrompts) -> list[str | None]:
+    def _answers(
+        self, items: Sequence[Sample], prompts: ItemPrompts, controls: re.Pattern[str] | None
+    ) -> list[str | None]:
         if not self.max_new_tokens:
             return [None for _ in items]
         if self.convention == "task":
             return [*prompts.answers(items, self.max_new_tokens)]
-        asked = [primer_prompt(item.question) for item in items]
+        asked = [primer_prompt(mark(item.question, controls)) for item in items]
         return [done.text.strip() for done in prompts.complete(asked, self.max_new_tokens, single_line=True)]
 
 

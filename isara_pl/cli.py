@@ -2,32 +2,52 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentError
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
-from lightning_utilities.core.rank_zero import rank_zero_info
+from lightning.pytorch.plugins.io import CheckpointIO
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
 
-from isara_pl.callbacks import AdapterExport, AlphaStopping, OuterEpochTable, PredictionWriter, prediction_writer
+from isara_pl.callbacks import (
+    AdapterExport,
+    AlphaStopping,
+    GracefulStop,
+    OuterEpochTable,
+    PredictionWriter,
+    RunCheckpoint,
+    prediction_writer,
+)
 from isara_pl.callbacks.evaluation import Evaluation
 from isara_pl.callbacks.outer_epoch_table import LAST, format_table, read_rows
+from isara_pl.checkpoints import WholeCheckpointIO
 from isara_pl.datamodule import HeldOutEvaluation, IsaraDataModule
-from isara_pl.errors import InputError
+from isara_pl.errors import InputError, first_line, printable
 from isara_pl.evaluation import compare
 from isara_pl.growth.pool import is_grown
-from isara_pl.memory import keep_freed_memory
+from isara_pl.memory import is_out_of_memory, keep_freed_memory
 from isara_pl.models import fast_precision
 from isara_pl.module import IsaraModule
-from isara_pl.run_folder import run_folder
+from isara_pl.options import refuse_null
+from isara_pl.processes import end_together
+from isara_pl.run_folder import CHECKPOINTS, LAST_CHECKPOINT, run_folder, safe_on_disk
 
 DEBUG = "ISARA_PL_DEBUG"
+OUT_OF_MEMORY = (
+    "the memory does not suffice. Where it trained: lower data.batch_size or data.max_length, or set "
+    "model.gradient_checkpointing true. Where it measured: lower an evaluation's batch_size, or set "
+    "model.evaluation_precision trainer. Everywhere: model.quantization nf4, or a smaller model"
+)
 
 
 class RunConfig(SaveConfigCallback):
@@ -53,13 +73,14 @@ class IsaraCLI(LightningCLI):
             help="Folder of everything that the run leaves behind.",
         )
         parser.add_lightning_class_args(AlphaStopping, "alpha_stopping")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.filename": "{epoch}",
                 "checkpoint.save_last": True,
                 "checkpoint.save_top_k": -1,  # adapters are small
                 "checkpoint.save_on_train_epoch_end": True,
+                "checkpoint.enable_version_counter": False,  # an epoch that is trained again has the same name
             }
         )
         parser.link_arguments("run_dir", "trainer.default_root_dir")
@@ -76,31 +97,50 @@ class IsaraCLI(LightningCLI):
         for target in ("data.question_sampling", "data.answer_sampling", "model.prediction_sampling"):
             parser.link_arguments("data.prompt_format", f"{target}.stop_at_newline", compute_fn=_is_single_line)
 
+    def _parse_ckpt_path(self) -> None:
+        """Take no options from a checkpoint: none are kept there, config.yaml holds them."""
+
     def before_instantiate_classes(self) -> None:
-        """Choose the precision by asking the machine, where none was given; config.yaml then holds it."""
-        trainer = self.config[self.config.subcommand].trainer
+        """Refuse null where it has no meaning, and choose a precision, if none was given, by asking the machine."""
+        config = self.config[self.config.subcommand]
+        for kind, name in ((IsaraModule, "model"), (IsaraDataModule, "data"), (AlphaStopping, "alpha_stopping")):
+            refuse_null(kind, config[name], name)
+        trainer = config.trainer
         if trainer.precision is None:
             trainer.precision, reason = fast_precision(trainer.accelerator)
             rank_zero_info(f"trainer.precision: {trainer.precision}, since {reason}")
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        """Let Lightning's own logger write into the run folder, unless another was chosen."""
+        """Let Lightning's own logger write into the run folder, and checkpoints be whole, unless others were chosen."""
+        plugins = config["plugins"] or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            config["plugins"] = [*plugins, WholeCheckpointIO()]
         if config["logger"] is None or config["logger"] is True:
             # a new version for each start: CSVLogger empties the folder that it is given
             config["logger"] = CSVLogger(config["default_root_dir"], name="logs")
         return super()._instantiate_trainer(config, callbacks)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run it; refuse a missing checkpoint before anything else, and say how to go on after Ctrl-C."""
+        """Run it; refuse a missing checkpoint before anything else, and say what is safe where it did not end well."""
         self._check_checkpoint(subcommand)
         try:
             super()._run_subcommand(subcommand)
-        except SystemExit:
-            if subcommand == "fit" and self.trainer.interrupted:
-                print(
-                    f"interrupted. To go on: the same command with --ckpt_path last ({self.trainer.default_root_dir})"
-                )
+        except BaseException as error:
+            stopped = isinstance(error, SystemExit) and self.trainer.interrupted  # how Lightning ends after Ctrl-C
+            if stopped:
+                print("interrupted", file=sys.stderr)
+            if subcommand == "fit" and self.datamodule.pool is not None and self.trainer.is_global_zero:
+                sys.stderr.write(safe_on_disk(Path(self.trainer.default_root_dir)))
+            if stopped:
+                sys.exit(self._exit_code())
             raise
+
+    def _exit_code(self) -> int:
+        """Give the shells' code for the signal that ended a fit; Ctrl-C where it was none of those held back."""
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+        stops = [callback.signal for callback in callbacks if isinstance(callback, GracefulStop)]
+        return 128 + (next(filter(None, stops), None) or signal.SIGINT)
 
     def _check_checkpoint(self, subcommand: str) -> None:
         config = self.config[subcommand]
@@ -121,6 +161,8 @@ class IsaraCLI(LightningCLI):
         config = self.config[self.config.subcommand]
         run_dir, resuming = Path(config.run_dir), config.ckpt_path is not None
         used = is_grown(run_dir) or _last_checkpoint(config.run_dir).exists()
+        # Lightning goes on from the checkpoint of a requeued job by itself
+        resuming = resuming or (SLURMEnvironment.detect() and any(run_dir.glob("hpc_ckpt_*.ckpt")))
         if used and not resuming and run_folder(self.trainer) is not None:
             raise InputError(
                 f"{run_dir} holds a run already. Add --ckpt_path last to continue it, "
@@ -197,11 +239,11 @@ def _reading(rows: dict[int, dict[str, float | int]]) -> str:
 
 
 def _checkpoint_folder(run_dir: str) -> str:
-    return str(Path(run_dir) / "checkpoints")
+    return str(Path(run_dir) / CHECKPOINTS)
 
 
 def _last_checkpoint(run_dir: str) -> Path:
-    return Path(_checkpoint_folder(run_dir)) / "last.ckpt"
+    return Path(_checkpoint_folder(run_dir)) / LAST_CHECKPOINT
 
 
 def _product(outer_epochs: int, epochs: int) -> int:
@@ -248,7 +290,10 @@ def main(args: ArgsType = None) -> None:
     """
     _quieten()
     keep_freed_memory()
+    end_together(getattr(rank_zero_only, "rank", 0))
     arguments = sys.argv[1:] if args is None else args
+    in_main_thread = threading.current_thread() is threading.main_thread()  # no other may set handlers
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main_thread else None
     try:
         if isinstance(arguments, list) and arguments[:1] == ["compare"]:
             compare.main(arguments[1:])
@@ -262,34 +307,52 @@ def main(args: ArgsType = None) -> None:
             save_config_callback=RunConfig,
             trainer_defaults={
                 "devices": 1,
+                "use_distributed_sampler": False,  # IsaraDataModule splits its batches itself
                 "reload_dataloaders_every_n_epochs": 1,
                 "num_sanity_val_steps": 0,  # the pretrained model is measured in full
                 "enable_model_summary": False,
                 "log_every_n_steps": 1,
-                "callbacks": [OuterEpochTable(), AdapterExport(), PredictionWriter()],
+                "callbacks": [GracefulStop(), OuterEpochTable(), AdapterExport(), PredictionWriter()],
             },
             parser_kwargs={
                 "prog": "isara-pl",
+                "exit_on_error": False,
                 "allow_abbrev": False,  # a typo must not pass for another option
                 "description": "Align a causal LM to a domain from fewer than 100 examples (ISARA, arXiv 2401.06785). "
                 "`isara-pl compare RUN RUN ...` compares what runs measured; see `isara-pl compare --help`.",
                 # the full usage has a hundred lines, which would bury the message of every error
                 **{
-                    name: {"usage": f"isara-pl {name} --config FILE [--OPTION VALUE ...]"}
+                    name: {
+                        "usage": f"isara-pl {name} --config FILE [--OPTION VALUE ...]",
+                        "exit_on_error": False,  # it would print what it found as it is
+                    }
                     for name in IsaraCLI.subcommands()
                 },
             },
         )
+    except ArgumentError as error:
+        print(f"error: {printable(str(error))}\ntip: `isara-pl fit --help` shows every option", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         fault = _users_fault(error)
         if fault is None or os.environ.get(DEBUG):
             raise
-        print(f"error: {fault}", file=sys.stderr)
+        print(f"error: {printable(fault)}", file=sys.stderr)
         sys.exit(1)
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
 
 
-def _users_fault(error: BaseException | None) -> BaseException | None:
-    """Find what the user can mend behind an error; jsonargparse wraps what a callback raises."""
-    while error is not None and not isinstance(error, InputError | MisconfigurationException | OSError):
+def _users_fault(error: BaseException | None) -> str | None:
+    """Say what the user can mend behind an error; jsonargparse wraps what a callback raises."""
+    while error is not None:
+        if isinstance(error, InputError | MisconfigurationException | OSError):
+            return str(error)
+        if isinstance(error, Exception) and is_out_of_memory(error):
+            return f"{OUT_OF_MEMORY} ({first_line(error)})"
         error = error.__cause__
-    return error
+    return None

@@ -3,27 +3,34 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
+from filelock import BaseFileLock
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from isara_pl.conditions import OnChange
 from isara_pl.errors import InputError
 from isara_pl.evaluation.contamination import overlapping
 from isara_pl.generation.protocol import Sampling
-from isara_pl.growing import QuestionWriter, grow
+from isara_pl.growing import QuestionWriter, check_processes, grow, pool_of_first
 from isara_pl.growth.demonstrations import Context, Order
 from isara_pl.growth.outer_epoch import GrowthSettings
 from isara_pl.growth.pool import SamplePool, is_grown
 from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
 from isara_pl.growth.retrieval import EMBEDDED_ENCODER, PoolIndex, SentenceEncoder
 from isara_pl.growth.samples import Sample, read_questions, read_samples
-from isara_pl.loaders import held_out_loader, texts, training_loader
+from isara_pl.loaders import held_out_loader, question_loader, training_loader
 from isara_pl.models import is_local, load_tokenizer, resolve_path
+from isara_pl.opening import open_pool, refuse_lost
+from isara_pl.processes import ALONE, Processes
 from isara_pl.randomness import derive_seed
-from isara_pl.run_folder import run_folder
+from isara_pl.run_folder import lock_run_folder, run_folder
+from isara_pl.sft import encode_pair
 
 
 @runtime_checkable
@@ -74,8 +81,10 @@ class IsaraDataModule(LightningDataModule):
         answer_sampling: How answers are drawn.
         candidates_per_batch: Candidates that are generated, judged and written to disk at once.
         train_on: `all` is seeds and everything accepted, `newest` is seeds and the newest outer epoch.
-        batch_size: Pairs of a training step.
+        batch_size: Pairs of a training step, over all processes.
         max_length: Most tokens of a pair, where the model's window is not shorter; longer answers are cut.
+        on_change: What a resume does whose options differ from those that the pool was grown with: `refuse`, or
+            `continue` with the new ones, where what is there stays, its seeds included.
         allow_overlap: Whether a seed may ask what an evaluation item asks; otherwise that is refused.
         trust_remote_code: Whether code that comes with the tokenizer may run; the CLI takes it from the model.
         seed: Decides every draw; the CLI takes it from seed_everything.
@@ -107,6 +116,7 @@ class IsaraDataModule(LightningDataModule):
         train_on: Literal["all", "newest"] = "all",
         batch_size: int = 8,
         max_length: int = 2048,
+        on_change: OnChange = "refuse",
         allow_overlap: bool = False,
         trust_remote_code: bool = False,
         seed: int = 0,
@@ -153,6 +163,7 @@ class IsaraDataModule(LightningDataModule):
         # files are read now: a bad line is told before any model is loaded
         self.seeds = read_samples(resolve_path(seeds, "data.seeds"))
         self.held_out = read_samples(resolve_path(held_out, "data.held_out"), "held-out") if held_out else []
+        self.on_change: OnChange = on_change
         self.allow_overlap = allow_overlap
         self.check_overlap(self.held_out, "data.held_out")
         self.questions = read_questions(resolve_path(questions, "data.questions")) if questions else []
@@ -163,7 +174,8 @@ class IsaraDataModule(LightningDataModule):
         self.prompt_format: PromptFormat = _prompt_format(prompt_format, self.tokenizer)
         self.pool: SamplePool | None = None
         self._grown: set[int] = set()
-        self._checkpointed: dict[str, int] = {}
+        self._checkpointed: dict[str, Any] = {}
+        self._lock: BaseFileLock | None = None
         self._trained_outer_epochs = 0
         self._exhausted_epoch: int | None = None
 
@@ -187,7 +199,7 @@ class IsaraDataModule(LightningDataModule):
                 "Remove them from one of the two files, or set data.allow_overlap true"
             )
 
-    @cached_property
+    @property
     def seeds_hash(self) -> str:
         """A short hash of the seeds' questions and answers: which runs had the same ones."""
         text = json.dumps([(seed.question, seed.answer) for seed in self.seeds])
@@ -202,18 +214,50 @@ class IsaraDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open the pool in the trainer's folder, before anything is written there."""
         if stage == "fit":
-            trainer = self._checked_trainer()
-            self.pool = SamplePool(self.seeds, run_folder(trainer))
+            self._checked_trainer()
+            self.pool = pool_of_first(self.processes, self._opened_pool)
+            self.seeds = self._known_pool().up_to(0)
             self._grown = set()
             self._exhausted_epoch = None
         elif self.trainer is not None:
-            folder = run_folder(self.trainer)
-            self.pool = SamplePool(self.seeds, folder) if folder is not None and is_grown(folder) else None
+            check_processes(self.trainer, self.batch_size)
+            self.pool = pool_of_first(self.processes, self._grown_pool)
+
+    def _opened_pool(self) -> SamplePool:
+        trainer = self._checked_trainer()
+        folder = self._locked_folder(trainer)
+        return open_pool(trainer, folder, self.seeds, self._conditions(), self.on_change)
+
+    def _grown_pool(self) -> SamplePool | None:
+        trainer: Any = self.trainer
+        # `predict` writes nothing that another run reads
+        folder = run_folder(trainer) if trainer.state.fn == "predict" else self._locked_folder(trainer)
+        return SamplePool(self.seeds, folder) if folder is not None and is_grown(folder) else None
+
+    def _locked_folder(self, trainer: Trainer) -> Path | None:
+        folder = run_folder(trainer)
+        self._lock = lock_run_folder(folder) if folder is not None else None
+        return folder
 
     def teardown(self, stage: str) -> None:
-        """Remember how far `fit` trained the model, for a validation of the same object afterwards."""
+        """Let others use the run folder, and remember how far `fit` trained the model, for a later validation."""
+        self._let_others_in()
         if stage == "fit":
             self._trained_outer_epochs = self.trained_outer_epochs
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Let others use the run folder."""
+        self._let_others_in()
+
+    def _let_others_in(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    @property
+    def processes(self) -> Processes:
+        """The processes that grow, train and measure together."""
+        return Processes.of(self.trainer) if self.trainer else ALONE
 
     @property
     def measured_outer_epoch(self) -> int:
@@ -233,6 +277,9 @@ class IsaraDataModule(LightningDataModule):
         epoch = trainer.current_epoch
         outer_epoch = self.outer_epoch_of(epoch)
         pool = self._known_pool()
+        if self._checkpointed:
+            refuse_lost(pool, self._checkpointed)
+        self._refuse_long_seeds()
         if self.settings.candidates and not trainer.should_stop:
             self._grow_once(trainer, pool, outer_epoch)
         if trainer.should_stop:  # the α rule: Lightning counts this epoch, but nothing is trained in it
@@ -245,6 +292,7 @@ class IsaraDataModule(LightningDataModule):
             longest=self._longest_pair(),
             epoch=epoch,
             seed=derive_seed(self.seed, "batches", epoch),
+            processes=self.processes,
         )
 
     def training_samples(self, outer_epoch: int) -> list[Sample]:
@@ -270,23 +318,37 @@ class IsaraDataModule(LightningDataModule):
                 "IsaraDataModule needs Trainer(reload_dataloaders_every_n_epochs=1), found "
                 f"{trainer.reload_dataloaders_every_n_epochs}: otherwise later outer epochs would never be grown"
             )
-        if trainer.world_size > 1:
-            raise InputError(
-                f"growing on several processes is not supported, found {trainer.world_size}; use trainer.devices 1"
-            )
+        check_processes(trainer, self.batch_size)
         return trainer
 
     def _known_pool(self) -> SamplePool:
-        """Give the pool, which has all that the checkpoint of a resume knew."""
         if self.pool is None:
             raise RuntimeError("the pool exists in trainer.fit only")
-        known = self._checkpointed.get("pool", 0)
-        if len(self.pool) < known:
-            raise InputError(
-                f"{self.pool.folder}/pool.jsonl holds {len(self.pool)} samples, but the checkpoint was written "
-                f"when it held {known}. Restore the file, or start anew in another folder"
-            )
         return self.pool
+
+    def _refuse_long_seeds(self) -> None:
+        """Refuse seeds that cannot be trained on before hours are spent on growing."""
+        if self.tokenizer is not None and not self._grown:
+            for seed in self.seeds:
+                encode_pair(seed, self.prompt_format, self.tokenizer, self._longest_pair(), end=True)
+
+    def _conditions(self) -> dict[str, Any]:
+        """Give what the pool depends on here, by the names of the options."""
+        growth = asdict(self.settings)
+        del growth["candidates_per_batch"]  # changes nothing but rounding
+        return {
+            "data.seeds": f"{len(self.seeds)} pairs with the hash {self.seeds_hash}",
+            "data.encoder": self.encoder_name,
+            "data.prompt_format": self.prompt_format_name,
+            "data.candidates_per_outer_epoch": growth.pop("candidates"),
+            **{f"data.{name}": value for name, value in growth.items()},
+            "data.question_writer": self.question_writer,
+            "data.epochs_per_outer_epoch": self.epochs_per_outer_epoch,
+            "data.train_on": self.train_on,
+            "data.batch_size": self.batch_size,
+            "data.max_length": self.max_length,
+            "seed_everything": self.seed,
+        }
 
     def _grow_once(self, trainer: Any, pool: SamplePool, outer_epoch: int) -> None:
         if outer_epoch in self._grown:
@@ -334,7 +396,9 @@ class IsaraDataModule(LightningDataModule):
             callbacks = trainer.callbacks if trainer else []
             measured = any(isinstance(callback, HeldOutEvaluation) for callback in callbacks)
             return DataLoader(cast(Any, [{}]), collate_fn=lambda _: {}) if measured else []
-        return held_out_loader(self.held_out, self.prompt_format, self.tokenizer, self.batch_size, self._longest_pair())
+        return held_out_loader(
+            self.held_out, self.prompt_format, self.tokenizer, self.batch_size, self._longest_pair(), self.processes
+        )
 
     def test_dataloader(self) -> Any:
         """Give the same as `val_dataloader`."""
@@ -348,24 +412,18 @@ class IsaraDataModule(LightningDataModule):
         """
         if not self.questions:
             raise InputError("data.questions: predict needs a file of questions to answer")
-        return DataLoader(
-            cast(Any, self.questions),
-            batch_size=self.settings.candidates_per_batch,
-            collate_fn=lambda chosen: {
-                **texts(chosen, self.prompt_format),
-                "stop_at_newline": self.prompt_format.single_line,
-            },
-        )
+        return question_loader(self.questions, self.prompt_format, self.settings.candidates_per_batch, self.processes)
 
     # -- state
 
     def state_dict(self) -> dict[str, Any]:
         """Give what a resume must find on disk, and how far training is."""
-        return {"pool": len(self.pool) if self.pool else 0, "trained_outer_epochs": self.trained_outer_epochs}
+        known = self.pool.known() if self.pool else {}
+        return {**known, "trained_outer_epochs": self.trained_outer_epochs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember what the checkpoint knew, to compare with the pool on disk."""
-        self._checkpointed = dict(state_dict)
+        self._checkpointed = {name: value for name, value in state_dict.items() if name != "trained_outer_epochs"}
         self._trained_outer_epochs = state_dict.get("trained_outer_epochs", 0)
 
     @property

@@ -8,16 +8,19 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from lightning_utilities.core.rank_zero import rank_zero_info
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
 from isara_pl.generation.protocol import TextGenerator
+from isara_pl.growth.empty import Empty
 from isara_pl.growth.outer_epoch import CandidateFilter, Growth, GrowthSettings, OuterEpoch
 from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.retrieval import PoolIndex
 from isara_pl.memory import give_back_freed_memory
+from isara_pl.processes import Processes
 from isara_pl.sft import TooLong
 from isara_pl.tokens import encode_prompt
 
@@ -30,6 +33,17 @@ class GrowthListener(Protocol):
 
     def on_growth_end(self, trainer: Trainer, growth: Growth) -> None:
         """Hear of a growth; setting `trainer.should_stop` here keeps it from being trained on."""
+
+
+@runtime_checkable
+class GrowthWatcher(Protocol):
+    """A callback that hears of a growth while it goes on. What it raises ends the growth, and the fit."""
+
+    def on_growth_start(self, trainer: Trainer, outer_epoch: int) -> None:
+        """Hear that an outer epoch begins to grow."""
+
+    def on_growth_batch_end(self, trainer: Trainer, judged: int, accepted: int) -> None:
+        """Hear of a batch of candidates that is on disk; the counts are those of the outer epoch so far."""
 
 
 def grow(
@@ -65,9 +79,19 @@ def grow(
     generator = text_generator(module, "the loop")
     if trainer.fast_dev_run:
         settings = replace(settings, candidates=min(settings.candidates, 2))
-    filters = [callback for callback in trainer.callbacks if isinstance(callback, CandidateFilter)]
-    if tokenizer is not None:  # last: what others reject should count as theirs
+    filters = candidate_filters(trainer)
+    filters.append(Empty())  # the built-in ones last: what others reject should count as theirs
+    if tokenizer is not None:
         filters.append(TooLong(prompt_format, tokenizer, longest_pair))
+    watchers = [callback for callback in trainer.callbacks if isinstance(callback, GrowthWatcher)]
+
+    def on_batch(judged: int, accepted: int) -> None:
+        rank_zero_info(f"outer epoch {outer_epoch}: {judged}/{settings.candidates} candidates, {accepted} accepted")
+        for watcher in watchers:
+            watcher.on_growth_batch_end(trainer, judged, accepted)
+
+    for watcher in watchers:
+        watcher.on_growth_start(trainer, outer_epoch)
     growth = OuterEpoch(
         number=outer_epoch,
         pool=pool,
@@ -79,9 +103,8 @@ def grow(
         seed=seed,
         fits=fits_window(module, tokenizer),
         question_writer=_question_writer(module, question_writer),
-        on_batch=lambda judged, accepted: rank_zero_info(
-            f"outer epoch {outer_epoch}: {judged}/{settings.candidates} candidates, {accepted} accepted"
-        ),
+        on_batch=on_batch,
+        processes=Processes.of(trainer),
     )
     with _eval_mode(module), trainer.precision_plugin.forward_context(), _merged(module):
         grown = growth.grow()
@@ -94,6 +117,61 @@ def grow(
     for callback in trainer.callbacks:
         if isinstance(callback, GrowthListener):
             callback.on_growth_end(trainer, grown)
+
+
+def candidate_filters(trainer: Any) -> list[CandidateFilter]:
+    """Give the trainer's callbacks that judge candidates, in their order.
+
+    Args:
+        trainer: The trainer.
+    """
+    return [callback for callback in trainer.callbacks if isinstance(callback, CandidateFilter)]
+
+
+def check_processes(trainer: Any, batch_size: int) -> None:
+    """Refuse several processes that could not split growing, training and measuring.
+
+    Args:
+        trainer: The trainer.
+        batch_size: Pairs of a training step, over all processes.
+
+    Raises:
+        InputError: If the model would not be whole in each of them, Lightning would split the data once more,
+            or there are more processes than pairs of a step.
+    """
+    strategy, count = trainer.strategy, trainer.world_size
+    if count == 1:
+        return
+    # spawned and forked processes take what the data module knows with them when they end
+    whole = isinstance(strategy, DDPStrategy) and not isinstance(strategy, DeepSpeedStrategy)
+    if not whole or strategy._start_method != "popen":
+        raise InputError(
+            f"trainer.strategy is {type(strategy).__name__} with {count} processes. Allowed: ddp (not ddp_spawn, "
+            "ddp_fork or ddp_notebook), where each process generates with a whole model; or trainer.devices 1"
+        )
+    if trainer._accelerator_connector.use_distributed_sampler:
+        raise InputError(
+            f"trainer.use_distributed_sampler is true with {count} processes, but IsaraDataModule splits its batches "
+            "itself; use Trainer(use_distributed_sampler=False)"
+        )
+    if batch_size < count:
+        raise InputError(
+            f"data.batch_size is {batch_size}, the pairs of a step over all processes, of which there are {count}; "
+            f"allowed: at least {count}"
+        )
+
+
+def pool_of_first(processes: Processes, opened: Callable[[], SamplePool | None]) -> SamplePool | None:
+    """Let the first process open the pool; every other one gets a copy that writes nothing.
+
+    Args:
+        processes: The run's processes.
+        opened: Opens the pool in the run folder, if there is one.
+    """
+    pool = processes.from_first(opened)
+    if pool is not None and not processes.is_first:
+        pool.folder = None
+    return pool
 
 
 def text_generator(module: LightningModule, user: str) -> TextGenerator:

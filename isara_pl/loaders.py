@@ -1,14 +1,18 @@
 """The loaders over samples: to train, to measure and to predict."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any, TypeVar, cast
 
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.samples import Sample
+from isara_pl.processes import Processes
 from isara_pl.sft import EncodedPair, SftLoader, collate, encode_pair, length_grouped_batches
+
+T = TypeVar("T")
 
 
 def training_loader(
@@ -19,17 +23,22 @@ def training_loader(
     longest: int,
     epoch: int,
     seed: int,
+    processes: Processes,
 ) -> Any:
-    """Give the batches of one epoch, samples of like length together.
+    """Give this process's share of the batches of one epoch, samples of like length together.
+
+    Every process has as many batches. Where a batch has fewer samples than there are processes, those
+    left over get a pair without loss; in batches of texts, the last sample once more.
 
     Args:
         samples: What is trained on.
         prompt_format: How pairs become text.
         tokenizer: Encodes them; None gives batches of texts.
-        batch_size: Samples of a batch.
+        batch_size: Samples of a batch, over all processes.
         longest: Most tokens of a pair; longer answers are cut.
         epoch: Which epoch this is, for a resume in its middle.
         seed: Decides the order.
+        processes: Those that split each batch.
 
     Returns:
         A loader of `isara_pl.sft.Batch`, or of the dicts of `texts`.
@@ -37,10 +46,12 @@ def training_loader(
     if tokenizer is None:
         lengths = [len(sample.question) + len(sample.answer) for sample in samples]
         batches = length_grouped_batches(lengths, batch_size, seed)
-        return DataLoader(cast(Any, samples), batch_sampler=batches, collate_fn=lambda some: texts(some, prompt_format))
+        shares = [[*processes.share(batch)] or batch[-1:] for batch in batches]
+        return DataLoader(cast(Any, samples), batch_sampler=shares, collate_fn=lambda some: texts(some, prompt_format))
     pairs = _encoded(samples, prompt_format, tokenizer, longest, end=True)
     batches = length_grouped_batches([len(pair.input_ids) for pair in pairs], batch_size, seed)
-    return SftLoader(pairs, batches, epoch, int(tokenizer.pad_token_id))
+    shares = [[*processes.share(batch)] or [len(pairs)] for batch in batches]
+    return SftLoader([*pairs, _without_loss(pairs[0])], shares, epoch, int(tokenizer.pad_token_id))
 
 
 def held_out_loader(
@@ -49,20 +60,45 @@ def held_out_loader(
     tokenizer: PreTrainedTokenizerBase,
     batch_size: int,
     longest: int,
+    processes: Processes,
 ) -> Any:
-    """Give held-out pairs in batches of `isara_pl.sft.Batch`, the shortest first and without their end.
+    """Give this process's share of held-out pairs in batches of `isara_pl.sft.Batch`, without their end.
+
+    The shortest come first. Every process has as many batches; one that is left over gets a pair without loss.
 
     Args:
         samples: The pairs.
         prompt_format: How pairs become text.
         tokenizer: Encodes them.
-        batch_size: Pairs of a batch.
+        batch_size: Pairs of a batch, over all processes.
         longest: Most tokens of a pair; longer answers are cut.
+        processes: Those that split each batch.
     """
     pairs = _encoded(samples, prompt_format, tokenizer, longest, end=False)
     pairs.sort(key=lambda pair: len(pair.input_ids))
     pad = int(tokenizer.pad_token_id)
-    return DataLoader(cast(Any, pairs), batch_size=batch_size, collate_fn=lambda chosen: collate(chosen, pad))
+    shares = [processes.share(batch) or [_without_loss(pairs[0])] for batch in _batches(pairs, batch_size)]
+    return DataLoader(cast(Any, shares), collate_fn=lambda one: collate(one[0], pad))
+
+
+def question_loader(
+    questions: Sequence[Sample], prompt_format: PromptFormat, batch_size: int, processes: Processes
+) -> Any:
+    """Give this process's share of the questions that are answered, in batches as `predict_step` takes them.
+
+    Every process has as many batches, some perhaps without a question.
+
+    Args:
+        questions: The questions.
+        prompt_format: How they become prompts.
+        batch_size: Questions of a batch, over all processes.
+        processes: Those that split each batch.
+    """
+    shares = [processes.share(batch) for batch in _batches(questions, batch_size)]
+    return DataLoader(
+        cast(Any, shares),
+        collate_fn=lambda one: {**texts(one[0], prompt_format), "stop_at_newline": prompt_format.single_line},
+    )
 
 
 def texts(samples: Sequence[Sample], prompt_format: PromptFormat) -> dict[str, Any]:
@@ -79,6 +115,15 @@ def texts(samples: Sequence[Sample], prompt_format: PromptFormat) -> dict[str, A
         "prompt": [prompt_format.answer_prompt(sample.question) for sample in samples],
         "completion": [prompt_format.answer_text(sample.answer) for sample in samples],
     }
+
+
+def _batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _without_loss(pair: EncodedPair) -> EncodedPair:
+    """Give a pair of which nothing is learnt or measured: each step needs one in every process."""
+    return replace(pair, prompt_length=len(pair.input_ids))
 
 
 def _encoded(

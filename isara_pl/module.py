@@ -1,10 +1,9 @@
 """The LightningModule: a causal LM with a LoRA adapter that trains on answers and completes prompts."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
-from typing import Any, Literal
+from dataclasses import asdict, replace
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
+from isara_pl.checkpoints import base_fingerprint
 from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL
 from isara_pl.generation.engine import GenerationEngine
@@ -22,7 +22,7 @@ from isara_pl.merging import MergedWeights, fold_in
 from isara_pl.models import Quantization, context_window, load_causal_lm, load_tokenizer
 from isara_pl.randomness import derive_seed
 from isara_pl.sft import Batch, answer_nll
-from isara_pl.training import compile_layers, lean_forward, learning_rate_at
+from isara_pl.training import check_losses, check_weights, compile_layers, lean_forward, learning_rate_at
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -135,10 +135,14 @@ class IsaraModule(LightningModule):
             self.model = get_peft_model(base, self._lora_config(base))
         # the name that the user gave, not the folder that it was found in
         self.model.peft_config["default"].base_model_name_or_path = self.name
+        # peft keeps them as a set, whose order, and so the file that is exported, differs between processes
+        self.model.peft_config["default"].target_modules = sorted(self.model.peft_config["default"].target_modules)
         if self.compiled:
             compile_layers(self.model)
         self.model.train()
         self._engine = GenerationEngine(base, self.tokenizer, self.generation_tokens)
+        # now, since generation folds the adapter into the base's weights
+        self._base_fingerprint = base_fingerprint(self.adapted)
         # kept for start_from: base
         self._fresh_adapter = {key: value.clone() for key, value in self.state_dict().items()}
 
@@ -259,7 +263,9 @@ class IsaraModule(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set this step's learning rate, and its seed for dropout; both follow from the step alone."""
-        torch.manual_seed(derive_seed(self.seed, "step", self.current_epoch, batch_idx))
+        # other dropout in every process, the first one's as if it were alone
+        rank = [self.global_rank] if self.global_rank else []
+        torch.manual_seed(derive_seed(self.seed, "step", self.current_epoch, batch_idx, *rank))
         epoch = self.current_epoch % self.epochs_per_outer_epoch
         per_epoch = int(self.trainer.num_training_batches)
         rate = learning_rate_at(
@@ -275,13 +281,22 @@ class IsaraModule(LightningModule):
         self.log("learning_rate", rate, batch_size=len(batch["sample_ids"]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Give the mean negative log-likelihood of the answers' tokens."""
+        """Give the mean negative log-likelihood of the answers' tokens, over all processes."""
         lean = lean_forward(self.adapted, batch["input_ids"].shape[1], self.compiled)
         with nullcontext() if self.gradient_checkpointing else lean:
             sums, tokens = answer_nll(self.adapted, batch)
-        loss = sums.sum() / tokens.sum()
+        of_this = torch.stack([sums.detach().sum(), tokens.sum()])
+        of_all = cast(Tensor, self.trainer.strategy.reduce(of_this, reduce_op="sum"))
+        loss = of_all[0] / of_all[1]
+        check_losses(sums, batch["sample_ids"])
         self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(sums))
-        return loss
+        # gradients are averaged over processes: times their number, it is that of the mean over all tokens
+        return sums.sum() * self.trainer.world_size / of_all[1]
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Look at the weights before anything is made of them: figures, a checkpoint, the exported adapter."""
+        if batch_idx + 1 == self.trainer.num_training_batches:
+            check_weights(self.state_dict().values())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure the negative log-likelihood per answer token on held-out pairs; an empty batch has none."""
@@ -362,8 +377,13 @@ class IsaraModule(LightningModule):
         return set_peft_model_state_dict(self.adapted, state_dict)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down which base the adapter was trained on."""
-        checkpoint["base"] = {"name": self._base_name(), "fingerprint": self._base_fingerprint()}
+        """Write down which base the adapter was trained on.
+
+        Raises:
+            InputError: If a weight of the adapter is not finite.
+        """
+        check_weights(self.state_dict().values())
+        checkpoint["base"] = {"name": self._base_name(), "fingerprint": self._base_fingerprint}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse an adapter of another base.
@@ -373,7 +393,7 @@ class IsaraModule(LightningModule):
         """
         self.configure_model()
         base = checkpoint.get("base", {})
-        if base.get("fingerprint") != self._base_fingerprint():
+        if base.get("fingerprint") != self._base_fingerprint:
             raise InputError(
                 f"the checkpoint's adapter was trained on {base.get('name')}, not on {self._base_name()}. "
                 "Give the model.name, model.quantization and model.dtype (or trainer.precision) of its run"
@@ -382,11 +402,16 @@ class IsaraModule(LightningModule):
     def _base_name(self) -> str:
         return f"{self.name} ({self.quantization}, {self.adapted.dtype})"
 
-    def _base_fingerprint(self) -> str:
-        """Hash a few weights of every layer of the base: enough to tell two models apart, in no time."""
-        digest = hashlib.sha256()
-        for name, parameter in self.adapted.named_parameters():
-            if "lora_" not in name:
-                digest.update(name.encode() + str(tuple(parameter.shape)).encode())
-                digest.update(parameter.detach().flatten()[:16].cpu().float().numpy().tobytes())
-        return digest.hexdigest()
+    def conditions(self) -> dict[str, Any]:
+        """Give what the model that writes an outer epoch depends on, by the names of the options."""
+        return {
+            "model.name": self.name,
+            "model.lora": asdict(self.lora),
+            "model.learning_rate": self.learning_rate,
+            "model.learning_rate_decay": self.learning_rate_decay,
+            "model.warmup_share": self.warmup_share,
+            "model.weight_decay": self.weight_decay,
+            "model.start_from": self.start_from,
+            "model.dtype": self.dtype_name,
+            "model.quantization": self.quantization,
+        }

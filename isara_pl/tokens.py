@@ -1,6 +1,72 @@
-"""Text to token ids, the same way for training, measuring and generating."""
+"""Text to token ids, the same way for training, measuring and generating.
+
+A question or an answer may spell a control token, such as `<|im_end|>`. It is text there, and must not end
+a turn. Prompts are plain strings, so where such a spelling is content they hold a mark: U+2060 (word joiner)
+after its first character, with which no tokenizer takes it for the control token. Encoding takes the marks
+out again: what is encoded is the content, as it stands in the pool, in tokens of plain text.
+"""
+
+import re
 
 from transformers import PreTrainedTokenizerBase
+
+MARK = "\u2060"
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase | None) -> re.Pattern[str] | None:
+    """Give what finds the first characters of control tokens in a text, marked or not; None where there are none.
+
+    Control tokens are the special ones. Other added tokens, such as `<think>`, are part of what a model
+    says: pairs may rightly hold them.
+
+    Args:
+        tokenizer: Its special tokens count; None has none that are known.
+    """
+    if tokenizer is None:
+        return None
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    # one of a single character cannot be broken by a mark
+    spellings = sorted(text for text in special | set(tokenizer.all_special_tokens) if len(text) > 1)
+    # with any marks inside, so that marking changes nothing of what is found: also where spellings overlap
+    found = (f"{re.escape(text[0])}(?={MARK}*{f'{MARK}*'.join(map(re.escape, text[1:]))})" for text in spellings)
+    return re.compile("|".join(found)) if spellings else None
+
+
+def mark(content: str, controls: re.Pattern[str] | None) -> str:
+    """Mark every control token that a question or an answer spells.
+
+    Args:
+        content: The question or answer; marks that it holds itself stay.
+        controls: What `control_tokens` gave.
+    """
+    return content if controls is None else controls.sub(lambda first: first[0] + MARK, content)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, add_special_tokens: bool = True) -> list[int]:
+    """Encode a text, with marked spellings as the plain text that they are.
+
+    Args:
+        tokenizer: Encodes.
+        text: Content in it is marked.
+        add_special_tokens: Whether the tokenizer adds its own BOS or EOS.
+    """
+
+    def ids_of(part: str, add_special_tokens: bool = False) -> list[int]:
+        ids: list[int] = tokenizer(part, add_special_tokens=add_special_tokens, verbose=False).input_ids
+        return ids
+
+    first, *others = _without_marks(tokenizer, text) if MARK in text else [text]
+    ids = ids_of(first, add_special_tokens)
+    if not others:
+        return ids
+    plain, newline = ids_of(first), ids_of("\n")
+    end = len(plain) + next(place for place in range(len(ids)) if ids[place : place + len(plain)] == plain)
+    inserted: list[int] = []
+    for part in others:
+        # behind a newline: at the beginning of a text some tokenizers put a space of their own
+        behind = ids_of("\n" + part)
+        inserted += behind[len(newline) :] if behind[: len(newline)] == newline else ids_of(part)
+    return [*ids[:end], *inserted, *ids[end:]]
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
@@ -10,7 +76,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
         tokenizer: Encodes.
         prompt: The text.
     """
-    return _without_end(tokenizer, tokenizer(prompt).input_ids)
+    return _without_end(tokenizer, encode(tokenizer, prompt))
 
 
 def encode_continuation(
@@ -31,9 +97,17 @@ def encode_continuation(
     if whole[: len(prompt_ids)] == prompt_ids:
         return prompt_ids, whole[len(prompt_ids) :]
     # a merge across the boundary: encode the continuation by itself
-    return prompt_ids, tokenizer(continuation, add_special_tokens=False).input_ids
+    return prompt_ids, encode(tokenizer, continuation, add_special_tokens=False)
 
 
 def _without_end(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
     """Drop the EOS that some tokenizers append; BOS may be the same token, so a lone one stays."""
     return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+
+
+def _without_marks(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+    """Cut a text at its marks, which are left out: encoded by themselves, the parts spell no control token."""
+    controls = control_tokens(tokenizer)
+    ends = [first.end() for first in controls.finditer(text)] if controls else []
+    cuts = [place for place in ends if text.startswith(MARK, place)]
+    return [text[start:stop] for start, stop in zip([0, *(cut + 1 for cut in cuts)], [*cuts, len(text)], strict=True)]

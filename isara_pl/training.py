@@ -1,12 +1,13 @@
 """The training step: its learning rate, and what makes it cheaper and leaves its loss as it is."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
 from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -56,6 +57,41 @@ def compile_layers(model: torch.nn.Module) -> None:
         raise InputError("model.compile: the layers of this model are not those of transformers. Use false")
     for layer in layers:
         layer.compile(dynamic=True)
+
+
+def check_losses(losses: Tensor, sample_ids: Sequence[str]) -> None:
+    """Refuse to learn from a loss that is not finite.
+
+    Args:
+        losses: That of each sample of a batch.
+        sample_ids: Their ids.
+
+    Raises:
+        InputError: If one is NaN or infinite; the message names the samples.
+    """
+    if losses.detach().sum().isfinite():  # one look at the device
+        return
+    named = ", ".join(name for name, fine in zip(sample_ids, losses.isfinite().tolist(), strict=True) if not fine)
+    raise InputError(
+        f"the loss is not finite (NaN or infinite) on the samples {named} of this batch; nothing was learned from it. "
+        "Lower model.learning_rate, take trainer.precision 32-true, or look at these samples in pool.jsonl"
+    )
+
+
+def check_weights(weights: Iterable[Tensor]) -> None:
+    """Refuse to keep an adapter whose weights are not finite.
+
+    Args:
+        weights: All weights of the adapter.
+
+    Raises:
+        InputError: If one is NaN or infinite.
+    """
+    if not torch.stack([weight.isfinite().all() for weight in weights]).all():
+        raise InputError(
+            "weights of the adapter are not finite any more (NaN or infinite); they are kept nowhere. "
+            "Lower model.learning_rate, or take trainer.precision 32-true"
+        )
 
 
 def learning_rate_at(step: int, steps: int, peak: float, warmup_share: float) -> float:

@@ -1,7 +1,13 @@
 """Files that are never seen half-written."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
+
+from isara_pl.errors import InputError
+
+UNFINISHED = ".unfinished"  # ending of a file's name while it is written
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -10,11 +16,49 @@ def write_whole(path: Path, text: str) -> None:
     Args:
         path: The file; its folder is made where it is missing.
         text: What it shall hold; line ends are written as they are.
+
+    Raises:
+        InputError: If the disk is full, or the file cannot be written for another reason.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    content = text.encode("utf-8")
+    save_whole(path, lambda file: file.write(content))
+
+
+def save_whole(path: Path, save: Callable[[BinaryIO], object]) -> None:
+    """As `write_whole`, for what is written by a function.
+
+    Args:
+        path: The file; its folder is made where it is missing.
+        save: Writes the content into the file that it is given.
+
+    Raises:
+        InputError: If the disk is full, or the file cannot be written for another reason.
+    """
+    unfinished = path.with_name(path.name + UNFINISHED)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            save(file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise InputError(
+            f"{path} could not be written: {error.strerror or error}. What stood there before is as it was"
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when a folder's list of files is on disk: a new or renamed file survives a crash of the machine only then.
+
+    Args:
+        folder: The folder.
+    """
+    if os.name == "nt":  # Windows opens no folders, and needs none of this
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -101,13 +101,12 @@ def tiny_llama(tiny: Callable[[str], str]) -> str:
     return tiny("llama")
 
 
-@pytest.fixture(scope="session")
-def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Give the folder of a tiny BERT as a sentence encoder."""
+def make_encoder(folder: Path) -> str:
+    """Make a tiny BERT as a sentence encoder."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
-    folder = tmp_path_factory.mktemp("encoder")
+    folder.mkdir(exist_ok=True)
     words = sorted({word for text in TEXTS for word in text.lower().replace("?", " ?").split()})
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *"abcdefghijklmnopqrstuvwxyz"]
     vocabulary += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
@@ -129,6 +128,12 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "encoder")
 
 
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Give the folder of a tiny BERT as a sentence encoder."""
+    return make_encoder(tmp_path_factory.mktemp("encoder"))
+
+
 def make_seeds(count: int = 8) -> list[Sample]:
     things = ["sky", "sea", "moon", "sun", "wind", "rain", "snow", "fog", "ice", "fire", "sand", "rock"]
     return [
@@ -141,9 +146,8 @@ def make_seeds(count: int = 8) -> list[Sample]:
     ]
 
 
-@pytest.fixture
-def seeds_file(tmp_path: Path) -> str:
-    path = tmp_path / "seeds.jsonl"
+def write_seeds(folder: Path) -> str:
+    path = folder / "seeds.jsonl"
     path.write_text(
         "".join(json.dumps({"question": s.question, "answer": s.answer}) + "\n" for s in make_seeds()), encoding="utf-8"
     )
@@ -151,8 +155,12 @@ def seeds_file(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def held_out_file(tmp_path: Path) -> str:
-    path = tmp_path / "held_out.jsonl"
+def seeds_file(tmp_path: Path) -> str:
+    return write_seeds(tmp_path)
+
+
+def write_held_out(folder: Path) -> str:
+    path = folder / "held_out.jsonl"
     rows = [
         {
             "question": f"What colour is thing number {i}?",
@@ -164,6 +172,11 @@ def held_out_file(tmp_path: Path) -> str:
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(path)
+
+
+@pytest.fixture
+def held_out_file(tmp_path: Path) -> str:
+    return write_held_out(tmp_path)
 
 
 class FakeGenerator:
@@ -229,3 +242,44 @@ def run(tiny_llama, tiny_encoder, seeds_file, held_out_file, tmp_path):
         return tmp_path / name
 
     return start
+
+
+def write_options(folder: Path, model: str, encoder: str, seeds: str, held_out: str) -> list[str]:
+    """Write the config of a run of seconds: 2 outer epochs of 2 epochs, 6 candidates each; give the arguments."""
+    callbacks = [{"class_path": f"isara_pl.callbacks.{name}"} for name in ("NearDuplicate", "TruthfulnessEvaluation")]
+    config = {
+        "seed_everything": 7,
+        "trainer": {"accelerator": "cpu", "precision": "32-true", "enable_progress_bar": False, "callbacks": callbacks},
+        "model": {"name": model, "learning_rate": 0.01, "lora": {"r": 4}},
+        "data": {
+            "seeds": seeds,
+            "held_out": held_out,
+            "encoder": encoder,
+            "candidates_per_outer_epoch": 6,
+            "candidates_per_batch": 4,
+            "outer_epochs": 2,
+            "epochs_per_outer_epoch": 2,
+            "demonstrations": 2,
+            "question_sampling": {"max_new_tokens": 8},
+            "answer_sampling": {"max_new_tokens": 8},
+            "batch_size": 4,
+            "max_length": 256,
+        },
+        "alpha_stopping": {"alpha": 0.1},
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(config))
+    return [f"--config={folder / 'run.yaml'}"]
+
+
+@pytest.fixture
+def options(tiny_llama, tiny_encoder, seeds_file, held_out_file, tmp_path) -> list[str]:
+    return write_options(tmp_path, tiny_llama, tiny_encoder, seeds_file, held_out_file)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tiny_llama, tiny_encoder, tmp_path_factory) -> Path:
+    """Give the folder of a whole run with what `options` gives; not to be written into."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    files = write_seeds(folder), write_held_out(folder)
+    main(["fit", *write_options(folder, tiny_llama, tiny_encoder, *files), f"--run_dir={folder / 'run'}"])
+    return folder / "run"

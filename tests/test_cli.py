@@ -1,14 +1,14 @@
-import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from command_line import adapter, fails, fit, rows
 from lightning.pytorch import Callback
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
@@ -17,63 +17,12 @@ from isara_pl.callbacks import AlphaStopping
 from isara_pl.cli import _reading, main
 from isara_pl.growth.pool import Verdict
 
-CALLBACKS = [{"class_path": f"isara_pl.callbacks.{name}"} for name in ("NearDuplicate", "TruthfulnessEvaluation")]
-
-
-@pytest.fixture
-def options(tiny_llama, tiny_encoder, seeds_file, held_out_file, tmp_path) -> list[str]:
-    """Arguments of a run of seconds: 2 outer epochs of 2 epochs, 6 candidates each."""
-    config = {
-        "seed_everything": 7,
-        "trainer": {"accelerator": "cpu", "precision": "32-true", "enable_progress_bar": False, "callbacks": CALLBACKS},
-        "model": {"name": tiny_llama, "learning_rate": 0.01, "lora": {"r": 4}},
-        "data": {
-            "seeds": seeds_file,
-            "held_out": held_out_file,
-            "encoder": tiny_encoder,
-            "candidates_per_outer_epoch": 6,
-            "candidates_per_batch": 4,
-            "outer_epochs": 2,
-            "epochs_per_outer_epoch": 2,
-            "demonstrations": 2,
-            "question_sampling": {"max_new_tokens": 8},
-            "answer_sampling": {"max_new_tokens": 8},
-            "batch_size": 4,
-            "max_length": 256,
-        },
-        "alpha_stopping": {"alpha": 0.1},
-    }
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
-    return [f"--config={tmp_path / 'run.yaml'}"]
-
-
-def fit(run_dir: Path, options: list[str], *more: str) -> Path:
-    main(["fit", *options, f"--run_dir={run_dir}", *more])
-    return run_dir
-
-
-def rows(run_dir: Path) -> list[dict[str, str]]:
-    with (run_dir / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def adapter(run_dir: Path) -> bytes:
-    return (run_dir / "adapter/adapter_model.safetensors").read_bytes()
-
-
-def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code not in (0, None)
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return error
-
 
 def test_fit_leaves_one_complete_folder(options, tmp_path, tiny_llama, capsys):
     run_dir = fit(tmp_path / "run", options)
     assert {path.name for path in run_dir.iterdir()} == {
-        "adapter", "checkpoints", "config.yaml", "evaluation", "logs", "metrics.csv", "pool.jsonl", "rejected.jsonl",
+        "adapter", "checkpoints", "conditions.json", "config.yaml", "evaluation", "logs", "metrics.csv", "pool.jsonl",
+        "rejected.jsonl", "run.lock",
     }  # fmt: skip
     table = rows(run_dir)
     assert [row["outer_epoch"] for row in table] == ["0", "1", "2"]
@@ -153,10 +102,33 @@ def test_a_resume_draws_the_same_dropout(options, tmp_path, tiny, stop):
     assert adapter(cut) == adapter(whole)
 
 
-def test_figures_that_are_not_finite_end_in_the_table_and_not_in_a_traceback(options, tmp_path):
-    run_dir = fit(tmp_path / "run", options, "--model.learning_rate=1e30", "--data.outer_epochs=1")
-    assert rows(run_dir)[-1]["answer_nll"] == "nan"
-    fit(run_dir, options, "--model.learning_rate=1e30", "--data.outer_epochs=1", "--ckpt_path=last")
+def test_a_run_that_diverges_stops_and_names_the_samples_and_can_be_continued(options, tmp_path, capsys):
+    run = f"--run_dir={tmp_path / 'run'}"
+    error = fails(["fit", *options, run, "--model.learning_rate=1e30"], capsys)
+    assert re.search(r"the loss is not finite \(NaN or infinite\) on the samples (seed-0000\d|1-0000\d)", error)
+    assert f"safe in {tmp_path / 'run'}: 14 samples and 0 rejected candidates; there is no checkpoint yet" in error
+    assert not (tmp_path / "run/adapter").exists()
+    assert "model.learning_rate: 1e+30 then, 0.01 now" in fails(["fit", *options, run, "--ckpt_path=last"], capsys)
+    run_dir = fit(tmp_path / "run", options, "--ckpt_path=last", "--data.on_change=continue")
+    assert [row["outer_epoch"] for row in rows(run_dir)] == ["0", "1", "2"]
+
+
+def test_weights_that_are_not_finite_reach_no_checkpoint_and_no_export(options, tmp_path, capsys):
+    run = f"--run_dir={tmp_path / 'run'}"
+    # one step an epoch: the loss is finite, what it leaves is not
+    one_step = ["--data.batch_size=16", "--data.epochs_per_outer_epoch=1", f"--trainer.callbacks+={__name__}.Poison"]
+    error = fails(["fit", *options, run, *one_step], capsys)
+    assert "weights of the adapter are not finite any more" in error
+    assert {path.name for path in (tmp_path / "run/checkpoints").glob("*")} == set()
+    assert not (tmp_path / "run/adapter").exists()
+
+
+class Poison(Callback):
+    """Does to the weights what an overflow in a step would do."""
+
+    def on_before_zero_grad(self, trainer, pl_module, optimizer):
+        with torch.no_grad():
+            optimizer.param_groups[0]["params"][0].fill_(float("nan"))
 
 
 def test_a_damaged_checkpoint_is_refused(options, tmp_path, capsys):
@@ -219,7 +191,8 @@ def test_other_seeds_for_a_resume_are_refused_and_nothing_is_overwritten(options
     other = tmp_path / "other.jsonl"
     other.write_text('{"question": "Why?", "answer": "So."}\n')
     error = fails(["fit", *options, f"--run_dir={run_dir}", "--ckpt_path=last", f"--data.seeds={other}"], capsys)
-    assert "grown from other seeds" in error
+    assert 'data.seeds: "8 pairs with the hash' in error
+    assert 'then, "1 pairs with the hash' in error
     assert {path.name: path.read_bytes() for path in run_dir.iterdir() if path.is_file()} == before
 
 
@@ -347,8 +320,11 @@ def test_ctrl_c_ends_with_the_way_to_go_on(options, tmp_path, capsys, monkeypatc
         patch.setattr(AlphaStopping, "on_growth_end", interrupt)
         with pytest.raises(SystemExit) as stop:
             fit(tmp_path / "run", options)
-    assert stop.value.code != 0
-    assert "interrupted. To go on: the same command with --ckpt_path last" in capsys.readouterr().out
+    assert stop.value.code == 130
+    said = capsys.readouterr().err
+    assert "interrupted" in said
+    assert "14 samples and 0 rejected candidates; there is no checkpoint yet" in said
+    assert "To go on: the same command with --ckpt_path last" in said
     fit(tmp_path / "run", options, "--ckpt_path=last")
     assert [row["outer_epoch"] for row in rows(tmp_path / "run")] == ["0", "1", "2"]
 

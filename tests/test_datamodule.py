@@ -200,7 +200,7 @@ def test_a_pool_that_lost_what_the_checkpoint_knew_is_refused(seeds_file, tiny_e
     trainer_in(tmp_path, 1, [checkpoint]).fit(Plain(), data_module(seeds_file, tiny_encoder))
     whole = (tmp_path / "pool.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "pool.jsonl").write_text("".join(whole[:-1]))
-    with pytest.raises(InputError, match=r"holds 11 samples, but the checkpoint was written when it held 12"):
+    with pytest.raises(InputError, match=r"holds 11 entries, and held 12 then, when the checkpoint was written"):
         trainer_in(tmp_path, 2).fit(Plain(), data_module(seeds_file, tiny_encoder), ckpt_path=tmp_path / "last.ckpt")
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
+from isara_pl.callbacks import RunCheckpoint
 from isara_pl.evaluation.results import read_results
 from isara_pl.models import load_causal_lm, load_tokenizer
 
@@ -200,7 +200,7 @@ def test_the_figures_can_be_monitored(run, tmp_path, pairs_file):
         held_out=None,
     )
     state = torch.load(run_dir / "checkpoints/best.ckpt", weights_only=True)["callbacks"]
-    (checkpoint,) = [value for key, value in state.items() if key.startswith(ModelCheckpoint.__name__)]
+    (checkpoint,) = [value for key, value in state.items() if key.startswith(RunCheckpoint.__name__)]
     measured = [float(row["harmless_nll"]) for row in table(run_dir)[1:]]
     assert checkpoint["best_model_score"].item() == pytest.approx(min(measured), abs=1e-5)
 

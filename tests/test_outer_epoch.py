@@ -162,7 +162,7 @@ def test_a_growth_cut_off_anywhere_ends_as_an_undisturbed_one(tmp_path):
     for kept, taken in [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 4), (3, 4), (5, 5)]:
         folder = tmp_path / f"cut-{kept}-{taken}"
         folder.mkdir()
-        (folder / "pool.jsonl").write_bytes(b"".join(pool_lines[: seeds + kept]) + b'{"torn')
+        (folder / "pool.jsonl").write_bytes(b"".join(pool_lines[: seeds + kept]) + (b'{"torn' if kept < 5 else b""))
         (folder / "rejected.jsonl").write_bytes(b"".join(rejected_lines[:taken]))
         generator = FakeGenerator()
         growth = outer_epoch(SamplePool(make_seeds(), folder), generator=generator, filters=[NothingOdd()]).grow()

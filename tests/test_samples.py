@@ -67,7 +67,7 @@ GOOD = '{"question": "Why?", "answer": "So."}\n'
         ("a.jsonl", GOOD + '{"question": "  ", "answer": "So."}\n', ":2:", "`question` is empty"),
         ("a.jsonl", GOOD + '{"question": 3, "answer": "So."}\n', ":2:", "must be text, found int"),
         ("a.jsonl", '["Why?", "So."]\n', ":1:", "expected a JSON object"),
-        ("a.jsonl", '{"q": "Why?"}\n', ":1:", "no question field among ['q']"),
+        ("a.jsonl", '{"q": "Why?"}\n', ":1:", "no question field among 'q'"),
         ("a.jsonl", "[" * 100_000 + "\n", ":1:", "not JSON"),
         ("a.jsonl", '{"messages": [{"role": "user", "content": "Why?"}]}\n', ":1:", "no turn of role 'assistant'"),
         ("a.jsonl", '{"messages": "hello"}\n', ":1:", "`messages` must be a list"),

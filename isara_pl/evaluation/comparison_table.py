@@ -2,10 +2,12 @@
 
 import csv
 import io
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from isara_pl.errors import printable
 from isara_pl.evaluation.comparison import Evaluated, Row
 from isara_pl.evaluation.measures import MEASURES
 from isara_pl.evaluation.statistics import Difference
@@ -126,7 +128,7 @@ def as_markdown(sections: Sequence[Section]) -> str:
         sections: The sections.
     """
     blocks = []
-    for part in map(_printable, sections):
+    for part in (_printable(part, as_markdown=True) for part in sections):
         blocks.append(f"## {part.heading}\n")
         for table in part.tables:
             aligned = [":--", *["--:"] * (len(table.head) - 1)]
@@ -150,11 +152,13 @@ def to_csv(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def _printable(part: Section) -> Section:
-    """Escape control characters, which names may hold and which would steer a terminal."""
+def _printable(part: Section, as_markdown: bool = False) -> Section:
+    """Escape what names may hold: control characters, which would steer a terminal, and HTML in Markdown."""
 
     def escaped(texts: Sequence[str]) -> list[str]:
-        return ["".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text) for text in texts]
+        lines = [printable(text).replace("\n", "\\n") for text in texts]
+        # what begins a tag; "a < b" stays readable
+        return [re.sub(r"<(?=[A-Za-z/!?])", "&lt;", line) for line in lines] if as_markdown else lines
 
     tables = [Table(escaped(table.head), [escaped(row) for row in table.rows]) for table in part.tables]
     return Section(escaped([part.heading])[0], tables, escaped(part.paragraphs))

@@ -1,12 +1,25 @@
 """The measures as torchmetrics: they add up over batches and processes."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from isara_pl.evaluation.multiple_choice import all_finite, mc1, mc2, mc3
+
+AnyMetric = TypeVar("AnyMetric", bound=Metric)
+
+
+def given_all(metric: AnyMetric) -> AnyMetric:
+    """Give a metric that does not add up over processes, for where each of them has all items.
+
+    Args:
+        metric: The metric, which is changed.
+    """
+    metric.distributed_available_fn = lambda: False
+    return metric
 
 
 class AnswerNLL(Metric):

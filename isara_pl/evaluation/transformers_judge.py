@@ -1,5 +1,6 @@
 """What judges share that are Hugging Face models: how they are loaded, and how texts become their input."""
 
+import re
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
 from isara_pl.models import context_window, is_local, one_clear_error, resolve_path
+from isara_pl.tokens import control_tokens, encode, mark
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -128,6 +130,11 @@ class TransformersJudge(ABC):
             )
         return tokenizer
 
+    @cached_property
+    def _controls(self) -> re.Pattern[str] | None:
+        """What finds the judge's control tokens: an answer that spells one must not end its own turn."""
+        return control_tokens(self._tokenizer)
+
     def _load(self) -> Any:
         with self._source() as source:
             weights, report = self.auto_class.from_pretrained(
@@ -176,6 +183,7 @@ class TransformersJudge(ABC):
             )
 
     def _render(self, question: str, answer: str) -> str:
+        question, answer = mark(question, self._controls), mark(answer, self._controls)
         if self.template is not None:
             return self.template.format(question=question, answer=answer, eos=self._tokenizer.eos_token)
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -184,10 +192,8 @@ class TransformersJudge(ABC):
         )
 
     def _encode(self, question: str, answer: str) -> list[int]:
-        text = self._render(question, answer)
         # a chat template writes the special tokens itself
-        ids: list[int] = self._tokenizer(text, add_special_tokens=self.template is not None, verbose=False).input_ids
-        return ids
+        return encode(self._tokenizer, self._render(question, answer), add_special_tokens=self.template is not None)
 
     def _encode_all(self, questions: Sequence[str], answers: Sequence[str]) -> list[list[int]]:
         limits = (self.max_length, self._tokenizer.model_max_length, context_window(self._weights))

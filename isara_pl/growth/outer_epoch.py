@@ -16,6 +16,7 @@ from isara_pl.growth.pool import Rejected, SamplePool, Verdict
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.retrieval import PoolIndex
 from isara_pl.growth.samples import Sample
+from isara_pl.processes import ALONE, Processes
 from isara_pl.randomness import derive_seed
 
 
@@ -86,6 +87,9 @@ class OuterEpoch:
     Every batch is on disk before the next begins. Batches whose candidates were all judged by an
     earlier process are not generated again.
 
+    Several processes split each batch: all generate, the first one alone filters and writes, and every
+    process has the same pool afterwards.
+
     Args:
         number: Which outer epoch, from 1.
         pool: The pool to grow.
@@ -98,6 +102,7 @@ class OuterEpoch:
         fits: Whether a prompt and so many new tokens fit into the model's window; None if any does.
         question_writer: Entered while questions are written, e.g. to switch the adapter off.
         on_batch: Called after each batch with the candidates judged and accepted so far.
+        processes: Those that grow it together. Each has the same pool, only the first one's with a folder.
     """
 
     def __init__(
@@ -113,6 +118,7 @@ class OuterEpoch:
         fits: Callable[[str, int], bool] | None = None,
         question_writer: Callable[[], AbstractContextManager[object]] = nullcontext,
         on_batch: Callable[[int, int], None] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.number = number
         self.pool = pool
@@ -125,6 +131,7 @@ class OuterEpoch:
         self.fits = fits
         self.question_writer = question_writer
         self.on_batch = on_batch
+        self.processes = processes
         self.shortened = 0
         self._known = pool.up_to(number - 1)  # what contexts are drawn from: the pool as it began
 
@@ -144,7 +151,7 @@ class OuterEpoch:
         if missing and "knn" in (self.settings.question_context, self.settings.answer_context):
             self.index.add(self._known)
         for numbers in missing:
-            candidates = self._candidates(numbers)
+            candidates = self.processes.gathered(partial(self._candidates, self.processes.share(numbers)))
             accepted += self._judge([candidate for candidate in candidates if candidate.id not in judged])
             if self.on_batch:
                 self.on_batch(numbers.stop, accepted)
@@ -153,15 +160,17 @@ class OuterEpoch:
             candidates=len(self.pool.judged(self.number)),
             accepted=accepted,
             rejected=self.pool.rejected(self.number),
-            shortened=self.shortened,
+            shortened=sum(self.processes.gathered(lambda: [self.shortened])),
             seconds=time.perf_counter() - began,
         )
 
     def _id(self, number: int) -> str:
         return f"{self.number}-{number:05d}"
 
-    def _candidates(self, numbers: range) -> list[Sample]:
-        """Write the questions of a batch, then their answers."""
+    def _candidates(self, numbers: Sequence[int]) -> list[Sample]:
+        """Write the questions of a batch, or of this process's part of it, then their answers."""
+        if not numbers:
+            return []
         seeds = [derive_seed(self.seed, "candidate", self.number, number) for number in numbers]
         question_contexts = self._question_contexts(numbers)
         question_sampling = self._sampling(self.settings.question_sampling)
@@ -203,7 +212,7 @@ class OuterEpoch:
             )
         ]
 
-    def _question_contexts(self, numbers: range) -> list[list[Sample]]:
+    def _question_contexts(self, numbers: Sequence[int]) -> list[list[Sample]]:
         """Draw the demonstrations from which each question is written, the anchor last."""
         count, quota = self.settings.demonstrations, self.settings.per_source_quota
         if self.settings.question_context == "random":
@@ -217,7 +226,7 @@ class OuterEpoch:
             for anchor, neighbours in zip(anchors, self._nearest([anchor.question for anchor in anchors]), strict=True)
         ]
 
-    def _answer_contexts(self, numbers: range, questions: Sequence[str]) -> list[list[Sample]]:
+    def _answer_contexts(self, numbers: Sequence[int], questions: Sequence[str]) -> list[list[Sample]]:
         """Find the demonstrations from which each question is answered, the nearest last: next to the question."""
         count, quota = self.settings.demonstrations, self.settings.per_source_quota
         if self.settings.answer_context == "knn":
@@ -278,7 +287,16 @@ class OuterEpoch:
         return completions
 
     def _judge(self, candidates: list[Sample]) -> int:
-        """Put each candidate into the pool or among the rejected, write the batch to disk, count the accepted."""
+        """Put each candidate into the pool or among the rejected, in every process, and count the accepted."""
+        accepted, rejected = self.processes.from_first(partial(self._filtered, candidates))
+        if not self.processes.is_first:
+            for sample in accepted:
+                self.pool.add(sample)
+            self.pool.record(accepted, rejected)
+        return len(accepted)
+
+    def _filtered(self, candidates: list[Sample]) -> tuple[list[Sample], list[Rejected]]:
+        """Let the filters judge, and write the batch to disk."""
         accepted, rejected = [], []
         for candidate in candidates:
             scores = {}
@@ -294,4 +312,4 @@ class OuterEpoch:
                 self.pool.add(sample)
                 accepted.append(sample)
         self.pool.record(accepted, rejected)
-        return len(accepted)
+        return accepted, rejected

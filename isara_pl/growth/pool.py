@@ -1,17 +1,16 @@
 """The pool: seeds and accepted samples, with an append-only journal on disk."""
 
+import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from isara_pl.errors import InputError
+from isara_pl.growth.journal import append, entries
 from isara_pl.growth.samples import Sample
 
-T = TypeVar("T")
 POOL = "pool.jsonl"
 REJECTED = "rejected.jsonl"
 
@@ -105,23 +104,58 @@ class SamplePool:
         for entry in rejected:
             self._rejected.setdefault(entry.candidate.outer_epoch, {})[entry.candidate.id] = entry.filter
         if self.folder is not None:
-            _append(self.folder / REJECTED, [entry.to_json() for entry in rejected])
-            _append(self.folder / POOL, [sample.to_json() for sample in accepted])
+            append(self.folder / REJECTED, [entry.to_json() for entry in rejected])
+            append(self.folder / POOL, [sample.to_json() for sample in accepted])
+
+    def known(self) -> dict[str, int | str]:
+        """Give what a checkpoint remembers of the pool, to be held against it by `lacks`."""
+        return {
+            "pool": len(self.samples),
+            "rejected": self._rejected_count,
+            "digest": self._digest(len(self.samples)),
+        }
+
+    def lacks(self, known: Mapping[str, int | str]) -> str | None:
+        """Say what a pool that was `known` before had and this one lacks; None if it has all of it, or more.
+
+        Args:
+            known: What `known` gave then.
+        """
+        for name, file, found in (("pool", POOL, len(self.samples)), ("rejected", REJECTED, self._rejected_count)):
+            if found < int(known[name]):
+                return f"{file} holds {found} entries, and held {known[name]} then"
+        if self._digest(int(known["pool"])) != known["digest"]:
+            return f"the first {known['pool']} samples of {POOL} are not those that it held then"
+        return None
+
+    @property
+    def _rejected_count(self) -> int:
+        return sum(map(len, self._rejected.values()))
+
+    def _digest(self, count: int) -> str:
+        """Hash the first samples."""
+        digest = hashlib.sha256()
+        for sample in self.samples[:count]:
+            digest.update(json.dumps([sample.id, sample.question, sample.answer]).encode())
+        return digest.hexdigest()
 
     def _read_journal(self, folder: Path, seeds: Sequence[Sample]) -> None:
         if not is_grown(folder):
             # no candidate was judged: whatever is there holds nothing but seeds
             (folder / POOL).unlink(missing_ok=True)
-            _append(folder / POOL, [seed.to_json() for seed in seeds])
+            append(folder / POOL, [seed.to_json() for seed in seeds])
             return
-        samples = list(_entries(folder / POOL, Sample.from_json))
+        samples = list(entries(folder / POOL, Sample.from_json))
+        taken = list(entries(folder / REJECTED, _read_rejected))
+        _refuse_twice(folder / POOL, [sample.id for sample in samples])
+        _refuse_twice(folder / REJECTED, [name for _, name, _ in taken])
         if [sample for sample in samples if sample.outer_epoch == 0] != list(seeds):
             raise InputError(
                 f"{folder / POOL} was grown from other seeds than those given now. "
                 "Give the same seeds file to continue, or another --run_dir to start anew"
             )
         self.samples = samples
-        for outer_epoch, name, taken_by in _entries(folder / REJECTED, _read_rejected):
+        for outer_epoch, name, taken_by in taken:
             self._rejected.setdefault(outer_epoch, {})[name] = taken_by
 
 
@@ -133,8 +167,17 @@ def is_grown(folder: Path) -> bool:
     """
     # rejected.jsonl is written with the first batch, even if that rejects nothing
     return (folder / REJECTED).exists() or any(
-        sample.outer_epoch > 0 for sample in _entries(folder / POOL, Sample.from_json)
+        sample.outer_epoch > 0 for sample in entries(folder / POOL, Sample.from_json)
     )
+
+
+def seeds_of(folder: Path) -> list[Sample]:
+    """Give the seeds that the pool in a folder was grown from.
+
+    Args:
+        folder: The run folder.
+    """
+    return [sample for sample in entries(folder / POOL, Sample.from_json) if sample.outer_epoch == 0]
 
 
 def _read_rejected(line: str) -> tuple[int, str, str]:
@@ -142,25 +185,11 @@ def _read_rejected(line: str) -> tuple[int, str, str]:
     return entry["outer_epoch"], entry["id"], entry["filter"]
 
 
-def _append(path: Path, lines: Sequence[str]) -> None:
-    """Append lines and return when they are on disk."""
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(line + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _entries(path: Path, read: Callable[[str], T]) -> Iterator[T]:
-    """Yield the entries of a journal; a last line that a killed process left unfinished is cut off."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    complete = content.rfind(b"\n") + 1
-    if complete < len(content):
-        os.truncate(path, complete)
-    for number, line in enumerate(content[:complete].split(b"\n")[:-1], start=1):
-        try:
-            entry = read(line.decode("utf-8"))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(f"{path}:{number}: damaged line ({error}). Restore the file, or start anew") from None
-        yield entry
+def _refuse_twice(path: Path, ids: Sequence[str]) -> None:
+    first: dict[str, int] = {}
+    for line, name in enumerate(ids, start=1):
+        if first.setdefault(name, line) != line:
+            raise InputError(
+                f"{path}:{line}: {name} stands in line {first[name]} already, as if two runs had written here. "
+                "Restore the file from a copy, or start anew in another folder"
+            )

@@ -1,8 +1,10 @@
 """Demonstrations to prompt text, and completions to a question or an answer.
 
 No format adds an instruction: a prompt holds pairs and the beginning of the next turn, nothing else.
+Control tokens that a question or an answer spells are marked (`isara_pl.tokens`): they are encoded as text.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -11,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
 from isara_pl.growth.samples import Sample
+from isara_pl.tokens import control_tokens, mark
 
 FormatName = Literal["qa", "chat", "safe-rlhf"]
 
@@ -52,6 +55,7 @@ class PlainFormat:
         before_question: What stands before a question.
         before_answer: What stands between a question and its answer.
         between: What separates two pairs.
+        controls: What to mark in questions and answers, as `control_tokens` gives it.
     """
 
     before_question: str
@@ -59,6 +63,7 @@ class PlainFormat:
     between: str = "\n\n"
     single_line: bool = True
     ending: str = ""
+    controls: re.Pattern[str] | None = None
 
     def question_prompt(self, demonstrations: Sequence[Sample]) -> str:
         """Give the pairs and an open question."""
@@ -67,11 +72,11 @@ class PlainFormat:
     def answer_prompt(self, question: str, demonstrations: Sequence[Sample] = ()) -> str:
         """Give the pairs, the question and an open answer."""
         pairs = "".join(self._pair(sample) + self.between for sample in demonstrations)
-        return f"{pairs}{self.before_question} {_one_line(question)}{self.before_answer}"
+        return f"{pairs}{self.before_question} {self._content(question)}{self.before_answer}"
 
     def answer_text(self, answer: str) -> str:
         """Give the answer after a space, on one line."""
-        return f" {_one_line(answer)}"
+        return f" {self._content(answer)}"
 
     def parse_question(self, completion: str) -> str:
         """Give the first line, up to where the model began the answer on the same line."""
@@ -82,14 +87,15 @@ class PlainFormat:
         return self._first_line(completion)
 
     def _pair(self, sample: Sample) -> str:
-        return f"{self.before_question} {_one_line(sample.question)}{self.before_answer} {_one_line(sample.answer)}"
+        question, answer = self._content(sample.question), self._content(sample.answer)
+        return f"{self.before_question} {question}{self.before_answer} {answer}"
+
+    def _content(self, text: str) -> str:
+        # marked last: where a newline became a space, it may have completed the spelling
+        return mark(" ".join(text.split()), self.controls)
 
     def _first_line(self, completion: str) -> str:
         return completion.strip().partition("\n")[0].strip()
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 class ChatFormat:
@@ -113,6 +119,7 @@ class ChatFormat:
         if tokenizer.chat_template is None:
             raise InputError("data.prompt_format: this model's tokenizer has no chat template; use qa or safe-rlhf")
         self.tokenizer = tokenizer
+        self._controls = control_tokens(tokenizer)
         pair = self._render([("user", self._QUESTION), ("assistant", self._ANSWER)], open_answer=False)
         opened = self._render([("user", self._QUESTION)], open_answer=True)
         if self._QUESTION not in pair or self._ANSWER not in pair or not pair.startswith(opened.rstrip()):
@@ -132,7 +139,7 @@ class ChatFormat:
 
     def answer_text(self, answer: str) -> str:
         """Give the answer as the template puts it after an opened turn."""
-        return self._before_answer + answer
+        return self._before_answer + mark(answer, self._controls)
 
     def parse_question(self, completion: str) -> str:
         """Give what was written, up to where the model closed the turn."""
@@ -149,7 +156,7 @@ class ChatFormat:
         return self._render([*turns, ("user", question)], open_answer)
 
     def _render(self, turns: Sequence[tuple[str, str]], open_answer: bool) -> str:
-        messages = [{"role": role, "content": content} for role, content in turns]
+        messages = [{"role": role, "content": mark(content, self._controls)} for role, content in turns]
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=open_answer)
         if not isinstance(text, str):
             raise TypeError("apply_chat_template(tokenize=False) gave no text")
@@ -167,15 +174,16 @@ def prompt_format(name: FormatName, tokenizer: PreTrainedTokenizerBase | None) -
     Args:
         name: `qa` is `Question: …` and `Answer: …` on lines of their own; `chat` the tokenizer's chat
             template; `safe-rlhf` is `BEGINNING OF CONVERSATION: USER: … ASSISTANT: …`.
-        tokenizer: Needed for `chat` only.
+        tokenizer: Needed for `chat`. Elsewhere its control tokens are marked where content spells them;
+            without it nothing is.
 
     Raises:
         InputError: If the format needs a tokenizer or a chat template that is not there.
     """
     if name == "qa":
-        return PlainFormat("Question:", "\nAnswer:")
+        return PlainFormat("Question:", "\nAnswer:", controls=control_tokens(tokenizer))
     if name == "safe-rlhf":
-        return PlainFormat("BEGINNING OF CONVERSATION: USER:", " ASSISTANT:")
+        return PlainFormat("BEGINNING OF CONVERSATION: USER:", " ASSISTANT:", controls=control_tokens(tokenizer))
     if tokenizer is None:
         raise InputError("data.prompt_format: chat needs data.tokenizer")
     return ChatFormat(tokenizer)

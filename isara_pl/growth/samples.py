@@ -1,17 +1,18 @@
 """Question-answer pairs, and reading them from the files that people have."""
 
-import csv
-import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from isara_pl.errors import InputError
+from isara_pl.growth.rows import read_rows, short
 
 PAIR_FIELDS = "question/answer, question/best_answer, prompt/completion, instruction[/input]/output, or messages"
 PREFERENCE_FIELDS = (("harmless", "harmful"), ("chosen", "rejected"))
+# far above any model's window; a tokenizer would take minutes and gigabytes, only for the text to be cut or refused
+LONGEST_TEXT = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def read_preferences(path: Path, kind: str) -> list[Sample]:
 def _read(path: Path, kind: str, sample: Callable[[dict[str, Any], str], Sample], expected: str) -> list[Sample]:
     """Make a sample of every row; an error begins with the row's file and line."""
     samples: list[Sample] = []
-    for line, row in _rows(path):
+    for line, row in read_rows(path):
         try:
             samples.append(sample(row, f"{kind}-{len(samples):05d}"))
         except InputError as error:
@@ -152,84 +153,9 @@ def _preference_fields(row: dict[str, Any]) -> tuple[str, str]:
     for better, worse in PREFERENCE_FIELDS:
         if better in row or worse in row:
             return better, worse
-    raise InputError(f"no pair of answers among {sorted(row)}; expected harmless and harmful, or chosen and rejected")
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, row) of a file."""
-    readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows}
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if path.suffix.lower() not in readers:
-        raise InputError(f"{path}: unknown kind of file {path.suffix!r}; allowed: {', '.join(readers)}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}:{line}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
-    yield from readers[path.suffix.lower()](path, text)
-
-
-def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    # split on "\n" only: JSON may hold other line separators, such as U+2028, inside a string
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, _json_object(path, number, line)
-
-
-def _json_object(path: Path, number: int, text: str) -> dict[str, Any]:
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}:{number}: not JSON: {error}") from None
-    if not isinstance(row, dict):
-        raise InputError(f"{path}:{number}: expected a JSON object with {PAIR_FIELDS}, found {type(row).__name__}")
-    return row
-
-
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the objects of one JSON list, with the lines on which they begin."""
-    decoder = json.JSONDecoder()
-    position = len(text) - len(text.lstrip())
-    if not text[position:].startswith("["):
-        raise InputError(f"{path}:1: expected a JSON list of objects; for one object a line use the ending .jsonl")
-    position += 1
-    while True:
-        position += len(text[position:]) - len(text[position:].lstrip(" \t\r\n,"))
-        number = text.count("\n", 0, position) + 1
-        if text[position : position + 1] == "]":
-            return
-        try:
-            row, position = decoder.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
-        except RecursionError:
-            raise InputError(f"{path}:{number}: not JSON: nested too deeply") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}:{number}: expected an object with {PAIR_FIELDS}, found {type(row).__name__}")
-        yield number, row
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    # StringIO, since str.splitlines would also split inside a field, at U+2028 and others
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    columns: list[str] | None = None
-    while True:
-        number = reader.line_num + 1  # a quoted field may hold newlines: the row is named by its first line
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise InputError(f"{path}:{number}: not CSV: {error}") from None
-        if row is None:
-            return
-        if not row:
-            continue
-        if columns is None:
-            columns = [name.strip().lower().replace(" ", "_") for name in row]
-            continue
-        if len(row) != len(columns):
-            raise InputError(f"{path}:{number}: the row does not have the header's {len(columns)} columns")
-        yield number, dict(zip(columns, row, strict=True))
+    raise InputError(
+        f"no pair of answers among {short(sorted(row))}; expected harmless and harmful, or chosen and rejected"
+    )
 
 
 def _pair(row: dict[str, Any]) -> tuple[str, str]:
@@ -242,7 +168,7 @@ def _pair(row: dict[str, Any]) -> tuple[str, str]:
     ):
         if question_field in row:
             return _question(row), _text(row, answer_field)
-    raise InputError(f"no question field among {sorted(row)}; expected {PAIR_FIELDS}")
+    raise InputError(f"no question field among {short(sorted(row))}; expected {PAIR_FIELDS}")
 
 
 def _question(row: dict[str, Any]) -> str:
@@ -254,7 +180,7 @@ def _question(row: dict[str, Any]) -> str:
     for name in ("question", "prompt"):
         if name in row:
             return _text(row, name)
-    raise InputError(f"no question field among {sorted(row)}; expected {PAIR_FIELDS}")
+    raise InputError(f"no question field among {short(sorted(row))}; expected {PAIR_FIELDS}")
 
 
 def _turn(row: dict[str, Any], role: str) -> str:
@@ -275,6 +201,18 @@ def _text(row: dict[str, Any], name: str) -> str:
         raise InputError(f"the field `{name}` must be text, found {type(value).__name__}")
     if not value.strip():
         raise InputError(f"the field `{name}` is empty")
+    return _usable(value, name)
+
+
+def _usable(value: str, name: str) -> str:
+    """Give a text without the space around it, if a tokenizer and a file in UTF-8 can hold it."""
+    if len(value) > LONGEST_TEXT:
+        raise InputError(
+            f"the field `{name}` has {len(value):,} characters; allowed: at most {LONGEST_TEXT:,}. "
+            "Shorten it, or split it into several rows"
+        )
+    if "\0" in value:
+        raise InputError(f"the field `{name}` holds the character NUL (U+0000); remove it")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
@@ -297,4 +235,4 @@ def _answers(row: dict[str, Any], name: str) -> tuple[str, ...]:
         values = [part for part in values.split(";") if part.strip()]
     if not isinstance(values, list) or not all(isinstance(value, str) and value.strip() for value in values):
         raise InputError(f"the field `{name}` must be a list of texts, none empty")
-    return tuple(value.strip() for value in values)
+    return tuple(_usable(value, name) for value in values)

@@ -1,0 +1,58 @@
+"""Checkpoints on disk: written whole, and read without executing anything."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from isara_pl.errors import InputError, first_line
+from isara_pl.whole_file import save_whole
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, and reads plain values and tensors only.
+
+    Lightning's own goes by the system's folder for temporary files, from which a rename to another disk
+    is a copy that a kill leaves half-done.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            InputError: If it cannot be written.
+        """
+        save_whole(Path(path), lambda file: torch.save(checkpoint, file))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint on the CPU, with `weights_only` always true, whatever was asked for.
+
+        Raises:
+            InputError: If it is damaged, or holds more than plain values and tensors.
+        """
+        try:
+            checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except FileNotFoundError:
+            raise InputError(f"ckpt_path: no such file: {path}") from None
+        except Exception as error:  # zipfile, pickle and torch have errors of many types for a damaged file
+            raise InputError(
+                f"ckpt_path: {path} is damaged, or holds more than values and tensors, and was not loaded "
+                f"({first_line(error)}). Take another one of {Path(path).parent}"
+            ) from error
+        return checkpoint
+
+
+def base_fingerprint(model: torch.nn.Module) -> str:
+    """Hash a few weights of every layer of the base: enough to tell two models apart, in no time.
+
+    Args:
+        model: The base with its adapter; LoRA weights are left out.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if "lora_" not in name:
+            digest.update(name.encode() + str(tuple(parameter.shape)).encode())
+            digest.update(parameter.detach().flatten()[:16].cpu().float().numpy().tobytes())
+    return digest.hexdigest()

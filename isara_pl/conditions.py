@@ -1,0 +1,93 @@
+"""What a pool depends on: a resume goes on under the same conditions, or says what changed."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
+from isara_pl.errors import InputError
+from isara_pl.whole_file import write_whole
+
+FILE = "conditions.json"
+
+OnChange = Literal["refuse", "continue"]
+Plain = str | int | float | bool | None
+
+
+def check_conditions(folder: Path, now: Mapping[str, Any], on_change: OnChange) -> None:
+    """Hold the conditions of this start against those under which the run folder's pool was grown so far.
+
+    They lie in `conditions.json`. What is not there yet is added.
+
+    Args:
+        folder: The run folder.
+        now: Values by the names of their options; plain numbers, strings, lists and dicts.
+        on_change: `refuse` other values than before, or `continue` with the new ones.
+
+    Raises:
+        InputError: If values changed, unless `continue`; the message shows each, as it was and as it is.
+    """
+    path = folder / FILE
+    before = _read(path)
+    plain = json.loads(json.dumps(now))  # tuples become lists, as in the file
+    changed = [
+        f"  {name}: {_shown(before[name])} then, {_shown(value)} now"
+        for name, value in plain.items()
+        if name in before and before[name] != value
+    ]
+    if changed and on_change == "refuse":
+        raise InputError(
+            f"the pool in {folder} was grown under other conditions than those of now:\n"
+            + "\n".join(changed)
+            + "\nGive the values of then to continue, another --run_dir to start anew, or --data.on_change continue "
+            "to keep what is there and go on with the values of now"
+        )
+    if changed:
+        rank_zero_warn(f"{folder}: going on under changed conditions:\n" + "\n".join(changed))
+    if before != {**before, **plain}:
+        write_whole(path, json.dumps({**before, **plain}, indent=1, ensure_ascii=False) + "\n")
+
+
+def forget_conditions(folder: Path) -> None:
+    """Remove the conditions of a start that generated nothing.
+
+    Args:
+        folder: The run folder.
+    """
+    (folder / FILE).unlink(missing_ok=True)
+
+
+def described(filters: Iterable[object]) -> list[str]:
+    """Describe filters by their class and their plain public attributes, which is how they judge.
+
+    Args:
+        filters: The filters, in their order.
+    """
+    described = []
+    for one in filters:
+        options = {
+            name: value
+            for name, value in sorted(vars(one).items())
+            if not name.startswith("_") and isinstance(value, Plain)
+        }
+        described.append(f"{type(one).__name__}({', '.join(f'{name}={value!r}' for name, value in options.items())})")
+    return described
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: damaged ({error}). Restore it from a copy, or remove it to skip the check") from None
+    if not isinstance(before, dict):
+        raise InputError(f"{path}: damaged (no object). Restore it from a copy, or remove it to skip the check")
+    return before
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,62 @@
+"""The run folder at the beginning of a fit: is it ours alone, unharmed, and grown under the same conditions?"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from isara_pl.conditions import OnChange, check_conditions, described, forget_conditions
+from isara_pl.errors import InputError
+from isara_pl.growing import candidate_filters
+from isara_pl.growth.pool import SamplePool, is_grown, seeds_of
+from isara_pl.growth.samples import Sample
+
+
+def open_pool(
+    trainer: Any, folder: Path | None, seeds: Sequence[Sample], conditions: Mapping[str, Any], on_change: OnChange
+) -> SamplePool:
+    """Open the pool of a run folder that is locked, or begin one there.
+
+    Args:
+        trainer: The trainer, in `fit`.
+        folder: The run folder; None keeps the pool in memory.
+        seeds: The given pairs; where the pool holds others and may continue, its own stay.
+        conditions: What the pool depends on in the data; what it depends on in trainer, filters and module is added.
+        on_change: Whether a pool that was grown under other conditions is refused or continued.
+
+    Raises:
+        InputError: If conditions changed, or the journal is damaged.
+    """
+    if folder is None:
+        return SamplePool(seeds)
+    grown = is_grown(folder)
+    if not grown:
+        forget_conditions(folder)
+    module_conditions = getattr(trainer.lightning_module, "conditions", dict)
+    every = {
+        **conditions,
+        **module_conditions(),
+        "trainer.precision": str(trainer.precision),
+        "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
+        "trainer.gradient_clip_val": trainer.gradient_clip_val,
+        "filters": described(candidate_filters(trainer)),
+    }
+    check_conditions(folder, every, on_change)
+    return SamplePool(seeds_of(folder) if grown and on_change == "continue" else seeds, folder)
+
+
+def refuse_lost(pool: SamplePool, known: Mapping[str, Any]) -> None:
+    """Refuse to continue from a checkpoint that was trained on what the pool does not hold any more.
+
+    Args:
+        pool: The pool.
+        known: What the checkpoint knew of it, by `SamplePool.known`.
+
+    Raises:
+        InputError: If anything is missing.
+    """
+    lost = pool.lacks(known)
+    if lost is not None:
+        raise InputError(
+            f"{pool.folder}: {lost}, when the checkpoint was written. "
+            "Restore the file from a copy, or start anew in another folder"
+        )
