@@ -1,11 +1,13 @@
 """Checkpoints on disk: written whole, and read without executing anything."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.whole_file import save_whole
@@ -56,3 +58,25 @@ def base_fingerprint(model: torch.nn.Module) -> str:
             digest.update(name.encode() + str(tuple(parameter.shape)).encode())
             digest.update(parameter.detach().flatten()[:16].cpu().float().numpy().tobytes())
     return digest.hexdigest()
+
+
+def check_shapes(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], model: str) -> None:
+    """Refuse the weights of another adapter.
+
+    Args:
+        found: The checkpoint's weights.
+        expected: Those of the adapter that they shall be loaded into.
+        model: Name of its base, for the error's text.
+
+    Raises:
+        InputError: If names or shapes differ.
+    """
+    shapes = [{name: weight.shape for name, weight in weights.items()} for weights in (found, expected)]
+    differing = sorted(
+        name for name in shapes[0].keys() | shapes[1].keys() if shapes[0].get(name) != shapes[1].get(name)
+    )
+    if differing:
+        raise InputError(
+            f"the checkpoint's adapter does not fit {model} with these LoRA options: "
+            f"{len(differing)} weights differ, first {differing[0]}. Give the model.name and model.lora of its run"
+        )

@@ -31,16 +31,17 @@ from isara_pl.callbacks import (
 from isara_pl.callbacks.evaluation import Evaluation
 from isara_pl.callbacks.outer_epoch_table import LAST, format_table, read_rows
 from isara_pl.checkpoints import WholeCheckpointIO
-from isara_pl.datamodule import HeldOutEvaluation, IsaraDataModule
+from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError, first_line, printable
 from isara_pl.evaluation import compare
 from isara_pl.growth.pool import is_grown
+from isara_pl.loaders import HeldOutEvaluation
 from isara_pl.memory import is_out_of_memory, keep_freed_memory
 from isara_pl.models import fast_precision
 from isara_pl.module import IsaraModule
 from isara_pl.options import refuse_null
 from isara_pl.processes import end_together
-from isara_pl.run_folder import CHECKPOINTS, LAST_CHECKPOINT, run_folder, safe_on_disk
+from isara_pl.run_folder import CHECKPOINTS, LAST_CHECKPOINT, make_run_folder, run_folder, safe_on_disk
 
 DEBUG = "ISARA_PL_DEBUG"
 OUT_OF_MEMORY = (
@@ -158,6 +159,7 @@ class IsaraCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Refuse a used folder, and measure the pretrained model."""
+        self._make_run_folder()
         config = self.config[self.config.subcommand]
         run_dir, resuming = Path(config.run_dir), config.ckpt_path is not None
         used = is_grown(run_dir) or _last_checkpoint(config.run_dir).exists()
@@ -172,8 +174,14 @@ class IsaraCLI(LightningCLI):
         if self._measures() and not measured:
             self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
+    def _make_run_folder(self) -> None:
+        run_dir = run_folder(self.trainer)
+        if run_dir is not None:
+            make_run_folder(run_dir)
+
     def before_validate(self) -> None:
         """Refuse to measure on nothing."""
+        self._make_run_folder()
         if not self._measures():
             raise InputError(
                 "data.held_out: there is nothing to measure on; give a file of held-out pairs, or a callback "

@@ -5,40 +5,32 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal
 
-from filelock import BaseFileLock
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from torch.utils.data import DataLoader
+from lightning.pytorch import LightningDataModule
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.conditions import OnChange
 from isara_pl.errors import InputError
-from isara_pl.evaluation.contamination import overlapping
+from isara_pl.evaluation.contamination import refuse_overlap
 from isara_pl.generation.protocol import Sampling
-from isara_pl.growing import QuestionWriter, check_processes, grow, pool_of_first
+from isara_pl.growing import QuestionWriter, check_processes, check_reloading, grow, pool_of_first
 from isara_pl.growth.demonstrations import Context, Order
 from isara_pl.growth.outer_epoch import GrowthSettings
 from isara_pl.growth.pool import SamplePool, is_grown
 from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
 from isara_pl.growth.retrieval import EMBEDDED_ENCODER, PoolIndex, SentenceEncoder
 from isara_pl.growth.samples import Sample, read_questions, read_samples
-from isara_pl.loaders import held_out_loader, question_loader, training_loader
+from isara_pl.loaders import held_out_loader, loader_without_pairs, question_loader, training_loader
 from isara_pl.models import is_local, load_tokenizer, resolve_path
 from isara_pl.opening import open_pool, refuse_lost
 from isara_pl.processes import ALONE, Processes
 from isara_pl.randomness import derive_seed
-from isara_pl.run_folder import lock_run_folder, run_folder
+from isara_pl.run_folder import RunLock, run_folder
 from isara_pl.sft import encode_pair
 
-
-@runtime_checkable
-class HeldOutEvaluation(Protocol):
-    """A callback that measures on items of its own at the end of every validation and test."""
-
-    def evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the current model."""
+# options, beside those of growth, that decide what the pool becomes
+ALSO_DECISIVE = ("question_writer", "epochs_per_outer_epoch", "train_on", "batch_size", "max_length")
 
 
 class IsaraDataModule(LightningDataModule):
@@ -175,7 +167,7 @@ class IsaraDataModule(LightningDataModule):
         self.pool: SamplePool | None = None
         self._grown: set[int] = set()
         self._checkpointed: dict[str, Any] = {}
-        self._lock: BaseFileLock | None = None
+        self._lock = RunLock()
         self._trained_outer_epochs = 0
         self._exhausted_epoch: int | None = None
 
@@ -189,15 +181,8 @@ class IsaraDataModule(LightningDataModule):
         Raises:
             InputError: If there are any; the message names them.
         """
-        pairs = [] if self.allow_overlap else overlapping(self.seeds, items)
-        if pairs:
-            questions = {item.id: item.question for item in items}
-            shown = "; ".join(f"{seed} = {item} ({questions[item][:60]!r})" for seed, item in pairs[:5])
-            more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
-            raise InputError(
-                f"{option}: {len(pairs)} of its items are seeds as well: {shown}{more}. "
-                "Remove them from one of the two files, or set data.allow_overlap true"
-            )
+        if not self.allow_overlap:
+            refuse_overlap(self.seeds, items, option)
 
     @property
     def seeds_hash(self) -> str:
@@ -221,38 +206,26 @@ class IsaraDataModule(LightningDataModule):
             self._exhausted_epoch = None
         elif self.trainer is not None:
             check_processes(self.trainer, self.batch_size)
-            self.pool = pool_of_first(self.processes, self._grown_pool)
+            self.pool = pool_of_first(self.processes, self._opened_pool)
 
-    def _opened_pool(self) -> SamplePool:
-        trainer = self._checked_trainer()
-        folder = self._locked_folder(trainer)
-        return open_pool(trainer, folder, self.seeds, self._conditions(), self.on_change)
-
-    def _grown_pool(self) -> SamplePool | None:
+    def _opened_pool(self) -> SamplePool | None:
         trainer: Any = self.trainer
-        # `predict` writes nothing that another run reads
-        folder = run_folder(trainer) if trainer.state.fn == "predict" else self._locked_folder(trainer)
-        return SamplePool(self.seeds, folder) if folder is not None and is_grown(folder) else None
-
-    def _locked_folder(self, trainer: Trainer) -> Path | None:
         folder = run_folder(trainer)
-        self._lock = lock_run_folder(folder) if folder is not None else None
-        return folder
+        if folder is not None and trainer.state.fn != "predict":  # which writes nothing that another run reads
+            self._lock.acquire(folder)
+        if trainer.state.fn == "fit":
+            return open_pool(trainer, folder, self.seeds, self._conditions(), self.on_change)
+        return SamplePool(self.seeds, folder) if folder is not None and is_grown(folder) else None
 
     def teardown(self, stage: str) -> None:
         """Let others use the run folder, and remember how far `fit` trained the model, for a later validation."""
-        self._let_others_in()
+        self._lock.release()
         if stage == "fit":
             self._trained_outer_epochs = self.trained_outer_epochs
 
     def on_exception(self, exception: BaseException) -> None:
         """Let others use the run folder."""
-        self._let_others_in()
-
-    def _let_others_in(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        self._lock.release()
 
     @property
     def processes(self) -> Processes:
@@ -280,8 +253,8 @@ class IsaraDataModule(LightningDataModule):
         if self._checkpointed:
             refuse_lost(pool, self._checkpointed)
         self._refuse_long_seeds()
-        if self.settings.candidates and not trainer.should_stop:
-            self._grow_once(trainer, pool, outer_epoch)
+        if self.settings.candidates and not trainer.should_stop and outer_epoch not in self._grown:
+            self._grow(trainer, pool, outer_epoch)
         if trainer.should_stop:  # the α rule: Lightning counts this epoch, but nothing is trained in it
             self._exhausted_epoch = epoch
         return training_loader(
@@ -304,20 +277,14 @@ class IsaraDataModule(LightningDataModule):
         Raises:
             RuntimeError: Outside of `fit`.
         """
-        samples = self._known_pool().up_to(outer_epoch)
-        if self.train_on == "newest":
-            return [sample for sample in samples if sample.outer_epoch in (0, outer_epoch)]
-        return samples
+        pool = self._known_pool()
+        return pool.up_to(outer_epoch) if self.train_on == "all" else [*pool.up_to(0), *pool.accepted(outer_epoch)]
 
     def _checked_trainer(self) -> Any:
         trainer: Any = self.trainer  # Lightning sets many of its attributes without declaring them
         if trainer is None:
             raise RuntimeError("IsaraDataModule needs a Trainer: trainer.fit(module, datamodule=...)")
-        if trainer.reload_dataloaders_every_n_epochs != 1:
-            raise InputError(
-                "IsaraDataModule needs Trainer(reload_dataloaders_every_n_epochs=1), found "
-                f"{trainer.reload_dataloaders_every_n_epochs}: otherwise later outer epochs would never be grown"
-            )
+        check_reloading(trainer)
         check_processes(trainer, self.batch_size)
         return trainer
 
@@ -342,17 +309,11 @@ class IsaraDataModule(LightningDataModule):
             "data.prompt_format": self.prompt_format_name,
             "data.candidates_per_outer_epoch": growth.pop("candidates"),
             **{f"data.{name}": value for name, value in growth.items()},
-            "data.question_writer": self.question_writer,
-            "data.epochs_per_outer_epoch": self.epochs_per_outer_epoch,
-            "data.train_on": self.train_on,
-            "data.batch_size": self.batch_size,
-            "data.max_length": self.max_length,
+            **{f"data.{name}": getattr(self, name) for name in ALSO_DECISIVE},
             "seed_everything": self.seed,
         }
 
-    def _grow_once(self, trainer: Any, pool: SamplePool, outer_epoch: int) -> None:
-        if outer_epoch in self._grown:
-            return
+    def _grow(self, trainer: Any, pool: SamplePool, outer_epoch: int) -> None:
         grow(
             trainer,
             outer_epoch,
@@ -388,14 +349,10 @@ class IsaraDataModule(LightningDataModule):
     def val_dataloader(self) -> Any:
         """Give the held-out pairs in batches, or nothing where there are none.
 
-        Where callbacks measure on items of their own, an empty batch stands for no pairs: Lightning
-        runs no validation without a batch.
+        Where callbacks measure on items of their own, an empty batch stands for no pairs.
         """
         if not self.held_out or self.tokenizer is None:
-            trainer: Any = self.trainer
-            callbacks = trainer.callbacks if trainer else []
-            measured = any(isinstance(callback, HeldOutEvaluation) for callback in callbacks)
-            return DataLoader(cast(Any, [{}]), collate_fn=lambda _: {}) if measured else []
+            return loader_without_pairs(self.trainer)
         return held_out_loader(
             self.held_out, self.prompt_format, self.tokenizer, self.batch_size, self._longest_pair(), self.processes
         )

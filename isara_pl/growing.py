@@ -161,6 +161,22 @@ def check_processes(trainer: Any, batch_size: int) -> None:
         )
 
 
+def check_reloading(trainer: Any) -> None:
+    """Refuse a trainer that would ask for the training set only once.
+
+    Args:
+        trainer: The trainer.
+
+    Raises:
+        InputError: If it does not ask for it in every epoch.
+    """
+    if trainer.reload_dataloaders_every_n_epochs != 1:
+        raise InputError(
+            "IsaraDataModule needs Trainer(reload_dataloaders_every_n_epochs=1), found "
+            f"{trainer.reload_dataloaders_every_n_epochs}: otherwise later outer epochs would never be grown"
+        )
+
+
 def pool_of_first(processes: Processes, opened: Callable[[], SamplePool | None]) -> SamplePool | None:
     """Let the first process open the pool; every other one gets a copy that writes nothing.
 

@@ -271,3 +271,29 @@ def _nf4(dtype: torch.dtype) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def widen(model: torch.nn.Module, widened: dict[torch.nn.Parameter, torch.dtype]) -> None:
+    """Turn 16-bit weights into float32 ones, by which no bit of them is lost.
+
+    Args:
+        model: Whose weights.
+        widened: Is given each weight that was widened, and its type before.
+    """
+    with torch.inference_mode(False):  # weights made in it could not be trained through
+        for parameter in model.parameters():
+            if parameter.dtype in (torch.bfloat16, torch.float16):
+                widened[parameter] = parameter.dtype
+                parameter.data = parameter.data.float()
+
+
+def narrow(widened: dict[torch.nn.Parameter, torch.dtype]) -> None:
+    """Give weights the type again that they had before `widen`.
+
+    Args:
+        widened: What `widen` filled; it is emptied.
+    """
+    with torch.inference_mode(False):
+        while widened:
+            parameter, dtype = widened.popitem()
+            parameter.data = parameter.data.to(dtype)

@@ -12,18 +12,20 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from isara_pl.checkpoints import base_fingerprint
+from isara_pl.checkpoints import base_fingerprint, check_shapes
 from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.lora import LoraOptions
 from isara_pl.merging import MergedWeights, fold_in
-from isara_pl.models import Quantization, context_window, load_causal_lm, load_tokenizer
+from isara_pl.models import Quantization, context_window, load_causal_lm, load_tokenizer, narrow, widen
 from isara_pl.randomness import derive_seed
 from isara_pl.sft import Batch, answer_nll
 from isara_pl.training import check_losses, check_weights, compile_layers, lean_forward, learning_rate_at
 
+# options that decide what the trained model becomes, beside its dtype and the adapter's
+TRAINING = ("learning_rate", "learning_rate_decay", "warmup_share", "weight_decay", "start_from")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -85,12 +87,7 @@ class IsaraModule(LightningModule):
         super().__init__()
         for option, value, allowed, right in (
             ("learning_rate", learning_rate, "above 0", learning_rate > 0),
-            (
-                "learning_rate_decay",
-                learning_rate_decay,
-                "above 0 and at most 1",
-                0 < learning_rate_decay <= 1,
-            ),
+            ("learning_rate_decay", learning_rate_decay, "above 0 and at most 1", 0 < learning_rate_decay <= 1),
             ("warmup_share", warmup_share, "at least 0 and below 1", 0 <= warmup_share < 1),
             ("epochs_per_outer_epoch", epochs_per_outer_epoch, "at least 1", epochs_per_outer_epoch >= 1),
             ("generation_tokens", generation_tokens, "at least 1", generation_tokens >= 1),
@@ -117,7 +114,7 @@ class IsaraModule(LightningModule):
         self.model: PeftModel | None = None
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(name, trust_remote_code)
         self.answer_nll = AnswerNLL()
-        self._precise: dict[torch.nn.Parameter, torch.dtype] = {}
+        self._widened: dict[torch.nn.Parameter, torch.dtype] = {}
         self._merged: MergedWeights | None = None
 
     # -- the model
@@ -322,11 +319,7 @@ class IsaraModule(LightningModule):
         if self.evaluation_precision != "float32":
             return
         try:
-            with torch.inference_mode(False):  # weights made in it could not be trained through
-                for parameter in self.adapted.parameters():
-                    if parameter.dtype in (torch.bfloat16, torch.float16):
-                        self._precise[parameter] = parameter.dtype
-                        parameter.data = parameter.data.float()
+            widen(self.adapted, self._widened)
         except torch.OutOfMemoryError:
             self.on_validation_epoch_end()
             raise InputError(
@@ -335,10 +328,7 @@ class IsaraModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Give the weights their own type again; callbacks have measured by now."""
-        with torch.inference_mode(False):
-            for parameter, dtype in self._precise.items():
-                parameter.data = parameter.data.to(dtype)
-        self._precise = {}
+        narrow(self._widened)
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_epoch_end = on_validation_epoch_end
@@ -366,14 +356,7 @@ class IsaraModule(LightningModule):
         Raises:
             InputError: If they belong to another model or another adapter.
         """
-        expected = {key: value.shape for key, value in self.state_dict().items()}
-        found = {key: value.shape for key, value in state_dict.items()}
-        if expected != found:
-            differing = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
-            raise InputError(
-                f"the checkpoint's adapter does not fit {self.name} with these LoRA options: "
-                f"{len(differing)} weights differ, first {differing[0]}. Give the model.name and model.lora of its run"
-            )
+        check_shapes(state_dict, self.state_dict(), self.name)
         return set_peft_model_state_dict(self.adapted, state_dict)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -404,14 +387,5 @@ class IsaraModule(LightningModule):
 
     def conditions(self) -> dict[str, Any]:
         """Give what the model that writes an outer epoch depends on, by the names of the options."""
-        return {
-            "model.name": self.name,
-            "model.lora": asdict(self.lora),
-            "model.learning_rate": self.learning_rate,
-            "model.learning_rate_decay": self.learning_rate_decay,
-            "model.warmup_share": self.warmup_share,
-            "model.weight_decay": self.weight_decay,
-            "model.start_from": self.start_from,
-            "model.dtype": self.dtype_name,
-            "model.quantization": self.quantization,
-        }
+        options = {f"model.{name}": getattr(self, name) for name in ("name", "quantization", *TRAINING)}
+        return {**options, "model.lora": asdict(self.lora), "model.dtype": self.dtype_name}

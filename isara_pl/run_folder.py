@@ -28,36 +28,63 @@ def run_folder(trainer: Trainer) -> Path | None:
     return Path(trainer.default_root_dir) if trainer.is_global_zero and not untyped.fast_dev_run else None
 
 
-def lock_run_folder(folder: Path) -> BaseFileLock:
-    """Keep every other process from writing into a run folder, until the lock is released or this process ends.
-
-    A folder with links that lead out of it is refused: through them, outputs would overwrite other files. The
-    folder itself may be a link.
-
-    The operating system holds the lock, so a killed process leaves none behind; the file `run.lock` may stay.
+def make_run_folder(folder: Path) -> None:
+    """Make a run folder where it is missing.
 
     Args:
-        folder: The run folder; it is made where it is missing.
+        folder: The run folder.
 
     Raises:
-        InputError: If another process holds the lock, a link leads out, or nothing can be written there.
+        InputError: If nothing can be written there.
     """
-    _refuse_links(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            f"another process is writing into {folder} (it holds {folder / LOCK}). "
-            "Wait for its end, stop it, or choose another folder with --run_dir"
-        ) from None
+        (folder / LOCK).touch()
     except OSError as error:
         raise InputError(
-            f"nothing can be written into {folder}: {error.strerror or error}. "
-            "Choose a folder of your own with --run_dir"
+            f"nothing can be written into {folder}: {error.strerror}. Choose a folder of your own with --run_dir"
         ) from error
-    return lock
+
+
+class RunLock:
+    """Keeps every other process from writing into a run folder, until it is released or this process ends.
+
+    The operating system holds the lock, so a killed process leaves none behind; the file `run.lock` stays.
+    """
+
+    def __init__(self) -> None:
+        self._lock: BaseFileLock | None = None
+
+    def acquire(self, folder: Path) -> None:
+        """Take the lock of a folder; the one that was held before is released.
+
+        A folder with links that lead out of it is refused: through them, outputs would overwrite other files. The
+        folder itself may be a link.
+
+        Args:
+            folder: The run folder; it is made where it is missing.
+
+        Raises:
+            InputError: If another process holds the lock, a link leads out, or nothing can be written there.
+        """
+        self.release()
+        make_run_folder(folder)
+        _refuse_links(folder)
+        lock = FileLock(folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"another process is writing into {folder} (it holds {folder / LOCK}). "
+                "Wait for its end, stop it, or choose another folder with --run_dir"
+            ) from None
+        self._lock = lock
+
+    def release(self) -> None:
+        """Let others in, if the lock is held."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
 
 def _refuse_links(folder: Path) -> None:

@@ -241,7 +241,7 @@ def test_an_engine_that_loses_completions_is_an_error_and_nothing_is_kept(tmp_pa
             return super().generate(prompts, sampling, seeds)[:-1]
 
     pool = SamplePool(make_seeds(), tmp_path)
-    with pytest.raises(RuntimeError, match=r"Losing\.generate gave 3 completions for 4 prompts"):
+    with pytest.raises(InputError, match=r"Losing\.generate gave 3 completions for 4 prompts"):
         outer_epoch(pool, generator=Losing()).grow()
     assert len(SamplePool(make_seeds(), tmp_path)) == len(make_seeds())
 

@@ -24,8 +24,8 @@ from isara_pl.module import IsaraModule
 def test_a_second_run_in_a_folder_is_refused_and_a_killed_one_leaves_no_lock(options, tmp_path, capsys, monkeypatch):
     run_dir = tmp_path / "run"
     code = (
-        "import sys, time; from pathlib import Path; from isara_pl.run_folder import lock_run_folder\n"
-        "lock = lock_run_folder(Path(sys.argv[1])); print('locked', flush=True); time.sleep(600)"
+        "import sys, time; from pathlib import Path; from isara_pl.run_folder import RunLock\n"
+        "lock = RunLock(); lock.acquire(Path(sys.argv[1])); print('locked', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code, run_dir], stdout=subprocess.PIPE, text=True) as other:
         try:

@@ -135,3 +135,26 @@ def overlapping(seeds: Sequence[Sample], items: Sequence[Sample]) -> list[tuple[
 
 def _above(figures: NDArray[np.floating[Any]], threshold: float) -> NDArray[np.intp]:
     return np.flatnonzero(figures > threshold)
+
+
+def refuse_overlap(seeds: Sequence[Sample], items: Sequence[Sample], option: str) -> None:
+    """Refuse evaluation items that ask what a seed asks.
+
+    Args:
+        seeds: The seeds.
+        items: The items.
+        option: Where they come from, for the error's text.
+
+    Raises:
+        InputError: If there are any; the message names them.
+    """
+    pairs = overlapping(seeds, items)
+    if not pairs:
+        return
+    questions = {item.id: item.question for item in items}
+    shown = "; ".join(f"{seed} = {item} ({questions[item][:60]!r})" for seed, item in pairs[:5])
+    more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
+    raise InputError(
+        f"{option}: {len(pairs)} of its items are seeds as well: {shown}{more}. "
+        "Remove them from one of the two files, or set data.allow_overlap true"
+    )

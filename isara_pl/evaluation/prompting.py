@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from isara_pl.generation.protocol import Completion, Sampling, TextGenerator
+from isara_pl.generation.protocol import Completion, Sampling, TextGenerator, completions_of
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.samples import Sample
 from isara_pl.randomness import derive_seed
@@ -70,4 +70,4 @@ class ItemPrompts:
         """
         sampling = Sampling(max_new_tokens=max_new_tokens, do_sample=False, stop_at_newline=single_line)
         seeds = [derive_seed(self.seed, "answer", prompt) for prompt in prompts]
-        return self.generator.generate(prompts, sampling, seeds)
+        return completions_of(self.generator, prompts, sampling, seeds)

@@ -101,3 +101,26 @@ class TextGenerator(Protocol):
             sampling: How to draw.
             seeds: One for each prompt; what is drawn for a prompt should follow from its own seed.
         """
+
+
+def completions_of(
+    generator: TextGenerator, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+) -> Sequence[Completion]:
+    """Complete prompts with a generator that may be anyone's, and count what it gives.
+
+    Args:
+        generator: Completes them.
+        prompts: Texts to complete.
+        sampling: How to draw.
+        seeds: One for each prompt.
+
+    Raises:
+        InputError: If it gives another number of completions than prompts.
+    """
+    completions = generator.generate(prompts, sampling, seeds)
+    if len(completions) != len(prompts):
+        raise InputError(
+            f"{type(generator).__name__}.generate gave {len(completions)} completions for {len(prompts)} prompts; "
+            "it must give one for each, in their order"
+        )
+    return completions

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from typing import Protocol, runtime_checkable
 
 from isara_pl.errors import InputError
-from isara_pl.generation.protocol import Completion, Sampling, TextGenerator
+from isara_pl.generation.protocol import Completion, Sampling, TextGenerator, completions_of
 from isara_pl.growth.demonstrations import Context, Order, draw_samples, shown_order
 from isara_pl.growth.pool import Rejected, SamplePool, Verdict
 from isara_pl.growth.prompts import PromptFormat
@@ -139,8 +139,8 @@ class OuterEpoch:
         """Grow the pool.
 
         Raises:
-            InputError: If a single demonstration does not fit into the model's window.
-            RuntimeError: If the generator gives another number of completions than prompts.
+            InputError: If a single demonstration does not fit into the model's window, or the generator gives
+                another number of completions than prompts.
         """
         began = time.perf_counter()
         judged = self.pool.judged(self.number)
@@ -278,13 +278,7 @@ class OuterEpoch:
         self, prompts: list[str], sampling: Sampling, seeds: Sequence[int], part: str
     ) -> Sequence[Completion]:
         """Generate for the questions or the answers of a batch; each candidate has its own randomness."""
-        completions = self.generator.generate(prompts, sampling, [derive_seed(seed, part) for seed in seeds])
-        if len(completions) != len(prompts):
-            raise RuntimeError(
-                f"{type(self.generator).__name__}.generate gave {len(completions)} completions "
-                f"for {len(prompts)} prompts"
-            )
-        return completions
+        return completions_of(self.generator, prompts, sampling, [derive_seed(seed, part) for seed in seeds])
 
     def _judge(self, candidates: list[Sample]) -> int:
         """Put each candidate into the pool or among the rejected, in every process, and count the accepted."""
