@@ -47,7 +47,11 @@ class GracefulStop(Callback):
         self._let_go()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Hold signals back no longer."""
+        """Hold signals back no longer. Lightning puts the handlers back, and ignores Ctrl-C until all is shut down."""
+        self._before = {}
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Hold signals back no longer; a fit that α ended in its first growth has no `on_train_end`."""
         self._let_go()
 
     # -- where a fit can end
@@ -66,10 +70,13 @@ class GracefulStop(Callback):
         """End here if a signal came, with a checkpoint of this batch.
 
         Not within accumulated gradients, which no checkpoint holds, and not after an epoch's last batch: Lightning
-        would skip its validation when it continues from there, and the end of the epoch has a checkpoint anyway.
+        would skip its validation when it continues from there, and the end of the epoch has a checkpoint anyway. The
+        same goes for any batch that a validation follows.
         """
-        ended = batch_idx + 1 == trainer.num_training_batches
-        if not ended and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        measured_next = batch_idx + 1 == trainer.num_training_batches or (
+            trainer.val_check_batch and (batch_idx + 1) % trainer.val_check_batch == 0
+        )
+        if not measured_next and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self._act(trainer, save=True)
 
     # -- what then happens
@@ -96,7 +103,12 @@ class GracefulStop(Callback):
         environment = untyped._accelerator_connector.cluster_environment  # where Lightning's own connector looks
         requeues = isinstance(environment, SLURMEnvironment) and environment.auto_requeue
         self._requeue = environment.requeue_signal if requeues else None
-        stops = {signal.SIGINT, signal.SIGTERM} - {self._requeue}
+        # one that is ignored, as Ctrl-C is in the background of a script, stays so; None: not set from Python
+        stops = {
+            number
+            for number in (signal.SIGINT, signal.SIGTERM)
+            if number != self._requeue and signal.getsignal(number) not in (signal.SIG_IGN, None)
+        }
         self._before = {number: signal.signal(number, self._asked_to_stop) for number in stops}
         if self._requeue:
             self._before[self._requeue] = signal.signal(self._requeue, self._asked_to_requeue)

@@ -5,24 +5,45 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from isara_pl.errors import InputError
+
 
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which also writes the last checkpoint at the end of every epoch.
+    """Lightning's ModelCheckpoint, whose last checkpoint always holds the newest whole epoch, or what came after it.
 
-    With `every_n_train_steps` or `train_time_interval`, Lightning writes none there, and the one that it may write
-    after an epoch's last step has it skip the measuring and the exporting of that epoch when it goes on from there.
-    This one leaves that one out, and writes the last checkpoint when the epoch is over. All options are Lightning's.
+    With `every_n_train_steps` or `train_time_interval`, Lightning writes none at the end of an epoch, and one that it
+    writes after an epoch's last step, or before its end, has it skip that epoch's measuring and exporting when it goes
+    on from there. Those are left out here, and so are those within accumulated gradients; the last checkpoint is
+    written when the epoch is over. All options are Lightning's, but `save_on_train_epoch_end`, which must be true.
     """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what could not be continued from."""
+        if self._save_on_train_epoch_end is False:
+            raise InputError(
+                "checkpoint.save_on_train_epoch_end is false: a run that went on from a checkpoint of before the end "
+                "of an epoch would lack its figures and its adapter. Use true"
+            )
+        super().setup(trainer, pl_module, stage)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where Lightning does, but for the last step of an epoch."""
-        if batch_idx + 1 < trainer.num_training_batches:
+        """Save where Lightning does, but for the last step of an epoch and within accumulated gradients."""
+        whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if whole_step and batch_idx + 1 < trainer.num_training_batches:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save where Lightning does, and else the last checkpoint."""
+        """Save where Lightning does, and the last checkpoint in any case."""
+        before = self._last_global_step_saved
         super().on_train_epoch_end(trainer, pl_module)
-        if not self._should_skip_saving_checkpoint(trainer):
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        saved_here = before != trainer.global_step == self._last_global_step_saved
+        trained = trainer.fit_loop.epoch_loop.batch_progress.current.completed > 0
+        if self.save_last and trained and not saved_here and not bool(vars(trainer).get("fast_dev_run")):
+            path = self.format_checkpoint_name(self._monitor_candidates(trainer), self.CHECKPOINT_NAME_LAST)
+            self._save_checkpoint(trainer, path)
+            self.last_model_path = path
+
+    def _should_save_on_train_epoch_end(self, trainer: Trainer) -> bool:
+        return True

@@ -1,6 +1,8 @@
 """Checkpoints on disk: written whole, and read without executing anything."""
 
 import hashlib
+import io
+import pickle  # for the name of an error
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,22 @@ class WholeCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint.
+        """Write a checkpoint that can be read again.
 
         Raises:
-            InputError: If it cannot be written.
+            InputError: If it cannot be written, or holds more than plain values and tensors.
         """
-        save_whole(Path(path), lambda file: torch.save(checkpoint, file))
+        content = io.BytesIO()  # torch's own writing into a file hides what went wrong
+        torch.save(checkpoint, content)
+        content.seek(0)
+        try:
+            torch.load(content, map_location="meta", weights_only=True)  # reads no tensor's numbers
+        except pickle.UnpicklingError as error:
+            raise InputError(
+                f"{path} was not written: it would hold more than plain values and tensors, and could not be loaded "
+                "again. Look at what state_dict() and on_save_checkpoint() of your callbacks and modules give"
+            ) from error
+        save_whole(Path(path), content.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint on the CPU, with `weights_only` always true, whatever was asked for.

@@ -8,6 +8,7 @@ import threading
 import warnings
 import zipfile
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from jsonargparse import ArgumentError
@@ -40,14 +41,16 @@ from isara_pl.memory import is_out_of_memory, keep_freed_memory
 from isara_pl.models import fast_precision
 from isara_pl.module import IsaraModule
 from isara_pl.options import refuse_null
-from isara_pl.processes import end_together
+from isara_pl.processes import STARTER, end_together
 from isara_pl.run_folder import CHECKPOINTS, LAST_CHECKPOINT, make_run_folder, run_folder, safe_on_disk
+from isara_pl.whole_file import UNFINISHED
 
 DEBUG = "ISARA_PL_DEBUG"
 OUT_OF_MEMORY = (
     "the memory does not suffice. Where it trained: lower data.batch_size or data.max_length, or set "
     "model.gradient_checkpointing true. Where it measured: lower an evaluation's batch_size, or set "
-    "model.evaluation_precision trainer. Everywhere: model.quantization nf4, or a smaller model"
+    "model.evaluation_precision trainer. A run that goes on needs --data.on_change continue for a changed batch or "
+    "length. In a new --run_dir: model.quantization nf4, or a smaller model"
 )
 
 
@@ -59,7 +62,9 @@ class RunConfig(SaveConfigCallback):
         if stage == "fit" and trainer.is_global_zero:
             run_dir = Path(trainer.default_root_dir)
             run_dir.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, str(run_dir / "config.yaml"), skip_unset=False, overwrite=True)
+            unfinished = run_dir / f"config.yaml{UNFINISHED}"
+            self.parser.save(self.config, str(unfinished), skip_unset=False, overwrite=True)
+            unfinished.replace(run_dir / "config.yaml")
 
 
 class IsaraCLI(LightningCLI):
@@ -301,7 +306,14 @@ def main(args: ArgsType = None) -> None:
     end_together(getattr(rank_zero_only, "rank", 0))
     arguments = sys.argv[1:] if args is None else args
     in_main_thread = threading.current_thread() is threading.main_thread()  # no other may set handlers
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main_thread else None
+    ours = in_main_thread and signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, None)
+    terminated: list[int] = []
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        terminated.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminate) if ours else None
     try:
         if isinstance(arguments, list) and arguments[:1] == ["compare"]:
             compare.main(arguments[1:])
@@ -343,7 +355,11 @@ def main(args: ArgsType = None) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(128 + (terminated[0] if terminated else signal.SIGINT))
+    except SystemExit as error:
+        if terminated and error.code == 128 + signal.SIGINT:
+            sys.exit(128 + terminated[0])
+        raise
     except Exception as error:
         fault = _users_fault(error)
         if fault is None or os.environ.get(DEBUG):
@@ -351,7 +367,8 @@ def main(args: ArgsType = None) -> None:
         print(f"error: {printable(fault)}", file=sys.stderr)
         sys.exit(1)
     finally:
-        if in_main_thread:
+        os.environ.pop(STARTER, None)
+        if ours:
             signal.signal(signal.SIGTERM, before)
 
 

@@ -1,5 +1,6 @@
 """What a pool depends on: a resume goes on under the same conditions, or says what changed."""
 
+import inspect
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +14,6 @@ from isara_pl.whole_file import write_whole
 FILE = "conditions.json"
 
 OnChange = Literal["refuse", "continue"]
-Plain = str | int | float | bool | None
 
 
 def check_conditions(folder: Path, now: Mapping[str, Any], on_change: OnChange) -> None:
@@ -60,20 +60,27 @@ def forget_conditions(folder: Path) -> None:
 
 
 def described(filters: Iterable[object]) -> list[str]:
-    """Describe filters by their class and their plain public attributes, which is how they judge.
+    """Describe filters by their class and the options that they keep under their own names.
 
     Args:
         filters: The filters, in their order.
     """
     described = []
     for one in filters:
-        options = {
-            name: value
-            for name, value in sorted(vars(one).items())
-            if not name.startswith("_") and isinstance(value, Plain)
-        }
-        described.append(f"{type(one).__name__}({', '.join(f'{name}={value!r}' for name, value in options.items())})")
+        kept = {name: vars(one)[name] for name in inspect.signature(type(one)).parameters if name in vars(one)}
+        options = ", ".join(f"{name}={_plain(value)}" for name, value in kept.items())
+        described.append(f"{type(one).__name__}({options})")
     return described
+
+
+def _plain(value: Any) -> str:
+    """Describe an option alike in every process; of an object, its class."""
+    if isinstance(value, str | int | float | bool | Path | None):
+        return repr(str(value) if isinstance(value, Path) else value)
+    if isinstance(value, list | tuple | set | frozenset):
+        items = [_plain(item) for item in value]
+        return f"[{', '.join(sorted(items) if isinstance(value, set | frozenset) else items)}]"
+    return type(value).__name__
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from isara_pl.growth.retrieval import EMBEDDED_ENCODER, PoolIndex, SentenceEncod
 from isara_pl.growth.samples import Sample, read_questions, read_samples
 from isara_pl.loaders import held_out_loader, loader_without_pairs, question_loader, training_loader
 from isara_pl.models import is_local, load_tokenizer, resolve_path
-from isara_pl.opening import open_pool, refuse_lost
+from isara_pl.opening import open_pool, refuse_lost, seeds_to_use
 from isara_pl.processes import ALONE, Processes
 from isara_pl.randomness import derive_seed
 from isara_pl.run_folder import RunLock, run_folder
@@ -200,19 +200,20 @@ class IsaraDataModule(LightningDataModule):
         """Open the pool in the trainer's folder, before anything is written there."""
         if stage == "fit":
             self._checked_trainer()
-            self.pool = pool_of_first(self.processes, self._opened_pool)
-            self.seeds = self._known_pool().up_to(0)
-            self._grown = set()
-            self._exhausted_epoch = None
+            # nothing of an earlier fit; Lightning loads the state of a checkpoint after this
+            self._grown, self._exhausted_epoch, self._checkpointed, self._trained_outer_epochs = set(), None, {}, 0
         elif self.trainer is not None:
             check_processes(self.trainer, self.batch_size)
+        if self.trainer is not None:
             self.pool = pool_of_first(self.processes, self._opened_pool)
+            self.seeds = self.pool.up_to(0) if self.pool else self.seeds
 
     def _opened_pool(self) -> SamplePool | None:
         trainer: Any = self.trainer
         folder = run_folder(trainer)
         if folder is not None and trainer.state.fn != "predict":  # which writes nothing that another run reads
             self._lock.acquire(folder)
+        self.seeds = seeds_to_use(folder, self.seeds, self.on_change)
         if trainer.state.fn == "fit":
             return open_pool(trainer, folder, self.seeds, self._conditions(), self.on_change)
         return SamplePool(self.seeds, folder) if folder is not None and is_grown(folder) else None

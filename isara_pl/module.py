@@ -116,6 +116,7 @@ class IsaraModule(LightningModule):
         self.answer_nll = AnswerNLL()
         self._widened: dict[torch.nn.Parameter, torch.dtype] = {}
         self._merged: MergedWeights | None = None
+        self._trained_on: list[str] = []
 
     # -- the model
 
@@ -285,15 +286,18 @@ class IsaraModule(LightningModule):
         of_this = torch.stack([sums.detach().sum(), tokens.sum()])
         of_all = cast(Tensor, self.trainer.strategy.reduce(of_this, reduce_op="sum"))
         loss = of_all[0] / of_all[1]
-        check_losses(sums, batch["sample_ids"])
+        if not loss.isfinite():
+            check_weights(self.state_dict().values(), self._trained_on)  # then it is not these samples' fault
+            check_losses(sums, batch["sample_ids"])
         self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(sums))
         # gradients are averaged over processes: times their number, it is that of the mean over all tokens
         return sums.sum() * self.trainer.world_size / of_all[1]
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Look at the weights before anything is made of them: figures, a checkpoint, the exported adapter."""
+        self._trained_on = batch["sample_ids"]
         if batch_idx + 1 == self.trainer.num_training_batches:
-            check_weights(self.state_dict().values())
+            check_weights(self.state_dict().values(), self._trained_on)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure the negative log-likelihood per answer token on held-out pairs; an empty batch has none."""
@@ -365,7 +369,7 @@ class IsaraModule(LightningModule):
         Raises:
             InputError: If a weight of the adapter is not finite.
         """
-        check_weights(self.state_dict().values())
+        check_weights(self.state_dict().values(), self._trained_on)
         checkpoint["base"] = {"name": self._base_name(), "fingerprint": self._base_fingerprint}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
 from isara_pl.conditions import OnChange, check_conditions, described, forget_conditions
 from isara_pl.errors import InputError
 from isara_pl.growing import candidate_filters
@@ -19,7 +21,7 @@ def open_pool(
     Args:
         trainer: The trainer, in `fit`.
         folder: The run folder; None keeps the pool in memory.
-        seeds: The given pairs; where the pool holds others and may continue, its own stay.
+        seeds: The given pairs.
         conditions: What the pool depends on in the data; what it depends on in trainer, filters and module is added.
         on_change: Whether a pool that was grown under other conditions is refused or continued.
 
@@ -28,8 +30,7 @@ def open_pool(
     """
     if folder is None:
         return SamplePool(seeds)
-    grown = is_grown(folder)
-    if not grown:
+    if not is_grown(folder):
         forget_conditions(folder)
     module_conditions = getattr(trainer.lightning_module, "conditions", dict)
     every = {
@@ -41,7 +42,23 @@ def open_pool(
         "filters": described(candidate_filters(trainer)),
     }
     check_conditions(folder, every, on_change)
-    return SamplePool(seeds_of(folder) if grown and on_change == "continue" else seeds, folder)
+    return SamplePool(seeds, folder)
+
+
+def seeds_to_use(folder: Path | None, seeds: list[Sample], on_change: OnChange) -> list[Sample]:
+    """Give the seeds: where a pool of others may continue, those that it was grown from.
+
+    Args:
+        folder: The run folder; None where there is none.
+        seeds: The given pairs.
+        on_change: Whether a pool that was grown under other conditions is continued.
+    """
+    if folder is None or on_change == "refuse" or not is_grown(folder):
+        return seeds
+    kept = seeds_of(folder)
+    if kept != seeds:
+        rank_zero_warn(f"{folder}: going on with the {len(kept)} seeds of the pool, not with those of data.seeds")
+    return kept
 
 
 def refuse_lost(pool: SamplePool, known: Mapping[str, Any]) -> None:

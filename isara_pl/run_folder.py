@@ -12,6 +12,11 @@ from isara_pl.growth.pool import POOL, REJECTED
 LOCK = "run.lock"
 CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT = "last.ckpt"
+# what a run writes; anything else in the folder is none of its business
+OUTPUTS = (
+    *("*.jsonl", "*.json", "*.csv", "*.yaml", "*.lock", "*.unfinished", "*.ckpt"),
+    *("adapter", ".adapter-*", CHECKPOINTS, "evaluation", "logs"),
+)
 
 
 def run_folder(trainer: Trainer) -> Path | None:
@@ -89,7 +94,9 @@ class RunLock:
 
 def _refuse_links(folder: Path) -> None:
     inside = folder.resolve()
-    for path in folder.rglob("*"):
+    top = [path for pattern in OUTPUTS for path in folder.glob(pattern)]
+    below = [path for each in top if not each.is_symlink() for path in each.rglob("*")]
+    for path in [*top, *below]:
         if path.is_symlink() and not path.resolve().is_relative_to(inside):
             raise InputError(
                 f"{path} is a link to {path.resolve()}, outside of the run folder. A run writes inside its own "

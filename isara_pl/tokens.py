@@ -7,6 +7,8 @@ out again: what is encoded is the content, as it stands in the pool, in tokens o
 """
 
 import re
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
@@ -16,20 +18,45 @@ MARK = "\u2060"
 def control_tokens(tokenizer: PreTrainedTokenizerBase | None) -> re.Pattern[str] | None:
     """Give what finds the first characters of control tokens in a text, marked or not; None where there are none.
 
-    Control tokens are the special ones. Other added tokens, such as `<think>`, are part of what a model
-    says: pairs may rightly hold them.
+    Control tokens are the special ones, and those that the chat template puts between turns. Other added tokens,
+    such as `<think>`, are part of what a model says: pairs may rightly hold them.
 
     Args:
-        tokenizer: Its special tokens count; None has none that are known.
+        tokenizer: Whose control tokens; None has none that are known.
     """
     if tokenizer is None:
         return None
-    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    state = (len(tokenizer.added_tokens_decoder), tokenizer.chat_template, *tokenizer.all_special_tokens)
+    known = _found.get(tokenizer)
+    if known is None or known[0] != state:  # thousands of tokens take a second
+        known = _found[tokenizer] = state, _pattern(tokenizer)
+    return known[1]
+
+
+# by tokenizer: what its tokens depend on, and what finds them
+_found: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[tuple[Any, ...], re.Pattern[str] | None]] = WeakKeyDictionary()
+
+
+def _pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
+    turns = _turns(tokenizer)
+    added = tokenizer.added_tokens_decoder.values()
+    controls = {token.content for token in added if token.special or token.content in turns}
     # one of a single character cannot be broken by a mark
-    spellings = sorted(text for text in special | set(tokenizer.all_special_tokens) if len(text) > 1)
+    spellings = sorted(text for text in controls | set(tokenizer.all_special_tokens) if len(text) > 1)
     # with any marks inside, so that marking changes nothing of what is found: also where spellings overlap
     found = (f"{re.escape(text[0])}(?={MARK}*{f'{MARK}*'.join(map(re.escape, text[1:]))})" for text in spellings)
     return re.compile("|".join(found)) if spellings else None
+
+
+def _turns(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Give a conversation of plain letters in the chat template; nothing where there is none that renders it."""
+    if tokenizer.chat_template is None:
+        return ""
+    said = [{"role": role, "content": "a"} for role in ("user", "assistant", "user")]
+    try:
+        return str(tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
+    except Exception:  # a template is a program of the model's author, which may refuse this conversation
+        return ""
 
 
 def mark(content: str, controls: re.Pattern[str] | None) -> str:

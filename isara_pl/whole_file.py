@@ -1,9 +1,8 @@
 """Files that are never seen half-written."""
 
 import os
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from isara_pl.errors import InputError
 
@@ -20,16 +19,15 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         InputError: If the disk is full, or the file cannot be written for another reason.
     """
-    content = text.encode("utf-8")
-    save_whole(path, lambda file: file.write(content))
+    save_whole(path, text.encode("utf-8"))
 
 
-def save_whole(path: Path, save: Callable[[BinaryIO], object]) -> None:
-    """As `write_whole`, for what is written by a function.
+def save_whole(path: Path, content: bytes | memoryview) -> None:
+    """As `write_whole`, for bytes.
 
     Args:
         path: The file; its folder is made where it is missing.
-        save: Writes the content into the file that it is given.
+        content: What it shall hold.
 
     Raises:
         InputError: If the disk is full, or the file cannot be written for another reason.
@@ -38,12 +36,14 @@ def save_whole(path: Path, save: Callable[[BinaryIO], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:
-            save(file)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
         sync_folder(path.parent)
     except OSError as error:
+        with suppress(OSError):  # it would keep a full disk full
+            unfinished.unlink(missing_ok=True)
         raise InputError(
             f"{path} could not be written: {error.strerror or error}. What stood there before is as it was"
         ) from error

@@ -56,13 +56,14 @@ def test_every_file_that_the_readme_names_exists():
         assert (ROOT / path).is_file(), path
 
 
-def test_every_option_that_the_readme_names_exists(capsys):
+def test_every_option_that_readme_and_reliability_name_exists(capsys):
     known = set()
     for subcommand in ("fit", "compare"):
         with pytest.raises(SystemExit):
             main([subcommand, "--help"])
         known |= set(re.findall(r"--([\w.]+)", capsys.readouterr().out))
-    named = set(re.findall(r"`?--([a-z_]+(?:\.[a-z_]+)*)", README)) - {"no"}  # pip's --no-deps
+    text = README + (ROOT / "docs/RELIABILITY.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`?--([a-z_]+(?:\.[a-z_]+)*)", text)) - {"no"}  # pip's --no-deps
     assert len(named) > 10
     assert named - known == set()
 

@@ -149,7 +149,7 @@ class OuterEpoch:
         batches = [range(start, min(start + step, total)) for start in range(0, total, step)]
         missing = [numbers for numbers in batches if any(self._id(number) not in judged for number in numbers)]
         if missing and "knn" in (self.settings.question_context, self.settings.answer_context):
-            self.index.add(self._known)
+            self.processes.gathered(self._embedded)
         for numbers in missing:
             candidates = self.processes.gathered(partial(self._candidates, self.processes.share(numbers)))
             accepted += self._judge([candidate for candidate in candidates if candidate.id not in judged])
@@ -163,6 +163,11 @@ class OuterEpoch:
             shortened=sum(self.processes.gathered(lambda: [self.shortened])),
             seconds=time.perf_counter() - began,
         )
+
+    def _embedded(self) -> list[None]:
+        """Embed what contexts are drawn from, in every process; an error in one is then one in all."""
+        self.index.add(self._known)
+        return []
 
     def _id(self, number: int) -> str:
         return f"{self.number}-{number:05d}"
@@ -198,8 +203,8 @@ class OuterEpoch:
         return [
             Sample(
                 id=self._id(number),
-                question=question,
-                answer=self.prompt_format.parse_answer(completion.text),
+                question=_writable(question),
+                answer=_writable(self.prompt_format.parse_answer(completion.text)),
                 outer_epoch=self.number,
                 question_demonstrations=tuple(sample.id for sample in written_from),
                 answer_demonstrations=tuple(sample.id for sample in answered_from),
@@ -307,3 +312,8 @@ class OuterEpoch:
                 accepted.append(sample)
         self.pool.record(accepted, rejected)
         return accepted, rejected
+
+
+def _writable(text: str) -> str:
+    """Replace halves of characters (lone surrogates), which an engine may give and no file can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
