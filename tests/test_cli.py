@@ -366,3 +366,20 @@ def test_compare_tells_what_real_runs_are_worth(options, tmp_path, capsys):
     error = fails(["compare", str(isara), str(sft), "--reference=sfd"], capsys)
     assert error.startswith("error: --reference: no method is named 'sfd'. Did you mean 'sft'?")
     assert "names no run folder" in fails(["compare", str(tmp_path / "nothing")], capsys)
+
+
+class PoisonedStep(Callback):
+    """Spoils the weights in the first step, as an overflow in its gradients would."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        print("step on", ", ".join(batch["sample_ids"]))
+        with torch.no_grad():
+            trainer.optimizers[0].param_groups[0]["params"][0].fill_(float("nan"))
+
+
+def test_the_samples_of_the_step_that_spoiled_the_weights_are_named(options, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", *options, f"--run_dir={tmp_path / 'run'}", f"--trainer.callbacks+={__name__}.PoisonedStep"])
+    said = capsys.readouterr()
+    (samples,) = re.findall("step on (.*)", said.out)
+    assert f"not finite any more (NaN or infinite), since the step on the samples {samples}" in said.err

@@ -227,3 +227,16 @@ def test_fast_dev_run_leaves_no_files_and_grows_little(seeds_file, tiny_encoder,
 def test_bad_options_are_refused(seeds_file, tiny_encoder, options, message):
     with pytest.raises(InputError, match=message):
         data_module(seeds_file, tiny_encoder, **options)
+
+
+def test_a_data_module_that_is_used_again_elsewhere_begins_anew(seeds_file, tiny_encoder, tmp_path):
+    data = data_module(seeds_file, tiny_encoder)
+    checkpoint = ModelCheckpoint(tmp_path / "a", save_last=True, save_on_train_epoch_end=True)
+    trainer_in(tmp_path / "a", 1, [checkpoint]).fit(Plain(), data)
+    trainer_in(tmp_path / "a", 2).fit(Plain(), data, ckpt_path=tmp_path / "a/last.ckpt")
+    assert data.trained_outer_epochs == 2
+    checkpoint = ModelCheckpoint(tmp_path / "b", save_last=True, save_on_train_epoch_end=True)
+    trainer_in(tmp_path / "b", 1, [checkpoint]).fit(Plain(), data)
+    assert data.trained_outer_epochs == 1
+    state = torch.load(tmp_path / "b/last.ckpt", weights_only=True)["IsaraDataModule"]
+    assert (state["pool"], state["trained_outer_epochs"]) == (12, 1)

@@ -196,7 +196,6 @@ def test_the_figures_can_be_monitored(run, tmp_path, pairs_file):
         "--checkpoint.monitor=harmless_nll",
         "--checkpoint.save_top_k=1",
         "--checkpoint.filename=best",
-        "--checkpoint.save_on_train_epoch_end=false",
         held_out=None,
     )
     state = torch.load(run_dir / "checkpoints/best.ckpt", weights_only=True)["callbacks"]

@@ -8,7 +8,7 @@ from conftest import FakeGenerator, make_seeds
 from test_retrieval import CountingEncoder, HashedEncoder
 
 from isara_pl.errors import InputError
-from isara_pl.generation.protocol import Sampling
+from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.growth.outer_epoch import GrowthSettings, OuterEpoch
 from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.prompts import prompt_format
@@ -267,3 +267,14 @@ def test_other_seeds_draw_other_contexts():
         outer_epoch(pool, seed=seed).grow()
         contexts.append([sample.question_demonstrations for sample in pool.accepted(1)])
     assert contexts[0] == contexts[1] != contexts[2]
+
+
+def test_half_a_character_from_an_engine_is_replaced_and_can_be_written(tmp_path):
+    class Odd(FakeGenerator):
+        def generate(self, prompts, sampling, seeds):
+            return [Completion(one.text + "\ud800", one.finished) for one in super().generate(prompts, sampling, seeds)]
+
+    outer_epoch(SamplePool(make_seeds(), tmp_path), generator=Odd()).grow()
+    again = SamplePool(make_seeds(), tmp_path).accepted(1)
+    assert again
+    assert all(sample.answer.endswith("?") for sample in again)

@@ -169,3 +169,9 @@ def test_no_file_of_a_run_is_a_pickle(options, tmp_path):
         assert zipfile.is_zipfile(path)
         torch.load(path, weights_only=True)
     assert json.loads((run_dir / "conditions.json").read_text())["seed_everything"] == 7
+
+
+def test_links_of_others_in_the_folder_do_not_matter(options, tmp_path):
+    (tmp_path / "run/.venv/bin").mkdir(parents=True)
+    (tmp_path / "run/.venv/bin/python").symlink_to(sys.executable)
+    fit(tmp_path / "run", options)

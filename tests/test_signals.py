@@ -7,8 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from command_line import assert_same, before_call, fit, judged
+from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
+from isara_pl.callbacks import GracefulStop
 from isara_pl.cli import main
 from isara_pl.growth.outer_epoch import OuterEpoch
 from isara_pl.module import IsaraModule
@@ -111,3 +113,27 @@ def test_slurms_signal_waits_for_the_batch_and_lightnings_plugin_requeues(
     assert (run_dir / "hpc_ckpt_1.ckpt").exists()
     fit(run_dir, options)  # the very same command, as SLURM starts it again
     assert_same(run_dir, undisturbed)
+
+
+def test_where_alpha_stops_a_run_in_its_first_growth_signals_are_let_go(options, tmp_path):
+    stop = GracefulStop()
+    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False)
+    stop.on_growth_start(trainer, 1)
+    assert signal.getsignal(signal.SIGINT) == stop._asked_to_stop
+    stop.teardown(trainer, None, "fit")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.warns(UserWarning, match="nothing was trained"):
+        fit(tmp_path / "run", options, "--trainer.callbacks+=isara_pl.callbacks.TooShort",
+            "--trainer.callbacks.min_words=50", "--alpha_stopping.alpha=0.5")  # fmt: skip
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_that_is_ignored_stays_ignored(options, tmp_path, monkeypatch, undisturbed):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as for a job in the background of a script
+    try:
+        with monkeypatch.context() as patch:
+            before_call(patch, OuterEpoch, "_judge", 1, sends(signal.SIGINT))
+            fit(tmp_path / "run", options)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert_same(tmp_path / "run", undisturbed)

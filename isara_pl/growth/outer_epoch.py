@@ -185,7 +185,7 @@ class OuterEpoch:
         ]
         with self.question_writer():
             completions = self._generate([text for text, _ in prompts], question_sampling, seeds, "question")
-        questions = [self.prompt_format.parse_question(completion.text) for completion in completions]
+        questions = [_writable(self.prompt_format.parse_question(completion.text)) for completion in completions]
         # what the parser cut off came after the question's end
         ended = [
             completion.finished or question != completion.text.strip()
@@ -203,7 +203,7 @@ class OuterEpoch:
         return [
             Sample(
                 id=self._id(number),
-                question=_writable(question),
+                question=question,
                 answer=_writable(self.prompt_format.parse_answer(completion.text)),
                 outer_epoch=self.number,
                 question_demonstrations=tuple(sample.id for sample in written_from),

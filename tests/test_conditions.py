@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+from command_line import before_call, fails, fit
+from conftest import make_seeds
+
+from isara_pl.cli import main
+from isara_pl.conditions import described
+from isara_pl.growth.outer_epoch import OuterEpoch
+
+
+class Words:
+    def __init__(self, words: list[str], path: Path = Path("a/b"), most: int = 3, judge: object = None) -> None:
+        self.words = words
+        self.path = path
+        self.most = most
+        self.judge = judge
+        self.seen = 0
+
+
+def test_a_filter_is_known_by_its_options_and_not_by_what_it_counts():
+    one, other = Words(["a"]), Words(["a"])
+    other.seen = 7
+    assert described([one]) == described([other])
+    assert described([one, Words(["b"], most=4, judge=Words([]))]) == [
+        "Words(words=['a'], path='a/b', most=3, judge=None)",
+        "Words(words=['b'], path='a/b', most=4, judge=Words)",
+    ]
+
+
+def stop() -> None:
+    raise KeyboardInterrupt
+
+
+def test_seeds_that_changed_and_were_continued_with_stay_those_of_the_pool(options, tmp_path, monkeypatch, capsys):
+    run_dir = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        before_call(patch, OuterEpoch, "_judge", 2, stop)
+        with pytest.raises(SystemExit):
+            fit(run_dir, options)
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"question": "Why?", "answer": "So."}\n')
+    changed = f"--data.seeds={other}"
+    with pytest.warns(UserWarning, match="going on with the 8 seeds of the pool"):
+        fit(run_dir, options, changed, "--ckpt_path=last", "--data.on_change=continue")
+    main(["validate", *options, changed, f"--run_dir={run_dir}", "--ckpt_path=last", "--data.on_change=continue"])
+    # the seeds of the pool go on being those of the run
+    fit(run_dir, options, "--ckpt_path=last")
+    assert 'then, "1 pairs' in fails(["fit", *options, changed, f"--run_dir={run_dir}", "--ckpt_path=last"], capsys)
+    pool = (run_dir / "pool.jsonl").read_text()
+    assert all(seed.question in pool for seed in make_seeds())
+    assert "Why?" not in pool
