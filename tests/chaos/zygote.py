@@ -22,6 +22,7 @@ def main() -> None:
     import sentence_transformers  # noqa: F401
     from transformers import BertModel, LlamaForCausalLM  # noqa: F401
 
+    # and the command line itself
     import isara_pl.cli  # noqa: F401
 
     _tell(reports, ready=True)
