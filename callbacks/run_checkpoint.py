@@ -40,7 +40,8 @@ class RunCheckpoint(ModelCheckpoint):
         super().on_train_epoch_end(trainer, pl_module)
         saved_here = before != trainer.global_step == self._last_global_step_saved
         trained = trainer.fit_loop.epoch_loop.batch_progress.current.completed > 0
-        if self.save_last and trained and not saved_here and not bool(vars(trainer).get("fast_dev_run")):
+        untyped: Any = trainer  # Lightning sets `fast_dev_run` without declaring it
+        if self.save_last and trained and not saved_here and not untyped.fast_dev_run:
             path = self.format_checkpoint_name(self._monitor_candidates(trainer), self.CHECKPOINT_NAME_LAST)
             self._save_checkpoint(trainer, path)
             self.last_model_path = path

@@ -103,3 +103,8 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_and_nothing_e
             WholeCheckpointIO().save_checkpoint({"step": 2}, path)
     assert WholeCheckpointIO().load_checkpoint(path) == {"step": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_trial_run_leaves_no_checkpoint(options, tmp_path):
+    run_dir = fit(tmp_path / "run", options, "--trainer.fast_dev_run=true")
+    assert not list(run_dir.rglob("*.ckpt"))
