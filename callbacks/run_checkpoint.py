@@ -46,5 +46,8 @@ class RunCheckpoint(ModelCheckpoint):
             self._save_checkpoint(trainer, path)
             self.last_model_path = path
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save nothing: the last epoch has its checkpoint, and Lightning would write one of a trial run, too."""
+
     def _should_save_on_train_epoch_end(self, trainer: Trainer) -> bool:
         return True
