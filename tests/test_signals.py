@@ -16,6 +16,16 @@ from isara_pl.growth.outer_epoch import OuterEpoch
 from isara_pl.module import IsaraModule
 
 
+@pytest.fixture(autouse=True)
+def _as_in_a_terminal():
+    """Handle signals as in a terminal: in the background of a script, the tests' own process ignores SIGINT."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def sends(*signals: signal.Signals) -> Callable[[], None]:
     def act() -> None:
         for one in signals:
