@@ -253,7 +253,6 @@ class IsaraDataModule(LightningDataModule):
         pool = self._known_pool()
         if self._checkpointed:
             refuse_lost(pool, self._checkpointed)
-        self._refuse_long_seeds()
         if self.settings.candidates and not trainer.should_stop and outer_epoch not in self._grown:
             self._grow(trainer, pool, outer_epoch)
         if trainer.should_stop:  # the α rule: Lightning counts this epoch, but nothing is trained in it
@@ -294,12 +293,6 @@ class IsaraDataModule(LightningDataModule):
             raise RuntimeError("the pool exists in trainer.fit only")
         return self.pool
 
-    def _refuse_long_seeds(self) -> None:
-        """Refuse seeds that cannot be trained on before hours are spent on growing."""
-        if self.tokenizer is not None and not self._grown:
-            for seed in self.seeds:
-                encode_pair(seed, self.prompt_format, self.tokenizer, self._longest_pair(), end=True)
-
     def _conditions(self) -> dict[str, Any]:
         """Give what the pool depends on here, by the names of the options."""
         growth = asdict(self.settings)
@@ -315,6 +308,9 @@ class IsaraDataModule(LightningDataModule):
         }
 
     def _grow(self, trainer: Any, pool: SamplePool, outer_epoch: int) -> None:
+        if self.tokenizer is not None and not self._grown:
+            for seed in self.seeds:  # one that cannot be trained on is refused before hours are spent on growing
+                encode_pair(seed, self.prompt_format, self.tokenizer, self._longest_pair(), end=True)
         grow(
             trainer,
             outer_epoch,

@@ -212,31 +212,34 @@ def pairs_file(tmp_path: Path) -> str:
     return str(path)
 
 
+def run_config(model: str, encoder: str, seeds: str, held_out: str | None, callbacks: list, **of_data) -> dict:
+    """Give the config of a run of seconds: 2 outer epochs."""
+    return {
+        "trainer": {"accelerator": "cpu", "precision": "32-true", "enable_progress_bar": False, "callbacks": callbacks},
+        "model": {"name": model, "lora": {"r": 4}},
+        "data": {
+            "seeds": seeds,
+            "held_out": held_out,
+            "encoder": encoder,
+            "outer_epochs": 2,
+            "demonstrations": 2,
+            "question_sampling": {"max_new_tokens": 8},
+            "answer_sampling": {"max_new_tokens": 8},
+            "max_length": 256,
+            **of_data,
+        },
+    }
+
+
 @pytest.fixture
 def run(tiny_llama, tiny_encoder, seeds_file, held_out_file, tmp_path):
     """Start the CLI with callbacks, and give the run folder."""
 
     def start(subcommand: str, callbacks: list, *more: str, held_out: str | None = held_out_file, name="run") -> Path:
-        config = {
-            "run_dir": str(tmp_path / name),
-            "trainer": {"accelerator": "cpu", "precision": "32-true", "enable_progress_bar": False},
-            "model": {"name": tiny_llama, "learning_rate": 0.02, "lora": {"r": 4}},
-            "data": {
-                "seeds": seeds_file,
-                "held_out": held_out,
-                "encoder": tiny_encoder,
-                "candidates_per_outer_epoch": 4,
-                "outer_epochs": 2,
-                "demonstrations": 2,
-                "question_sampling": {"max_new_tokens": 8},
-                "answer_sampling": {"max_new_tokens": 8},
-                "max_length": 256,
-            },
-            "alpha_stopping": {"alpha": 0},
-        }
-        config["trainer"]["callbacks"] = [
-            {"class_path": f"isara_pl.callbacks.{kind}", "init_args": options} for kind, options in callbacks
-        ]
+        named = [{"class_path": f"isara_pl.callbacks.{kind}", "init_args": options} for kind, options in callbacks]
+        config = run_config(tiny_llama, tiny_encoder, seeds_file, held_out, named, candidates_per_outer_epoch=4)
+        config["model"]["learning_rate"] = 0.02
+        config |= {"run_dir": str(tmp_path / name), "alpha_stopping": {"alpha": 0}}
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
         main([subcommand, f"--config={tmp_path / f'{name}.yaml'}", *more])
         return tmp_path / name
@@ -247,26 +250,10 @@ def run(tiny_llama, tiny_encoder, seeds_file, held_out_file, tmp_path):
 def write_options(folder: Path, model: str, encoder: str, seeds: str, held_out: str) -> list[str]:
     """Write the config of a run of seconds: 2 outer epochs of 2 epochs, 6 candidates each; give the arguments."""
     callbacks = [{"class_path": f"isara_pl.callbacks.{name}"} for name in ("NearDuplicate", "TruthfulnessEvaluation")]
-    config = {
-        "seed_everything": 7,
-        "trainer": {"accelerator": "cpu", "precision": "32-true", "enable_progress_bar": False, "callbacks": callbacks},
-        "model": {"name": model, "learning_rate": 0.01, "lora": {"r": 4}},
-        "data": {
-            "seeds": seeds,
-            "held_out": held_out,
-            "encoder": encoder,
-            "candidates_per_outer_epoch": 6,
-            "candidates_per_batch": 4,
-            "outer_epochs": 2,
-            "epochs_per_outer_epoch": 2,
-            "demonstrations": 2,
-            "question_sampling": {"max_new_tokens": 8},
-            "answer_sampling": {"max_new_tokens": 8},
-            "batch_size": 4,
-            "max_length": 256,
-        },
-        "alpha_stopping": {"alpha": 0.1},
-    }
+    of_data = {"candidates_per_batch": 4, "epochs_per_outer_epoch": 2, "batch_size": 4}
+    config = run_config(model, encoder, seeds, held_out, callbacks, candidates_per_outer_epoch=6, **of_data)
+    config["model"]["learning_rate"] = 0.01
+    config |= {"seed_everything": 7, "alpha_stopping": {"alpha": 0.1}}
     (folder / "run.yaml").write_text(yaml.safe_dump(config))
     return [f"--config={folder / 'run.yaml'}"]
 

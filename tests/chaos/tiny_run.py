@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import yaml
-from conftest import make_encoder, make_model, make_seeds
+from conftest import make_encoder, make_model, make_seeds, run_config
 
 SEEDS = 8
 # how checkpoints are written: after every epoch, or in the middle of epochs too
@@ -12,8 +12,6 @@ VARIANTS = {
     "epochs": [],
     "steps": ["--checkpoint.every_n_train_steps=1", "--checkpoint.filename={step}"],
 }
-
-
 CONFIG = "run.yaml"
 
 
@@ -35,30 +33,12 @@ def prepare(folder: Path) -> Path:
         {"class_path": "isara_pl.callbacks.NearDuplicate"},
         {"class_path": "isara_pl.callbacks.TruthfulnessEvaluation", "init_args": {"max_new_tokens": 4}},
     ]
-    config = {
-        "seed_everything": 7,
-        "trainer": {"accelerator": "cpu", "precision": "32-true", "enable_progress_bar": False, "callbacks": callbacks},
-        "model": {
-            "name": make_model(folder / "model"),
-            "learning_rate": 0.01,
-            "lora": {"r": 4, "dropout": 0.1},
-        },
-        "data": {
-            "seeds": str(folder / "seeds.jsonl"),
-            "held_out": str(folder / "held_out.jsonl"),
-            "encoder": make_encoder(folder / "encoder"),
-            "candidates_per_outer_epoch": 6,
-            "candidates_per_batch": 3,
-            "outer_epochs": 2,
-            "epochs_per_outer_epoch": 2,
-            "demonstrations": 2,
-            "question_sampling": {"max_new_tokens": 8},
-            "answer_sampling": {"max_new_tokens": 8},
-            "batch_size": 3,
-            "max_length": 256,
-        },
-        "alpha_stopping": {"alpha": 0},
-    }
+    files = str(folder / "seeds.jsonl"), str(folder / "held_out.jsonl")
+    of_data = {"candidates_per_batch": 3, "epochs_per_outer_epoch": 2, "batch_size": 3}
+    models = make_model(folder / "model"), make_encoder(folder / "encoder")
+    config = run_config(*models, *files, callbacks, candidates_per_outer_epoch=6, **of_data)
+    config["model"] |= {"learning_rate": 0.01, "lora": {"r": 4, "dropout": 0.1}}
+    config |= {"seed_everything": 7, "alpha_stopping": {"alpha": 0}}
     path = folder / CONFIG
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     return path
