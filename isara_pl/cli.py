@@ -43,7 +43,7 @@ from isara_pl.module import IsaraModule
 from isara_pl.options import refuse_null
 from isara_pl.processes import STARTER, end_together
 from isara_pl.run_folder import CHECKPOINTS, LAST_CHECKPOINT, make_run_folder, run_folder, safe_on_disk
-from isara_pl.whole_file import UNFINISHED
+from isara_pl.whole_file import write_whole
 
 DEBUG = "ISARA_PL_DEBUG"
 OUT_OF_MEMORY = (
@@ -60,11 +60,8 @@ class RunConfig(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the file, before anything else of the run is written."""
         if stage == "fit" and trainer.is_global_zero:
-            run_dir = Path(trainer.default_root_dir)
-            run_dir.mkdir(parents=True, exist_ok=True)
-            unfinished = run_dir / f"config.yaml{UNFINISHED}"
-            self.parser.save(self.config, str(unfinished), skip_unset=False, overwrite=True)
-            unfinished.replace(run_dir / "config.yaml")
+            config = self.parser.dump(self.config, skip_unset=False)
+            write_whole(Path(trainer.default_root_dir) / "config.yaml", config)
 
 
 class IsaraCLI(LightningCLI):
