@@ -8,6 +8,7 @@ from isara_pl.callbacks.diversity import DiversityMonitor
 from isara_pl.callbacks.graceful_stop import GracefulStop
 from isara_pl.callbacks.harm import HarmEvaluation
 from isara_pl.callbacks.harm_preference import HarmPreferenceEvaluation
+from isara_pl.callbacks.ledger import Ledger
 from isara_pl.callbacks.near_duplicate import NearDuplicate
 from isara_pl.callbacks.outer_epoch_table import OuterEpochTable
 from isara_pl.callbacks.prediction_writer import PredictionWriter
@@ -26,6 +27,7 @@ __all__ = [
     "GracefulStop",
     "HarmEvaluation",
     "HarmPreferenceEvaluation",
+    "Ledger",
     "NearDuplicate",
     "OuterEpochTable",
     "PredictionWriter",

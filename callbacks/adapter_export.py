@@ -41,6 +41,8 @@ def write_adapter(module: IsaraModule, run_dir: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     # "auto" would look for the base on the hub
     module.adapted.save_pretrained(str(unfinished), save_embedding_layers=False)
+    # peft's card is a form to be filled in; `isara-pl export` writes a real one
+    (unfinished / "README.md").unlink(missing_ok=True)
     shutil.rmtree(previous, ignore_errors=True)
     if target.exists():
         target.rename(previous)

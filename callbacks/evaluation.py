@@ -22,6 +22,7 @@ from isara_pl.module import IsaraModule
 from isara_pl.processes import Processes
 from isara_pl.randomness import derive_seed
 from isara_pl.run_folder import run_folder
+from isara_pl.stages import stage
 
 Line = dict[str, Any]
 RESERVED = ("diversity", "contamination", "held-out")  # other files, and the ids of the held-out pairs
@@ -144,6 +145,10 @@ class Evaluation(Measurement):
         """Give the items that are measured on."""
         return self.own_items
 
+    def passes(self) -> int:
+        """Give how often `measure` goes through the items, for those who watch its progress."""
+        return 1
+
     def conditions(self) -> dict[str, str]:
         """Give what figures depend on beside the model: only under equal ones can they be compared."""
         return {}
@@ -165,12 +170,14 @@ class Evaluation(Measurement):
         if not items:
             return
         began = time.perf_counter()
-        prompts = self._prompts(data, pl_module, items)
         precision = (
             pl_module.measuring() if isinstance(pl_module, IsaraModule) else trainer.precision_plugin.forward_context()
         )
-        with precision:
-            measured = data.processes.gathered(lambda: self._share(data.processes, pl_module, items, prompts))
+        steps = len(data.processes.share(items)) * self.passes()
+        with stage(self.name, data.measured_outer_epoch, total=steps):
+            prompts = self._prompts(data, pl_module, items)
+            with precision:
+                measured = data.processes.gathered(lambda: self._share(data.processes, pl_module, items, prompts))
         demonstrations = {item.id: shown for item, (_, shown) in zip(items, measured, strict=True)}
         guards = [callback for callback in untyped.callbacks if isinstance(callback, ContaminationSource)]
         # the first process alone has filtered, and knows what touches an item

@@ -64,6 +64,10 @@ class RewardEvaluation(Evaluation):
         """Give the judge."""
         return {"judge": judge_name(self.judge)}
 
+    def passes(self) -> int:
+        """Answering, and once a run the pretrained model's answering."""
+        return 1 if self._pretrained else 2
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget the answers of another pretrained model."""
         super().setup(trainer, pl_module, stage)

@@ -1,11 +1,16 @@
 """Lightning's ModelCheckpoint, such that a fit can go on from each of its checkpoints."""
 
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from isara_pl.errors import InputError
+
+PATHS = ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path")  # of ModelCheckpoint's state
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -49,5 +54,19 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save nothing: the last epoch has its checkpoint, and Lightning would write one of a trial run, too."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """Give Lightning's state with the names of files in the folder in place of their paths: a run may be moved."""
+        return _renamed(super().state_dict(), lambda path: os.path.relpath(path, self.dirpath or "."))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state, with paths in the folder where the run is now."""
+        super().load_state_dict(_renamed(state_dict, lambda name: os.path.normpath(Path(self.dirpath or ".") / name)))
+
     def _should_save_on_train_epoch_end(self, trainer: Trainer) -> bool:
         return True
+
+
+def _renamed(state: dict[str, Any], name: Callable[[str], str]) -> dict[str, Any]:
+    paths = {key: name(state[key]) for key in PATHS if state.get(key)}
+    best = {name(path): score for path, score in state.get("best_k_models", {}).items()}
+    return {**state, **paths, "best_k_models": best}

@@ -87,6 +87,10 @@ class TruthfulnessEvaluation(Evaluation):
         """Give the items of the file, or the held-out pairs."""
         return self.own_items or data.held_out
 
+    def passes(self) -> int:
+        """Scoring, and answering where the model answers itself."""
+        return 2 if self.max_new_tokens else 1
+
     def conditions(self) -> dict[str, str]:
         """Give the convention of the prompts."""
         return {"convention": self.convention}

@@ -22,6 +22,7 @@ from isara_pl.growth.retrieval import PoolIndex
 from isara_pl.memory import give_back_freed_memory
 from isara_pl.processes import Processes
 from isara_pl.sft import TooLong
+from isara_pl.stages import stage
 from isara_pl.tokens import encode_prompt
 
 QuestionWriter = Literal["current", "pretrained"]
@@ -106,7 +107,13 @@ def grow(
         on_batch=on_batch,
         processes=Processes.of(trainer),
     )
-    with _eval_mode(module), trainer.precision_plugin.forward_context(), _merged(module):
+    left = settings.candidates - len(pool.judged(outer_epoch))
+    with (
+        stage("growth", outer_epoch, total=left),
+        _eval_mode(module),
+        trainer.precision_plugin.forward_context(),
+        _merged(module),
+    ):
         grown = growth.grow()
     give_back_freed_memory()  # keys and values of the largest batch, before training needs its own
     if grown.shortened:

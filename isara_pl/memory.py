@@ -1,7 +1,10 @@
-"""Memory: what the C library does with what was freed, and how a lack of it is known."""
+"""Memory: what the C library does with what was freed, how much is in use, and how a lack of it is known."""
 
 import ctypes
 import platform
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -55,3 +58,37 @@ def is_out_of_memory(error: Exception) -> bool:
         words in said
         for words in ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     )
+
+
+class PeakMemory:
+    """The most memory that was in use since `reset`: on the GPU where there is one, else of this process.
+
+    Where the system cannot forget an earlier peak (not Linux), it is the most since the process began.
+    """
+
+    def reset(self) -> None:
+        """Begin anew from what is in use now."""
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch gives it no types
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            with suppress(OSError):  # proc(5): 5 resets the peak of the resident memory
+                Path("/proc/self/clear_refs").write_text("5")
+
+    def read(self) -> int:
+        """Give the peak in bytes."""
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch gives it no types
+            return torch.cuda.max_memory_allocated()
+        with suppress(OSError):
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+        return _highest_resident()
+
+
+def _highest_resident() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from isara_pl.checkpoints import base_fingerprint, check_shapes
 from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL
+from isara_pl.flops import count_flops
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.lora import LoraOptions
@@ -137,6 +138,7 @@ class IsaraModule(LightningModule):
         self.model.peft_config["default"].target_modules = sorted(self.model.peft_config["default"].target_modules)
         if self.compiled:
             compile_layers(self.model)
+        self._flops = count_flops(base, self.gradient_checkpointing)
         self.model.train()
         self._engine = GenerationEngine(base, self.tokenizer, self.generation_tokens)
         # now, since generation folds the adapter into the base's weights
@@ -223,6 +225,10 @@ class IsaraModule(LightningModule):
                 return self._engine.generate(prompts, sampling, seeds)
         finally:
             model.train(was_training)
+
+    def completion_flops(self, prompt_tokens: int, new_tokens: int) -> int:
+        """Give the floating-point operations of completing one prompt, as of `isara_pl.flops.Flops.completion`."""
+        return self._flops.completion(prompt_tokens, new_tokens)
 
     def _without_casts(self) -> AbstractContextManager[object]:
         """Switch autocast off where all weights are of its type anyway: it would only look at every layer."""

@@ -14,7 +14,7 @@ CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT = "last.ckpt"
 # what a run writes; anything else in the folder is none of its business
 OUTPUTS = (
-    *("*.jsonl", "*.json", "*.csv", "*.yaml", "*.lock", "*.unfinished", "*.ckpt"),
+    *("*.jsonl", "*.json", "*.csv", "*.html", "*.yaml", "*.lock", "*.unfinished", "*.ckpt"),
     *("adapter", ".adapter-*", CHECKPOINTS, "evaluation", "logs"),
 )
 

@@ -2,11 +2,13 @@
 
 import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from command_line import adapter, assert_same, before_call, fails, fit, rows
+from conftest import write_held_out, write_options, write_seeds
 from lightning.pytorch import Callback
 
 from isara_pl.callbacks import AdapterExport
@@ -108,3 +110,26 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_and_nothing_e
 def test_a_trial_run_leaves_no_checkpoint(options, tmp_path):
     run_dir = fit(tmp_path / "run", options, "--trainer.fast_dev_run=true")
     assert not list(run_dir.rglob("*.ckpt"))
+
+
+def test_a_run_that_was_moved_goes_on_and_its_files_name_no_place_but_what_was_given(
+    tiny_llama, tiny_encoder, tmp_path, undisturbed, monkeypatch, recwarn
+):
+    monkeypatch.chdir(tmp_path)
+    for name, folder in (("model", tiny_llama), ("encoder", tiny_encoder)):
+        (tmp_path / name).symlink_to(folder)
+    options = write_options(tmp_path, "./model", "./encoder", write_seeds(Path()), write_held_out(Path()))
+    with monkeypatch.context() as patch:
+        before_call(patch, AdapterExport, "on_train_epoch_end", 3, stop)
+        with pytest.raises(RuntimeError):
+            fit(Path("there"), options)
+    Path("there").rename("here")
+    recwarn.clear()
+    run_dir = fit(Path("here"), options, "--ckpt_path=last")
+    assert_same(run_dir, undisturbed)
+    assert not [str(warning.message) for warning in recwarn if "dirpath" in str(warning.message)]
+    files = [path for path in run_dir.rglob("*") if path.is_file()]
+    assert len(files) > 10
+    for path in files:
+        for place in (tmp_path, Path.home(), tiny_llama, tiny_encoder):
+            assert str(place).encode() not in path.read_bytes(), path

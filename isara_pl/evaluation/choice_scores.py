@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from isara_pl.errors import InputError
 from isara_pl.models import context_window
 from isara_pl.sft import EncodedPair, answer_nll, collate
+from isara_pl.stages import count
 from isara_pl.tokens import encode_continuation
 
 
@@ -93,6 +94,7 @@ def choice_scores(
                     ChoiceScore(log_probability, len(choice))
                     for log_probability, choice in zip(given, question.choices, strict=True)
                 ]
+            count(done=len(chosen))
     return found
 
 

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from isara_pl.errors import InputError
 from isara_pl.evaluation.transformers_judge import Dtype, TransformersJudge, padded
+from isara_pl.stages import stage
 
 ClassifierTemplate = Literal["beaver-dam", "answer"]
 
@@ -54,11 +55,12 @@ def judged(judge: Judge, device: torch.device, questions: Sequence[str], answers
     Returns:
         Shape (n, labels), float32 on the CPU.
     """
-    judge.to(device)
-    try:
-        return judge.scores(questions, answers)
-    finally:
-        judge.to("cpu")
+    with stage("judging", total=len(questions)):
+        judge.to(device)
+        try:
+            return judge.scores(questions, answers)
+        finally:
+            judge.to("cpu")
 
 
 class _SequenceJudge(TransformersJudge):

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
 from isara_pl.models import context_window, is_local, one_clear_error, resolve_path
+from isara_pl.stages import count
 from isara_pl.tokens import control_tokens, encode, mark
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -109,6 +110,7 @@ class TransformersJudge(ABC):
             for start in range(0, len(by_length), self.batch_size):
                 places = by_length[start : start + self.batch_size]
                 scores[places] = self._score([rows[place] for place in places]).cpu()
+                count(done=len(places))
         return scores
 
     @abstractmethod

@@ -19,6 +19,7 @@ from isara_pl.generation.kv_cache import RowsCache, layers_of
 from isara_pl.generation.protocol import Sampling
 from isara_pl.generation.shared_prefixes import LEAST_SAVED, Row, rounds
 from isara_pl.models import only_logits_of
+from isara_pl.stages import count
 
 # from so many tokens on a forward pass gains nothing by being larger, but takes more memory
 PREFILL_TOKENS = 4096
@@ -218,6 +219,7 @@ def complete(
     ends = set(stops)
     written: list[list[int]] = [[] for _ in prompts]
     logits = batch.prefill()
+    count(prompt_tokens=sum(map(len, prompts)))
     # a tokenizer may know more tokens than the model has outputs
     logits[:, [token for token in stops if token < logits.shape[1]]] = -torch.inf
     for steps in range(sampling.max_new_tokens):
@@ -230,9 +232,11 @@ def complete(
         for prompt, token in zip(batch.order, tokens, strict=True):
             written[prompt].append(token)
         finished = [row for row, token in enumerate(tokens) if token in ends]
+        last = steps + 1 == sampling.max_new_tokens
+        count(done=len(tokens) if last else len(finished), generated_tokens=len(tokens))
         if finished:
             tokens = [tokens[row] for row in batch.drop(finished, steps)]
-        if not tokens or steps + 1 == sampling.max_new_tokens:
+        if not tokens or last:
             break
         logits = batch.step(tokens, steps)
     return written

