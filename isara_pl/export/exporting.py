@@ -1,0 +1,115 @@
+"""All of an export, on disk as a whole or not at all."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from isara_pl.errors import InputError, first_line, printable
+from isara_pl.export import hub
+from isara_pl.export.card_sections import Publication, base_name
+from isara_pl.export.cards import NF4, adapter_card, dataset_card, model_card
+from isara_pl.export.finished_run import ADAPTER, ADAPTER_FILES, FinishedRun, at_rest, read_run
+from isara_pl.export.merged_model import MergedModel, base_dtype, is_quantised, merged_model
+from isara_pl.export.pairs import write_pairs
+from isara_pl.memory import is_out_of_memory
+from isara_pl.quiet import quieten
+from isara_pl.whole_file import write_whole
+
+CARD = "README.md"
+# the folders of an export, and what lies there
+PARTS = {
+    "adapter": "LoRA adapter, for peft.PeftModel.from_pretrained",
+    "model": "merged model with its tokenizer, for transformers.AutoModelForCausalLM.from_pretrained",
+    "dataset": "all pairs, as prompt/completion and as messages, for datasets.load_dataset",
+}
+
+
+def export(folder: Path, target: Path, license: str | None, repository: str | None) -> None:
+    """Export a run, and say what is done.
+
+    Args:
+        folder: The run folder.
+        target: Folder to write into: it does not exist, or is empty.
+        license: Licence id of the hub; None names none.
+        repository: The hub's repository to push the model to, as `OWNER/NAME`; None pushes nothing.
+
+    Raises:
+        InputError: If the run cannot be exported. A failed push leaves the export on disk.
+    """
+    quieten()
+    publication = Publication(license, repository)
+    try:
+        _write(folder, target, publication)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"the memory does not suffice: an export holds the weights of the model twice ({first_line(error)})"
+        ) from error
+    for part, meaning in PARTS.items():
+        _say(f"{target / part}: {meaning}")
+    if license is None:
+        _say("no licence was given (--license), so the cards name none")
+    if repository is not None:
+        _say(f"pushing to {repository}")
+        for address in hub.push(target, publication):
+            _say(f"pushed: {address}")
+
+
+def _write(folder: Path, target: Path, publication: Publication) -> None:
+    with at_rest(folder):
+        run = read_run(folder)
+        _say(f"{folder}: {len(run.samples)} pairs, {len(run.trained_on)} of them trained on")
+        dtype = str(base_dtype(run.options)).removeprefix("torch.")
+        _say(f"loading {base_name(run)} in {dtype} and folding the adapter in")
+        if is_quantised(run.options):
+            _say(NF4)
+        with merged_model(run) as merged, _whole_folder(target) as unfinished:
+            _say(f"writing {target}")
+            _write_parts(run, merged, publication, unfinished)
+
+
+@contextmanager
+def _whole_folder(target: Path) -> Iterator[Path]:
+    """Give a folder to write into, which takes the target's name when the block ended well."""
+    unfinished = target.parent / f".{target.name}-unfinished"
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)  # of an export that was killed
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if target.exists():  # and is empty
+            target.rmdir()
+        unfinished.rename(target)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise InputError(
+            f"--to: {target} could not be written: {reason or first_line(error)}. Nothing was left there"
+        ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_parts(run: FinishedRun, merged: MergedModel, publication: Publication, folder: Path) -> None:
+    _write_adapter(run, folder / "adapter")
+    merged.save(folder / "model")
+    write_pairs(run, merged.prompt_format, folder / "dataset")
+    for part, card in (("adapter", adapter_card), ("model", model_card), ("dataset", dataset_card)):
+        write_whole(folder / part / CARD, card(run, merged.prompt_format, publication))
+
+
+def _write_adapter(run: FinishedRun, folder: Path) -> None:
+    """Copy the adapter as it is, but for the name of a base that only this machine knows."""
+    folder.mkdir()
+    config_file, weights_file = ADAPTER_FILES
+    shutil.copyfile(run.folder / ADAPTER / weights_file, folder / weights_file)
+    config = json.loads((run.folder / ADAPTER / config_file).read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base_name(run)
+    write_whole(folder / config_file, json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _say(line: str) -> None:
+    print(printable(line), flush=True)

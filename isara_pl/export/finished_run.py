@@ -1,0 +1,167 @@
+"""A run folder as an export needs it: its samples, which of them were trained on, and its figures."""
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from isara_pl.errors import InputError
+from isara_pl.export.run_options import RunOptions
+from isara_pl.growth.journal import entries
+from isara_pl.growth.pool import POOL, REJECTED
+from isara_pl.growth.samples import Sample
+from isara_pl.report import metrics
+from isara_pl.run_folder import LOCK
+
+CONFIG = "config.yaml"
+ADAPTER = "adapter"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+Figures = Mapping[int, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that left an adapter.
+
+    Attributes:
+        folder: The run folder.
+        options: Its options.
+        samples: Seeds and accepted samples, in the order of the pool.
+        trained_on: Ids of the samples that the adapter was trained on.
+        rejected: How many candidates each filter took, the most first.
+        figures: The rows of metrics.csv by outer epoch, without empty figures; 0 is the pretrained model.
+    """
+
+    folder: Path
+    options: RunOptions
+    samples: Sequence[Sample]
+    trained_on: frozenset[str]
+    rejected: Mapping[str, int]
+    figures: Figures
+
+    @property
+    def seeds(self) -> list[Sample]:
+        """The given pairs."""
+        return [sample for sample in self.samples if sample.outer_epoch == 0]
+
+    @property
+    def seeds_hash(self) -> str:
+        """The hash of the seeds, as it stands in conditions.json and evaluation/."""
+        text = json.dumps([(seed.question, seed.answer) for seed in self.seeds])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@contextmanager
+def at_rest(folder: Path) -> Iterator[None]:
+    """Keep every run from writing into a folder inside the block.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        InputError: If a run is writing there.
+    """
+    lock = FileLock(folder / LOCK)
+    try:
+        if (folder / LOCK).exists():  # else nothing is put there
+            lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"a process is writing into {folder} (it holds {folder / LOCK}). Wait for its end, or stop it, and export "
+            "then"
+        ) from None
+    except OSError:  # read-only: no run can write there either
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """Refuse what is not the folder of a run with an adapter.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        InputError: If something that every such run leaves behind is missing.
+    """
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder}: no {CONFIG}, so no `fit` was run there. Give the --run_dir of a finished `fit`")
+    if not (folder / ADAPTER).is_dir():
+        raise InputError(
+            f"{folder}: no {ADAPTER}/, so there is nothing to export: the run did not finish its first outer epoch, or "
+            "α ended it there. Go on with it (--ckpt_path last), or export another run"
+        )
+    for file in (*(f"{ADAPTER}/{name}" for name in ADAPTER_FILES), POOL, metrics.FILE):
+        if not (folder / file).is_file():
+            raise InputError(f"{folder}: {file} is missing. Restore it from a copy, or export another run")
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """Read a run folder.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        InputError: If it is not one, nothing was trained in it, or a file of it is damaged.
+    """
+    refuse_unfinished(folder)
+    options = RunOptions(folder / CONFIG)
+    samples = list(entries(folder / POOL, _sample))
+    if not any(sample.outer_epoch == 0 for sample in samples):
+        raise InputError(f"{folder / POOL}: holds no seed. Restore it from a copy")
+    figures = _figures(folder / metrics.FILE)
+    trained = [outer_epoch for outer_epoch, row in figures.items() if row.get("trained_on")]
+    if not trained:
+        raise InputError(
+            f"{folder / metrics.FILE}: says that nothing was trained, although there is an adapter. "
+            "Restore it from a copy"
+        )
+    if options.choice("model.start_from", ("latest", "base")) == "base":
+        trained = trained[-1:]  # each outer epoch began with a fresh adapter
+    newest_only = options.choice("data.train_on", ("all", "newest")) == "newest"
+    trained_on = frozenset(s.id for s in samples if _is_trained_on(s.outer_epoch, trained, newest_only))
+    rejected = Counter(entries(folder / REJECTED, _filter))
+    return FinishedRun(folder, options, samples, trained_on, dict(rejected.most_common()), figures)
+
+
+def _is_trained_on(of: int, trained: Sequence[int], newest_only: bool) -> bool:
+    """Whether one of the outer epochs that the adapter was trained in had the samples of another among its own."""
+    return any(of in (0, outer_epoch) if newest_only else of <= outer_epoch for outer_epoch in trained)
+
+
+def _sample(line: str) -> Sample:
+    """Read a sample that can be written as a row: files may have been changed by hand."""
+    sample = Sample.from_json(line)
+    numbers = (sample.outer_epoch, sample.sampling_seed or 0)
+    if not all(isinstance(number, int) and 0 <= number < 2**63 for number in numbers):
+        raise ValueError("`outer_epoch` and `sampling_seed` must be whole numbers below 2^63")
+    texts = [sample.id, sample.question, sample.answer, sample.category or "", *sample.scores]
+    texts += [*sample.question_demonstrations, *sample.answer_demonstrations]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("id, question, answer, category and demonstrations must be text")
+    if not all(isinstance(figure, int | float) for figure in sample.scores.values()):
+        raise ValueError("`scores` must be numbers")
+    "".join(texts).encode("utf-8")  # fails on half a character
+    return sample
+
+
+def _filter(line: str) -> str:
+    return str(json.loads(line)["filter"])
+
+
+def _figures(path: Path) -> Figures:
+    try:
+        return dict(sorted(metrics.read_rows(path).items()))
+    except (ValueError, TypeError, KeyError, OverflowError, csv.Error) as error:
+        raise InputError(f"{path}: damaged ({type(error).__name__}: {error}). Restore it from a copy") from None

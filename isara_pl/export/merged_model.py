@@ -1,0 +1,187 @@
+"""The run's model as one of plain transformers: the base with the adapter folded in, and its tokenizer."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import torch
+from huggingface_hub import snapshot_download
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from isara_pl.checkpoints import WholeCheckpointIO, base_fingerprint
+from isara_pl.errors import InputError, first_line
+from isara_pl.export.finished_run import ADAPTER, ADAPTER_FILES, FinishedRun
+from isara_pl.export.run_options import RunOptions, is_hub_id
+from isara_pl.generation.engine import GenerationEngine
+from isara_pl.generation.plain import generation_config
+from isara_pl.generation.protocol import Sampling
+from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
+from isara_pl.merging import MergedWeights
+from isara_pl.models import load_causal_lm, load_tokenizer
+from isara_pl.run_folder import CHECKPOINTS, LAST_CHECKPOINT
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class MergedModel:
+    """A run's model without its adapter apart.
+
+    Attributes:
+        model: The base with the adapter folded in; its generation config is that of the run's `predict`.
+        tokenizer: The run's tokenizer.
+        prompt_format: How the run made text of pairs.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    prompt_format: PromptFormat
+
+    def save(self, folder: Path) -> None:
+        """Write model and tokenizer.
+
+        Args:
+            folder: Where they shall lie.
+        """
+        self.model.save_pretrained(folder)
+        for of_this_machine in ("is_local", "local_files_only"):
+            self.tokenizer.init_kwargs.pop(of_this_machine, None)
+        self.tokenizer.save_pretrained(folder)
+
+
+def is_quantised(options: RunOptions) -> bool:
+    """Whether the run's base was in 4 bits: merged is then the base as it was before.
+
+    Args:
+        options: The run's options.
+    """
+    return options.choice("model.quantization", ("none", "nf4")) == "nf4"
+
+
+def base_dtype(options: RunOptions) -> torch.dtype:
+    """Give the type of the base's weights in the run; bfloat16 where they were in 4 bits.
+
+    Args:
+        options: The run's options.
+    """
+    name = options.choice("model.dtype", ("auto", *DTYPES))
+    if is_quantised(options):
+        return torch.bfloat16
+    if name != "auto":
+        return DTYPES[name]
+    precision = options.shown("trainer.precision")
+    if precision.startswith("bf16"):
+        return torch.bfloat16
+    return torch.float16 if precision.startswith("16") else torch.float32
+
+
+@contextmanager
+def merged_model(run: FinishedRun) -> Iterator[MergedModel]:
+    """Load a run's model from what is on this machine, on the CPU, and fold its adapter in inside the block.
+
+    Its weights are those that the run generated with: the sum of base and update in float32, rounded once.
+
+    Args:
+        run: The run.
+
+    Raises:
+        InputError: If the base is not here or not the run's, or the adapter is damaged.
+    """
+    options = run.options
+    name, trust = options.get("model.name", str), options.get("model.trust_remote_code", bool)
+    format_name = options.choice("data.prompt_format", get_args(FormatName))
+    source = _on_this_machine(name)
+    tokenizer = load_tokenizer(source, trust)
+    texts = prompt_format(cast(FormatName, format_name), tokenizer)
+    base = load_causal_lm(source, base_dtype(options), trust_remote_code=trust)
+    base.generation_config = _generation_config(options, base, tokenizer, texts)
+    adapted = _with_adapter(base, run.folder / ADAPTER, name)
+    if not is_quantised(options):
+        _refuse_another_base(adapted, run.folder, name)
+    _untie(adapted)
+    with MergedWeights(adapted).in_use():
+        yield MergedModel(cast(PreTrainedModel, adapted.unload()), tokenizer, texts)
+
+
+def _on_this_machine(name: str) -> str:
+    """Give what can be loaded without asking the hub: of a hub id, the folder in its cache."""
+    if not is_hub_id(name):
+        return name
+    try:
+        return str(snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError):
+        raise InputError(
+            f"model.name: {name} is neither a folder here nor in the hub's cache on this machine, and an export "
+            f"downloads nothing. Export from where the run was started, or get the model first: hf download {name}"
+        ) from None
+
+
+def _generation_config(
+    options: RunOptions, model: Any, tokenizer: PreTrainedTokenizerBase, texts: PromptFormat
+) -> GenerationConfig:
+    """Give what makes plain `generate` answer as the run's `predict` does, which ends answers at the same tokens."""
+    try:
+        sampling = Sampling(**options.get("model.prediction_sampling", dict))
+    except TypeError as error:
+        raise InputError(
+            f"{options.path}: `model.prediction_sampling`: {first_line(error)}. Restore the file from a copy"
+        ) from None
+    sampling = replace(sampling, stop_at_newline=texts.single_line)
+    stops = GenerationEngine(model, tokenizer, tokens=1).stop_ids(sampling)
+    return generation_config(sampling, stops, int(tokenizer.pad_token_id))
+
+
+def _with_adapter(base: PreTrainedModel, folder: Path, name: str) -> PeftModel:
+    """Put the adapter of a folder on its base."""
+    config_file, weights_file = (folder / file for file in ADAPTER_FILES)
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+            raise ValueError("not the config of a LoRA adapter")
+        weights = load_file(weights_file)
+        adapted = get_peft_model(base, LoraConfig.from_pretrained(str(folder)))
+    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
+        raise InputError(
+            f"{folder}: no LoRA adapter that loads on {name} ({first_line(error)}). Restore it from a copy"
+        ) from None
+    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    if {key: value.shape for key, value in weights.items()} != {key: value.shape for key, value in expected.items()}:
+        raise InputError(f"{folder}: its weights are not those of its config on {name}. Restore it from a copy")
+    set_peft_model_state_dict(adapted, weights)
+    return adapted.eval()
+
+
+def _refuse_another_base(adapted: PeftModel, folder: Path, name: str) -> None:
+    """Refuse a base whose weights are not those that the run began with, if a checkpoint tells."""
+    path = folder / CHECKPOINTS / LAST_CHECKPOINT
+    if not path.exists():
+        return
+    try:
+        base = WholeCheckpointIO().load_checkpoint(path).get("base", {})
+    except InputError:
+        raise InputError(
+            f"{path} is damaged. Restore it from a copy, or remove it to export without a check of the base"
+        ) from None
+    if base.get("fingerprint") != base_fingerprint(adapted):
+        raise InputError(
+            f"model.name: the weights of {name} are not those that this run began with ({base.get('name')}); with "
+            "these the adapter would answer otherwise. Put the model of then in its place"
+        )
+
+
+def _untie(adapted: PeftModel) -> None:
+    """Give an adapted layer weights of its own where another layer shares them, such as input and output."""
+    uses = Counter(id(weight) for _, weight in adapted.named_parameters(remove_duplicate=False))
+    for layer in adapted.modules():
+        if isinstance(layer, LoraLayer) and uses[id(layer.get_base_layer().weight)] > 1:
+            own = layer.get_base_layer()
+            own.weight = torch.nn.Parameter(own.weight.detach().clone(), requires_grad=False)
+            adapted.config.tie_word_embeddings = False
