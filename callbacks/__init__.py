@@ -10,10 +10,14 @@ from isara_pl.callbacks.harm import HarmEvaluation
 from isara_pl.callbacks.harm_preference import HarmPreferenceEvaluation
 from isara_pl.callbacks.ledger import Ledger
 from isara_pl.callbacks.near_duplicate import NearDuplicate
+from isara_pl.callbacks.outer_epoch_summary import OuterEpochSummary
 from isara_pl.callbacks.outer_epoch_table import OuterEpochTable
 from isara_pl.callbacks.prediction_writer import PredictionWriter
+from isara_pl.callbacks.report_writer import ReportWriter
 from isara_pl.callbacks.reward import RewardEvaluation
 from isara_pl.callbacks.run_checkpoint import RunCheckpoint
+from isara_pl.callbacks.sample_logger import SampleLogger
+from isara_pl.callbacks.stage_progress import StageProgress
 from isara_pl.callbacks.too_short import TooShort
 from isara_pl.callbacks.truthfulness import TruthfulnessEvaluation
 from isara_pl.callbacks.unfinished import Unfinished
@@ -29,10 +33,14 @@ __all__ = [
     "HarmPreferenceEvaluation",
     "Ledger",
     "NearDuplicate",
+    "OuterEpochSummary",
     "OuterEpochTable",
     "PredictionWriter",
+    "ReportWriter",
     "RewardEvaluation",
     "RunCheckpoint",
+    "SampleLogger",
+    "StageProgress",
     "TooShort",
     "TruthfulnessEvaluation",
     "Unfinished",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -69,8 +70,11 @@ class Ledger(Callback):
         """Wait for its end."""
 
     def on_stage_end(self, stage: Stage) -> None:
-        """Add what a stage took."""
-        self._here = added(self._here, {(stage.outer_epoch, stage.name): Usage.of(stage)})
+        """Add what a stage took; texts that are embedded for anything but growing belong to that."""
+        name, usage = stage.name, Usage.of(stage)
+        if name == "embedding" and stage.outer is not None and stage.outer.name != "growth":
+            name, usage = stage.outer.name, replace(usage, samples=0)
+        self._here = added(self._here, {(stage.outer_epoch, name): usage})
 
     # -- when it counts, and the stages that Lightning runs
 

@@ -1,9 +1,6 @@
 """The figures of a run, one row an outer epoch."""
 
-import csv
-import io
 import time
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,25 +9,12 @@ from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.progress import finished_outer_epoch
+from isara_pl.report.metrics import FILE, OF_TRAINING, Row, rows_text
+from isara_pl.report.metrics import LAST as LAST  # these three for those who import them from here
+from isara_pl.report.metrics import format_table as format_table
+from isara_pl.report.metrics import read_rows as read_rows
 from isara_pl.run_folder import run_folder
 from isara_pl.whole_file import write_whole
-
-FILE = "metrics.csv"
-MEASURED = ("answer_nll", "mc1", "mc2")
-COUNTS = ("outer_epoch", "candidates", "accepted", "trained_on")
-LAST = ("novelty", "candidates", "accepted", "trained_on", "seconds")
-OF_TRAINING = ("train_loss", "learning_rate")  # logged as well, but by step
-# what the terminal shows, where it was measured
-SHOWN = {
-    "answer_nll": "answer NLL",
-    "mc2": "MC2",
-    "harm_rate": "harm rate",
-    "harm_preference": "harm preference",
-    "reward": "reward",
-    "cost": "cost",
-    "reward_win_rate": "win rate",
-    "cost_win_rate": "win rate (cost)",
-}
 
 
 class OuterEpochTable(Callback):
@@ -43,7 +27,7 @@ class OuterEpochTable(Callback):
     """
 
     def __init__(self) -> None:
-        self.rows: dict[int, dict[str, float | int]] = {}
+        self.rows: dict[int, Row] = {}
         self._since = time.perf_counter()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -92,76 +76,8 @@ class OuterEpochTable(Callback):
 
     def _write(self, trainer: Trainer) -> None:
         run_dir = run_folder(trainer)
-        if run_dir is None:
-            return
-        table = io.StringIO()
-        writer = csv.DictWriter(table, _columns(self.rows))
-        writer.writeheader()
-        for outer_epoch in sorted(self.rows):
-            writer.writerow({name: _short(value) for name, value in self.rows[outer_epoch].items()})
-        write_whole(run_dir / FILE, table.getvalue())
-
-
-def _columns(rows: dict[int, dict[str, float | int]]) -> list[str]:
-    figures = dict.fromkeys(name for row in rows.values() for name in row)
-    more = [name for name in figures if name not in ("outer_epoch", *MEASURED, *LAST)]
-    return ["outer_epoch", *MEASURED, *more, *LAST]
-
-
-def read_rows(path: Path) -> dict[int, dict[str, float | int]]:
-    """Read `metrics.csv`.
-
-    Args:
-        path: The file; it need not exist.
-
-    Returns:
-        The rows by outer epoch, without the empty figures.
-    """
-    if not path.exists():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [
-            {name: int(value) if name in COUNTS else float(value) for name, value in row.items() if value}
-            for row in csv.DictReader(file)
-        ]
-    return {int(row["outer_epoch"]): row for row in rows}
-
-
-def format_table(rows: dict[int, dict[str, float | int]]) -> str:
-    """Give the rows as a small table for the terminal.
-
-    Args:
-        rows: Rows by outer epoch.
-    """
-    shown = [name for name in SHOWN if any(name in row for row in rows.values())]
-    lines = [("", *(SHOWN[name] for name in shown), "novelty", "accepted", "trained on", "seconds")]
-    for outer_epoch, row in sorted(rows.items()):
-        name = "pretrained" if outer_epoch == 0 else f"outer epoch {outer_epoch}"
-        accepted = f"{row['accepted']} of {row['candidates']}" if "candidates" in row else "-"
-        lines.append(
-            (
-                name,
-                *(_cell(row, figure, ".3f") for figure in shown),
-                _cell(row, "novelty", ".2f"),
-                accepted,
-                _cell(row, "trained_on", "d"),
-                _cell(row, "seconds", ".0f"),
-            )
-        )
-    columns = list(zip(*lines, strict=True))
-    aligned = [
-        [cell.rjust(max(map(len, column))) if place else cell.ljust(max(map(len, column))) for cell in column]
-        for place, column in enumerate(columns)
-    ]
-    return "\n".join("  ".join(line) for line in zip(*aligned, strict=True))
-
-
-def _cell(row: dict[str, float | int], name: str, form: str) -> str:
-    return format(row[name], form) if name in row else "-"
-
-
-def _short(value: float | int) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.6f}"
+        if run_dir is not None:
+            write_whole(run_dir / FILE, rows_text(self.rows))
 
 
 def _data(trainer: Trainer) -> Any:

@@ -1,15 +1,13 @@
 """`isara-pl compare`: methods against each other, from the figures of every item in their run folders."""
 
-import difflib
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt
 
 from isara_pl.errors import InputError
@@ -18,14 +16,16 @@ from isara_pl.evaluation.comparison import Evaluated, evaluate
 from isara_pl.evaluation.comparison_table import Section, as_markdown, as_text, csv_text, section
 from isara_pl.evaluation.measured_runs import ICL, PRETRAINED, SELF_GENERATION, SFT, Entry, pool_runs, read_run
 from isara_pl.evaluation.measures import MEASURES
+from isara_pl.evaluation.named_runs import named_run
 from isara_pl.evaluation.statistics import CONFIDENCE
+from isara_pl.nearest import did_you_mean
+from isara_pl.usage import PlainErrors
 from isara_pl.whole_file import write_whole
 
 BASELINES = {
     SFT: "fit --config configs/baselines/sft_seeds.yaml",
     ICL: "validate --config configs/baselines/icl_knn.yaml",
 }
-SEED_SUFFIX = re.compile(r"(?<=.)[-_](seed[-_]?|s)\d+$")
 FEW_ITEMS = 30
 LEGEND = (
     "it covers the choice of questions, not that of seeds or of training runs, and is not corrected for the number "
@@ -41,9 +41,10 @@ def main(args: Sequence[str]) -> None:
 
     Raises:
         InputError: If the runs cannot be compared.
+        ArgumentError: If the arguments cannot be used.
     """
     options = _parser().parse_args(list(args))
-    runs = [_name_and_path(text) for text in options.runs]
+    runs = [named_run(text, "compare") for text in options.runs]
     if options.alpha:
         if len(runs) != 1 or options.reference or options.clean or options.outer_epochs != "last":
             raise InputError("--alpha takes one run, and beside it --json, --csv and --markdown only")
@@ -62,8 +63,8 @@ def main(args: Sequence[str]) -> None:
             print(f"written: {path}")
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def _parser() -> PlainErrors:
+    parser = PlainErrors(
         prog="isara-pl compare",
         allow_abbrev=False,
         description="Compare methods on the same items, from the evaluation/ of their run folders. Fitted runs are "
@@ -103,16 +104,6 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _name_and_path(text: str) -> tuple[str, Path]:
-    name, equals, rest = text.partition("=")
-    if not equals or Path(text).exists():
-        rest = text
-        name = SEED_SUFFIX.sub("", Path(text).resolve().name)
-    if not name or not rest or not Path(rest).is_dir():
-        raise InputError(f"compare: {text!r} names no run folder. Allowed: RUN or NAME=RUN, with an existing folder")
-    return name, Path(rest)
-
-
 def _compare(given: Sequence[tuple[str, Path]], options: Namespace) -> tuple[list[Section], dict[str, Any], str]:
     """Give the comparison as sections, as what JSON holds and as CSV."""
     if options.resamples < 100:
@@ -148,9 +139,10 @@ def _reference(entries: Sequence[Entry], name: str | None) -> Entry:
     found = [entry for entry in entries if name in (entry.name, entry.method)]
     if not found:
         names = list(dict.fromkeys(known for entry in entries for known in (entry.name, entry.method)))
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise InputError(f"--reference: no method is named {name!r}.{hint} Allowed: {', '.join(map(repr, names))}")
+        raise InputError(
+            f"--reference: no method is named {name!r}.{did_you_mean(repr(name), map(repr, names))} "
+            f"Allowed: {', '.join(map(repr, names))}"
+        )
     return found[-1]
 
 

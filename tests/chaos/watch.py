@@ -30,6 +30,8 @@ TRAINING = "training"
 VALIDATION = "validation"
 EVALUATION = "evaluation files"
 METRICS = "metrics.csv"
+LEDGER = "ledger.csv"
+REPORT = "report.html"
 ADAPTER = "adapter"
 CHECKPOINT = "checkpoint"
 BEFORE_LAST = "between checkpoint and last.ckpt"
@@ -42,6 +44,8 @@ STAGES = (
     PRETRAINED,
     EVALUATION,
     METRICS,
+    LEDGER,
+    REPORT,
     CONFIG,
     CONDITIONS,
     QUESTIONS,
@@ -66,6 +70,8 @@ FILES = {
     "pool.jsonl": POOL,
     "rejected.jsonl": REJECTED,
     "metrics.csv": METRICS,
+    "ledger.csv": LEDGER,
+    "report.html": REPORT,
     "evaluation": EVALUATION,
     "logs": LOGS,
     "adapter": ADAPTER,

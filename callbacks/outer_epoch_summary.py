@@ -1,0 +1,118 @@
+"""An outer epoch at a glance, in the log."""
+
+import random
+import shutil
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning_utilities.core.rank_zero import rank_zero_info
+
+from isara_pl.callbacks.evaluation import data_of
+from isara_pl.growing import candidate_filters
+from isara_pl.growth.outer_epoch import Growth
+from isara_pl.progress import finished_outer_epoch
+from isara_pl.randomness import derive_seed
+from isara_pl.report.contents import GrownOuterEpoch
+from isara_pl.report.metrics import FILE, OF_TRAINING, Row, read_rows
+from isara_pl.report.summary import WIDEST, format_summary
+from isara_pl.run_folder import run_folder
+
+SAMPLES = 3
+
+
+@runtime_checkable
+class AlphaRule(Protocol):
+    """A callback that stops the run when an outer epoch's novelty is below its α."""
+
+    alpha: float
+
+    def decide(self, outer_epoch: int, novelty: float | None) -> tuple[bool, str]:
+        """Give whether to stop, and why."""
+
+
+class OuterEpochSummary(Callback):
+    """Logs what each outer epoch came to: novelty against α, what each filter took, samples, figures.
+
+    The samples are 3 of those accepted, drawn by the run's seed. The figures are those of the pretrained model and of
+    the outer epoch before, as they stand in `metrics.csv`, and of this one. An outer epoch that the α rule ended has
+    none. The lines go where Lightning's own go, and never more than 25 of them.
+    """
+
+    def __init__(self) -> None:
+        self._growth: Growth | None = None
+        self._generated = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse another data module, and forget an earlier run."""
+        data_of(trainer, self)
+        self._growth = None
+
+    def on_growth_start(self, trainer: Trainer, outer_epoch: int) -> None:
+        """Nothing was generated yet."""
+        self._generated = False
+
+    def on_growth_batch_end(self, trainer: Trainer, judged: int, accepted: int) -> None:
+        """Remember that this process generated."""
+        self._generated = True
+
+    def on_growth_end(self, trainer: Trainer, growth: Growth) -> None:
+        """Wait for what training on it brings."""
+        self._growth = growth
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log an outer epoch after its last epoch: it was measured before."""
+        if finished_outer_epoch(trainer, data_of(trainer, self).epochs_per_outer_epoch):
+            measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            self._log(trainer, {name: value for name, value in measured.items() if name not in OF_TRAINING})
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Log an outer epoch that was grown, and not trained on to its end: mostly, the α rule ended it.
+
+        A resume that finds it grown and ends it again says nothing.
+        """
+        if self._generated:
+            self._log(trainer, {})
+
+    def _log(self, trainer: Trainer, measured: Row) -> None:
+        growth, self._growth = self._growth, None
+        data = data_of(trainer, self)
+        if growth is None or data.pool is None or not trainer.is_global_zero:
+            return
+        accepted = data.pool.accepted(growth.outer_epoch)
+        draw = random.Random(derive_seed(data.seed, "summary", growth.outer_epoch))
+        alpha = _alpha(trainer)
+        text = format_summary(
+            GrownOuterEpoch(
+                outer_epoch=growth.outer_epoch,
+                candidates=growth.candidates,
+                accepted=growth.accepted,
+                taken=_taken(trainer, growth.rejected),
+                trained=alpha is None or growth.novelty is None or growth.novelty >= alpha,
+            ),
+            alpha,
+            draw.sample(accepted, min(SAMPLES, len(accepted))),
+            _beside(trainer, growth.outer_epoch, measured),
+            shutil.get_terminal_size((WIDEST, 0)).columns,
+        )
+        rank_zero_info(text)
+
+
+def _alpha(trainer: Any) -> float | None:
+    return next((callback.alpha for callback in trainer.callbacks if isinstance(callback, AlphaRule)), None)
+
+
+def _taken(trainer: Any, rejected: Mapping[str, int]) -> dict[str, int]:
+    """Give what each filter took, in their order; those that are no callbacks come last."""
+    names = [type(candidate_filter).__name__ for candidate_filter in candidate_filters(trainer)]
+    return {name: rejected.get(name, 0) for name in dict.fromkeys([*names, *sorted(rejected)])}
+
+
+def _beside(trainer: Trainer, outer_epoch: int, measured: Row) -> dict[int, Row]:
+    """Give an outer epoch's figures, after those of the pretrained model and of the outer epoch before."""
+    run_dir = run_folder(trainer)
+    if not measured or run_dir is None:
+        return {outer_epoch: measured} if measured else {}
+    rows = read_rows(run_dir / FILE)
+    before = {other: rows[other] for other in dict.fromkeys((0, outer_epoch - 1)) if other in rows}
+    return {**before, outer_epoch: measured}

@@ -1,0 +1,68 @@
+"""What a person looks at: report.html."""
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
+from isara_pl.callbacks.evaluation import data_of
+from isara_pl.errors import first_line
+from isara_pl.evaluation.measured_runs import read_run
+from isara_pl.evaluation.named_runs import named_run
+from isara_pl.growth.pool import POOL
+from isara_pl.progress import finished_outer_epoch
+from isara_pl.report.embedding import EmbeddedOnce
+from isara_pl.report.writing import FILE, write_report
+from isara_pl.run_folder import run_folder
+
+
+class ReportWriter(Callback):
+    """Writes `report.html` to the run folder: whether the run helped, why it stopped, and every sample.
+
+    It is one file that opens from disk, in any browser, without a network. It is written anew after each outer epoch,
+    at the end of `fit`, also where the α rule is that end, and after `validate` in a folder with a pool. Place it
+    behind the callbacks whose files it shows. `python -m isara_pl report RUN` writes it at any time.
+
+    Args:
+        baselines: Run folders to compare with, as RUN or NAME=RUN, such as SFT on the seeds.
+
+    Raises:
+        InputError: If a baseline is no folder, or nothing was measured there.
+    """
+
+    def __init__(self, baselines: list[str] | None = None) -> None:
+        self.baselines = [named_run(text, "ReportWriter: baselines") for text in baselines or []]
+        for name, path in self.baselines:
+            read_run(name, path)  # refused now, not after hours
+        self._encoder: EmbeddedOnce | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse another data module, and forget the embeddings of an earlier run."""
+        data_of(trainer, self)
+        self._encoder = None
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it after the last epoch of an outer epoch."""
+        if finished_outer_epoch(trainer, data_of(trainer, self).epochs_per_outer_epoch):
+            self._write(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it when all is done."""
+        self._write(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it after a validation outside of `fit`."""
+        if trainer.state.fn == "validate":
+            self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        run_dir = run_folder(trainer)
+        if run_dir is None or not (run_dir / POOL).exists():
+            return
+        # made now, not in setup: the module is on its device by now, which the encoder shares
+        self._encoder = self._encoder or EmbeddedOnce(data_of(trainer, self).encoder)
+        try:
+            write_report(run_dir, self.baselines, self._encoder, run_dir / FILE)
+        except Exception as error:  # a night's run must not end for a picture of it
+            rank_zero_warn(
+                f"{FILE} could not be written ({type(error).__name__}: {first_line(error)}). The run goes on; "
+                "`python -m isara_pl report` with its folder writes it"
+            )

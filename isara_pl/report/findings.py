@@ -1,0 +1,193 @@
+"""The headline of a report: why a run stopped, what it cost, and what to look at first, in plain sentences."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from isara_pl.growth.pool import Rejected
+from isara_pl.growth.samples import Sample
+from isara_pl.report.contents import Finding, GrownOuterEpoch, Spent, Totals
+from isara_pl.report.curves import Rows
+from isara_pl.report.flags import Look
+from isara_pl.report.run_files import RunFiles, finite
+from isara_pl.report.words import counted, duration, listed, quoted
+
+STOPPED, COST, LOOK = "Why did it stop?", "What did it cost?", "What to look at first"
+GO_ON = "To go on: the same command with --ckpt_path last."
+
+
+def as_text(findings: Sequence[Finding]) -> str:
+    """Give findings as plain text, as it is in the files: whoever prints it escapes what steers a terminal.
+
+    Args:
+        findings: The findings.
+    """
+    lines = []
+    for found in findings:
+        colon = "" if found.question.endswith("?") else ":"
+        lines += [f"{found.question}{colon} {found.answer}", *(f"  {detail}" for detail in found.details)]
+    return "\n".join(lines)
+
+
+def stopped(files: RunFiles, grown: Sequence[GrownOuterEpoch]) -> Finding:
+    """Say why a run stopped, or that it did not.
+
+    Args:
+        files: Its files.
+        grown: What was grown.
+    """
+    alpha, planned = finite(files.options.get("alpha_stopping.alpha")), files.options.get("data.outer_epochs")
+    trained = [number for number in {*files.metrics, *(one.outer_epoch for one in grown)} if files.trained(number)]
+    done = max(trained, default=0)
+    if not grown and files.options.get("data.candidates_per_outer_epoch") == 0:
+        return _seeds_alone(files, done)
+    last = grown[-1] if grown else None
+    if last and alpha is not None and _exhausted(files, last, alpha):
+        return _by_alpha(last, alpha)
+    if not isinstance(planned, int):
+        answer = f"Nothing shows it: there is no config.yaml with data.outer_epochs. Outer epochs trained: {done}."
+        return Finding(STOPPED, answer, [], "unsure")
+    if done >= planned:
+        all_done = f"All {planned} outer epochs were done" if planned > 1 else "Its one outer epoch was done"
+        novelty = "" if not last or last.novelty is None else f", {last.novelty:.3f} in the last one,"
+        below = f"the novelty{novelty} never fell below α = {alpha:g}" if alpha else "the α rule was off (α = 0)"
+        return Finding(STOPPED, f"{all_done}; {below}.", [], "neutral")
+    begun = (
+        [f"In outer epoch {last.outer_epoch}, {last.accepted:,} of {last.candidates:,} candidates are accepted so far."]
+        if last and last.outer_epoch > done
+        else []
+    )
+    return Finding(
+        STOPPED,
+        f"It is not finished: {done} of {counted(planned, 'outer epoch')} trained. It is still running, or something "
+        "other than the α rule ended it.",
+        [*begun, GO_ON],
+        "unsure",
+    )
+
+
+def _exhausted(files: RunFiles, last: GrownOuterEpoch, alpha: float) -> bool:
+    """Whether the α rule ended the run in its last outer epoch, which is then grown to its end but not trained on."""
+    wanted = files.options.get("data.candidates_per_outer_epoch")
+    whole = "candidates" in files.metrics.get(last.outer_epoch, {}) or last.candidates == wanted
+    return whole and last.novelty is not None and last.novelty < alpha
+
+
+def _by_alpha(last: GrownOuterEpoch, alpha: float) -> Finding:
+    few = f"{last.accepted:,} of {counted(last.candidates, 'candidate')} accepted"
+    below = f"a novelty of {last.novelty:.3f}, which is below α = {alpha:g}"
+    taken = [f"{name} {count:,}" for name, count in Counter(last.taken).most_common() if count]
+    by = [f"The others were rejected by {listed(taken)}."] if taken else []
+    if last.outer_epoch == 1:
+        change = (
+            "To change that: lower alpha_stopping.alpha, loosen the filter that took most, raise the temperature of "
+            "data.question_sampling, or use a stronger model."
+        )
+        answer = f"The α rule ended it in the very first outer epoch, so nothing was trained: {few}, {below}."
+        return Finding(STOPPED, answer, [*by, change], "bad")
+    kept = f"The samples of outer epoch {last.outer_epoch} are in the pool, but nothing was trained on them."
+    answer = f"The model had little new to say in outer epoch {last.outer_epoch}: {few}, {below}."
+    return Finding(STOPPED, answer, [kept, *by], "neutral")
+
+
+def _seeds_alone(files: RunFiles, done: int) -> Finding:
+    seeds = counted(len(files.samples), "seed")
+    if not done:
+        return Finding(STOPPED, f"It is not finished: training on the {seeds} alone has no end yet.", [GO_ON], "unsure")
+    answer = f"It trained on the {seeds} alone, to the end; nothing was to be generated."
+    return Finding(STOPPED, answer, [], "neutral")
+
+
+def cost(spent: Sequence[Spent], totals: Sequence[Totals], rows: Rows, grown: Sequence[GrownOuterEpoch]) -> Finding:
+    """Say what a run took.
+
+    Args:
+        spent: What each stage took.
+        totals: What each outer epoch took.
+        rows: The rows of metrics.csv by outer epoch, for the time where there is no ledger.
+        grown: What was grown.
+    """
+    seconds = sum(total.wall_seconds for total in totals)
+    seconds = seconds or sum(finite(row.get("seconds")) or 0.0 for row in rows.values())
+    if not seconds:
+        return Finding(COST, "Nothing is known: neither ledger.csv nor metrics.csv has a time.", [], "unsure")
+    accepted = {one.outer_epoch: one.accepted for one in grown}
+    per_accepted = _mean({total.outer_epoch: total.seconds_per_accepted for total in totals}, accepted)
+    each = f", {duration(per_accepted)} of growing for each" if per_accepted is not None else ""
+    samples = f" for {counted(sum(accepted.values()), 'accepted sample')}{each}" if accepted else ""
+    prices = [total.cost for total in totals if total.cost is not None]
+    price_each = _mean({total.outer_epoch: total.cost_per_accepted for total in totals}, accepted)
+    price = f" It cost {sum(prices):.4g} at the given price of an hour" if prices else ""
+    price += f", {price_each:.3g} of growing for each accepted sample" if prices and price_each is not None else ""
+    answer = f"{duration(seconds)}{samples}.{price}{'.' if price else ''}"
+    return Finding(COST, answer, _parts(spent, totals), "neutral")
+
+
+def _mean(figures: Mapping[int, float | None], weights: Mapping[int, int]) -> float | None:
+    """Give the mean over accepted samples of what each took in its outer epoch."""
+    known = {number: figure for number, figure in figures.items() if figure is not None and weights.get(number)}
+    count = sum(weights[number] for number in known)
+    return sum(figure * weights[number] for number, figure in known.items()) / count if count else None
+
+
+def _parts(spent: Sequence[Spent], totals: Sequence[Totals]) -> list[str]:
+    """Say where the time and the tokens went, and from when on it pays."""
+    by_stage: Counter[str] = Counter()
+    for one in spent:
+        by_stage[one.stage] += one.wall_seconds  # type: ignore[assignment]  # a Counter adds floats, too
+    whole = sum(by_stage.values())
+    details = []
+    if whole:
+        shares = [f"{stage} {seconds / whole:.0%}" for stage, seconds in by_stage.most_common(3)]
+        details.append(f"Most of the time went into {listed(shares)}.")
+    generated = sum(one.generated_tokens for one in spent)
+    if generated:
+        details.append(f"{generated:,} tokens were generated.")
+    pays = next((total.break_even_queries for total in reversed(totals) if total.break_even_queries is not None), None)
+    if pays is not None:
+        details.append(
+            f"After {pays:,.0f} questions, growing and training took fewer FLOPs than demonstrations in the prompt of "
+            "every question would have."
+        )
+    return details
+
+
+def look_first(samples: Sequence[Sample], rejected: Sequence[Rejected], look: Look) -> Finding:
+    """Say which sample to look at first, where it came from, and what was rejected most.
+
+    Args:
+        samples: The pool.
+        rejected: Rejected candidates.
+        look: What is worth a look.
+    """
+    counts = [f"{count:,} {kind}" for kind, count in look.counts.items()]
+    details = [f"Among the accepted samples: {listed(counts)}."] if counts else []
+    details += _most_rejected(rejected)
+    if not look.worst_first:
+        nothing = "No candidate was accepted." if rejected else "Nothing was generated: the pool holds the seeds alone."
+        return Finding(LOOK, nothing, details, "bad" if rejected else "neutral")
+    place = look.worst_first[0]
+    sample = samples[place]
+    origins = [
+        f"The {part} was written from {listed([*shown])}"
+        for part, shown in (("question", sample.question_demonstrations), ("answer", sample.answer_demonstrations))
+        if shown
+    ]
+    came = "".join(f" {origin}." for origin in origins)
+    answer = (
+        f"{sample.id} of outer epoch {sample.outer_epoch}, {quoted(sample.question)}, answered "
+        f"{quoted(sample.answer)}: it {look.reasons[place][0]}.{came}"
+    )
+    return Finding(LOOK, answer, details, "unsure" if counts else "neutral")
+
+
+def _most_rejected(rejected: Sequence[Rejected]) -> list[str]:
+    """Say which filter took most, with its last candidate and reason."""
+    if not rejected:
+        return []
+    taken = Counter(entry.filter for entry in rejected)
+    name, count = taken.most_common(1)[0]
+    example = next(entry for entry in reversed(rejected) if entry.filter == name)
+    return [
+        f"{name} rejected most, {count:,} of {counted(len(rejected), 'rejected candidate')}, e.g. "
+        f"{example.candidate.id}, {quoted(example.candidate.question)}: {example.verdict.reason}."
+    ]

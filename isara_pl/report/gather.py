@@ -1,0 +1,147 @@
+"""All that a report shows, from the files of a run folder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from isara_pl.errors import InputError
+from isara_pl.evaluation.measured_runs import read_run
+from isara_pl.growth.pool import Rejected
+from isara_pl.growth.retrieval import Encoder
+from isara_pl.growth.samples import Sample
+from isara_pl.report.contents import Report, SampleRow, Status
+from isara_pl.report.curves import Rows, curves
+from isara_pl.report.drift import Embeddings, drift, nearest_seed_cosines
+from isara_pl.report.facts import facts, without_place
+from isara_pl.report.findings import cost, look_first, stopped
+from isara_pl.report.flags import Look, worth_a_look
+from isara_pl.report.helped import helped
+from isara_pl.report.plane import on_plane
+from isara_pl.report.run_files import finite, read_metrics, read_run_files
+from isara_pl.report.traits import traits_of
+from isara_pl.report.waterfall import grown_outer_epochs
+
+
+def gather(run_dir: Path, baselines: Sequence[tuple[str, Path]], encoder: Encoder | None) -> Report:
+    """Read a run folder, which a process may be writing into, for a report.
+
+    The same files give the same report. It holds texts as they are in the files, and no path.
+
+    Args:
+        run_dir: The run folder. Only pool.jsonl must be there.
+        baselines: Other runs by their names; runs of one name are pooled.
+        encoder: The run's sentence encoder, for the map and what else needs embeddings; None does without.
+
+    Raises:
+        InputError: If the run has no pool, a baseline was not measured, or a file is damaged.
+    """
+    files = read_run_files(run_dir)
+    samples = files.samples
+    places: dict[int, list[int]] = {}
+    for place, sample in enumerate(samples):
+        places.setdefault(sample.outer_epoch, []).append(place)
+    grown = grown_outer_epochs(samples, files.rejected, files.options.get("filters"), files.trained)
+    traits = traits_of(samples)
+    embeddings, map_note = _embeddings(samples, places, encoder, str(files.options.get("data.encoder", "")))
+    seed_cosines = None if embeddings is None else nearest_seed_cosines(embeddings, places)
+    points, map_note = _points(embeddings, map_note)
+    look = worth_a_look(samples, traits, files.touches, None if seed_cosines is None else seed_cosines.tolist())
+    diversity = drift(samples, traits, places, embeddings, seed_cosines)
+    baseline_rows: dict[str, list[Rows]] = {}
+    for name, path in baselines:
+        baseline_rows.setdefault(name, []).append(read_metrics(path))
+    return Report(
+        title=files.title,
+        findings=[
+            helped(files.measured, files.metrics, [read_run(name, path) for name, path in baselines]),
+            stopped(files, grown),
+            cost(files.spent, files.totals, files.metrics, grown),
+            look_first(samples, files.rejected, look),
+        ],
+        curves=curves(files.metrics, baseline_rows, [*diversity[0].figures] if diversity else []),
+        grown=grown,
+        alpha=finite(files.options.get("alpha_stopping.alpha")),
+        spent=files.spent,
+        totals=files.totals,
+        diversity=diversity,
+        samples=_rows(samples, files.rejected, look, points),
+        worth_a_look=look.worst_first,
+        map_note=map_note,
+        facts=facts(files.options, files.conditions),
+    )
+
+
+def _embeddings(
+    samples: Sequence[Sample], places: Mapping[int, Sequence[int]], encoder: Encoder | None, name: str
+) -> tuple[Embeddings | None, str]:
+    """Embed the questions, each outer epoch in one go as growing does it; else say why not."""
+    name = without_place(name) or "of the run"
+    if len(places) < 2 or 0 not in places:
+        return None, "No map: nothing was generated."
+    if encoder is None:
+        return None, f"No map: the sentence encoder {name} was not at hand when this report was written."
+    try:
+        parts = {number: encoder.encode([samples[place].question for place in own]) for number, own in places.items()}
+    except InputError:  # its message may name folders
+        return None, f"No map: the sentence encoder {name} could not be loaded when this report was written."
+    embeddings = np.empty((len(samples), parts[0].shape[1]), dtype=np.float32)
+    for number, own in places.items():
+        embeddings[own] = parts[number]
+    return embeddings, f"Questions of the pool, embedded by the sentence encoder {name}"
+
+
+def _points(embeddings: Embeddings | None, note: str) -> tuple[list[list[float]], str]:
+    """Give the place of each sample on the map, and how it was made, or why there is none."""
+    if embeddings is None:
+        return [], note
+    found = on_plane(embeddings)
+    if found is None:
+        return [], "No map: there are fewer than three different questions."
+    points, kept = found
+    how = f"projected on the two directions in which they differ most (PCA, {kept:.0%} of the variance)"
+    return points.tolist(), f"{note} and {how}. Questions that lie near each other are mostly alike."
+
+
+def _rows(
+    samples: Sequence[Sample], rejected: Sequence[Rejected], look: Look, points: Sequence[Sequence[float]]
+) -> list[SampleRow]:
+    places = {sample.id: place for place, sample in enumerate(samples)}
+    rows = [
+        _row(
+            sample,
+            places,
+            status="accepted" if sample.outer_epoch else "seed",
+            flags=look.reasons.get(place, ()),
+            point=points[place] if points else None,
+        )
+        for place, sample in enumerate(samples)
+    ]
+    return [*rows, *(_row(entry.candidate, places, status="rejected", entry=entry) for entry in rejected)]
+
+
+def _row(
+    sample: Sample,
+    places: Mapping[str, int],
+    status: Status,
+    entry: Rejected | None = None,
+    flags: Sequence[str] = (),
+    point: Sequence[float] | None = None,
+) -> SampleRow:
+    return SampleRow(
+        id=sample.id,
+        status=status,
+        outer_epoch=sample.outer_epoch,
+        question=sample.question,
+        answer=sample.answer,
+        category=sample.category,
+        filter=entry.filter if entry else None,
+        reason=entry.verdict.reason if entry else None,
+        figure=finite(entry.verdict.figure) if entry else None,
+        scores=sample.scores,
+        question_demonstrations=[places[name] for name in sample.question_demonstrations if name in places],
+        answer_demonstrations=[places[name] for name in sample.answer_demonstrations if name in places],
+        flags=flags,
+        x=point[0] if point else None,
+        y=point[1] if point else None,
+    )

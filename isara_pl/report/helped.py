@@ -1,0 +1,259 @@
+"""Did it help? What the figures of every item say, in plain sentences."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from isara_pl.errors import InputError
+from isara_pl.evaluation.compare import BASELINES, FEW_ITEMS
+from isara_pl.evaluation.comparison import Contrast, Evaluated, evaluate, sentence, summary
+from isara_pl.evaluation.measured_runs import PRETRAINED, SELF_GENERATION, SFT, Entry, Run, pool_runs
+from isara_pl.evaluation.measures import MEASURES
+from isara_pl.evaluation.statistics import weighted_mean
+from isara_pl.report.contents import Finding, Tone
+from isara_pl.report.curves import TELLING, Rows
+from isara_pl.report.words import counted, listed
+
+QUESTION = "Did it help?"
+BEFORE = "the pretrained model"
+MEASURE_IT = (
+    "To measure it: `python -m isara_pl validate --ckpt_path last` with the options of this run, pairs that are not "
+    "seeds (--data.held_out FILE) and the callback TruthfulnessEvaluation, or another evaluation."
+)
+SFT_MISSING = (
+    f"Without a run of {SFT}, nothing here shows whether the loop beats it. Such a run: `python -m isara_pl "
+    f"{BASELINES[SFT]}` with this run's model, seeds and items; then `python -m isara_pl report RUN "
+    "--baselines sft=ITS_FOLDER`."
+)
+SMALL = 0.001  # a difference that three decimals do not show
+BRACKETS = (
+    "In brackets: 95 % intervals from a paired bootstrap over the questions. They cover the choice of questions, not "
+    "that of seeds or of training runs, and are not corrected for the number of comparisons."
+)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What a model and another one differ by in an evaluation; the measures that tell most come first."""
+
+    evaluation: Evaluated
+    contrasts: list[Contrast]
+
+    @property
+    def telling(self) -> list[Contrast]:
+        """Those that decide about the headline; where none of these was measured, all."""
+        return [contrast for contrast in self.contrasts if contrast.measure in TELLING] or self.contrasts
+
+
+def helped(run: Run | None, rows: Rows, baselines: Sequence[Run]) -> Finding:
+    """Say whether the last model that was measured is better than the pretrained one, and than the baselines.
+
+    Args:
+        run: The figures of every item; None where there are none.
+        rows: The rows of metrics.csv by outer epoch.
+        baselines: Other runs that were measured.
+
+    Raises:
+        InputError: If baselines of one name are of different kinds, or have different evaluations.
+    """
+    if run is None:
+        return _without_items(rows)
+    trained = sorted(run.trained_outer_epochs)
+    if not trained:
+        return Finding(QUESTION, "Nothing shows it: no model was measured after training.", [MEASURE_IT], "unsure")
+    after, before = _entry(run, trained[-1]), _entry(run, 0)
+    compared, notes = _compare(after, before)
+    if not compared:
+        answer = f"Nothing shows it: {BEFORE} was not measured in the same way."
+        return Finding(QUESTION, answer, [*notes, MEASURE_IT], "unsure")
+    said, more, outdone = _against(run, after, baselines) if run.kind == SELF_GENERATION else ("", [], False)
+    answer, tone = _verdict(after.name, [contrast for each in compared for contrast in each.telling], outdone)
+    answer += said
+    details = [*_sentences(compared), *notes, *_earlier(run, trained, compared), *more]
+    fewest = min(each.evaluation.items for each in compared)
+    if fewest < FEW_ITEMS:
+        answer += f" All of it from {counted(fewest, 'item')} only: such intervals are too narrow to be trusted."
+        tone = "unsure"
+    return Finding(QUESTION, answer, [*details, *_contamination(compared), BRACKETS], tone)
+
+
+def _without_items(rows: Rows) -> Finding:
+    """Say what metrics.csv alone can tell."""
+    having = [number for number in sorted(rows) if "answer_nll" in rows[number]]
+    if len(having) < 2 or having[0] != 0:
+        return Finding(QUESTION, "Nothing shows whether it helped: it was not measured.", [MEASURE_IT], "unsure")
+    first, last = rows[0]["answer_nll"], rows[having[-1]]["answer_nll"]
+    return Finding(
+        QUESTION,
+        f"The answer NLL is {last:.3f} after outer epoch {having[-1]}, and was {first:.3f} before (lower is better). "
+        "Without the figures of every item nothing shows whether that is more than chance.",
+        [MEASURE_IT],
+        "unsure",
+    )
+
+
+def _entry(run: Run, outer_epoch: int) -> Entry:
+    name, kind = (f"outer epoch {outer_epoch}", run.kind) if outer_epoch else (BEFORE, PRETRAINED)
+    return Entry(name, name, kind, [(run.path, run.at(outer_epoch))])
+
+
+def _compare(entry: Entry, other: Entry, measures: Collection[str] = MEASURES) -> tuple[list[_Compared], list[str]]:
+    """Compare two entries in every evaluation that both have, and say where they cannot be compared."""
+    compared, notes = [], []
+    pair = [_with_only(other, measures), _with_only(entry, measures)]
+    for name in dict.fromkeys(name for _, lines in entry.runs for name in lines):
+        if not entry.lines(name) or not other.lines(name):
+            continue
+        try:
+            evaluated = evaluate(name, pair, pair[0])
+        except InputError:  # its message names folders
+            notes.append(
+                f"{name}: {other.name} was measured on other items, or in another way; there is no comparison."
+            )
+            continue
+        contrasts = [contrast for contrast in evaluated.contrasts if contrast.method == entry.name]
+        compared.append(_Compared(evaluated, sorted(contrasts, key=_order)))
+    return [each for each in compared if each.contrasts], notes
+
+
+def _with_only(entry: Entry, measures: Collection[str]) -> Entry:
+    """Leave out other measures: every one takes its own resamples."""
+    runs = []
+    for path, evaluations in entry.runs:
+        kept = {
+            name: [
+                replace(line, figures={m: figure for m, figure in line.figures.items() if m in measures})
+                for line in lines
+            ]
+            for name, lines in evaluations.items()
+        }
+        runs.append((path, kept))
+    return replace(entry, runs=runs)
+
+
+def _order(contrast: Contrast) -> int:
+    return [*TELLING, *MEASURES].index(contrast.measure)
+
+
+def _verdict(name: str, contrasts: Sequence[Contrast], outdone: bool) -> tuple[str, Tone]:
+    """Give the headline, and how good it is; what a baseline does better is no good news."""
+    better, worse, unknown = (
+        [contrast for contrast in contrasts if contrast.conclusion == conclusion]
+        for conclusion in ("better", "worse", "cannot tell")
+    )
+    if not better and not worse and not unknown:
+        return "Nothing can be said: fewer than two questions have figures of both models.", "unsure"
+    if not better and not worse:
+        return f"This data cannot tell {name} from {BEFORE} in {_labels(unknown)}.", "unsure"
+    said = [f"better than {BEFORE} in {_amounts(better)}"] if better else []
+    said += [f"worse in {_amounts(worse)}" if better else f"worse than {BEFORE} in {_amounts(worse)}"] if worse else []
+    rest = f"; in {_labels(unknown)} this data cannot tell" if unknown else ""
+    opening, tone = _opening(bool(better), bool(worse), outdone)
+    return f"{opening}: {name} is {', but '.join(said)}{rest}.", tone
+
+
+def _opening(better: bool, worse: bool, outdone: bool) -> tuple[str, Tone]:
+    if not better:
+        return "No", "bad"
+    if worse:
+        return "In part", "unsure"
+    return ("Yes, but a baseline did better", "unsure") if outdone else ("Yes", "good")
+
+
+def _labels(contrasts: Iterable[Contrast]) -> str:
+    return listed(list(dict.fromkeys(MEASURES[contrast.measure].label for contrast in contrasts)))
+
+
+def _amounts(contrasts: Iterable[Contrast]) -> str:
+    return listed([f"{MEASURES[contrast.measure].label} by {_amount(contrast)}" for contrast in contrasts])
+
+
+def _amount(contrast: Contrast) -> str:
+    found = contrast.difference
+    if found is None:
+        raise ValueError("a contrast without a difference has no amount")
+    if abs(found.difference) < SMALL:
+        return f"less than {SMALL}"
+    low, high = sorted((abs(found.low), abs(found.high)))
+    return f"{abs(found.difference):.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _sentences(compared: Sequence[_Compared]) -> list[str]:
+    """Say the contrasts that tell most one by one, and the others together; of several evaluations, name each."""
+    sentences = []
+    for each in compared:
+        prefix = f"{each.evaluation.name}: " if len(compared) > 1 else ""
+        sentences += [prefix + sentence(contrast) for contrast in each.telling]
+        others = [contrast for contrast in each.contrasts if contrast not in each.telling]
+        said = [
+            f"{words} {labels}"
+            for conclusion, words in (
+                ("better", "better in"),
+                ("worse", "worse in"),
+                ("cannot tell", "it cannot tell in"),
+            )
+            if (labels := _labels([contrast for contrast in others if contrast.conclusion == conclusion]))
+        ]
+        sentences += [f"{prefix}Of the other measures this data says: {'; '.join(said)}."] if said else []
+    return sentences
+
+
+def _earlier(run: Run, trained: Sequence[int], compared: Sequence[_Compared]) -> list[str]:
+    """Say whether an earlier outer epoch was better than the last one, in the measure that tells most."""
+    found = [(each.evaluation.name, contrast.measure) for each in compared for contrast in each.telling]
+    name, measure = min(found, key=lambda pair: [*TELLING, *MEASURES].index(pair[1]))
+    upwards = 1 if MEASURES[measure].higher_is_better else -1
+    means = {}
+    for outer_epoch in trained:
+        lines = run.at(outer_epoch)[name]
+        mean = weighted_mean(line.figures[measure] for line in lines if measure in line.figures)
+        if mean is not None:
+            means[outer_epoch] = mean
+    best = max(means, key=lambda number: (upwards * means[number], number), default=trained[-1])
+    if best == trained[-1]:
+        return []
+    contrasts = [
+        contrast
+        for each in _compare(_entry(run, best), _entry(run, trained[-1]), [measure])[0]
+        if each.evaluation.name == name
+        for contrast in each.contrasts
+    ]
+    label = MEASURES[measure].label
+    if contrasts and contrasts[0].conclusion == "better":
+        return [
+            f"Outer epoch {best} was better than outer epoch {trained[-1]}, the last one, in {label} by "
+            f"{_amount(contrasts[0])}; checkpoints/ may still have its adapter."
+        ]
+    return [
+        f"Outer epoch {best} measured better than outer epoch {trained[-1]}, the last one, in {label} "
+        f"({means[best]:.3f} against {means.get(trained[-1], float('nan')):.3f}), but this data cannot tell them apart."
+    ]
+
+
+def _against(run: Run, after: Entry, baselines: Sequence[Run]) -> tuple[str, list[str], bool]:
+    """Say how it stands against SFT on the seeds, then against every baseline, and whether any is better."""
+    names = [baseline.method for baseline in baselines]
+    # with the run among them: whether a baseline had its seeds is told from it
+    entries = [
+        entry for entry in pool_runs([replace(run, method=after.name), *baselines], False) if entry.name in names
+    ]
+    of_sft, details, worse = [], [], False
+    for entry in entries:
+        compared, notes = _compare(after, entry, TELLING)
+        said = [summary(after.name.capitalize(), entry, each.contrasts) for each in compared]
+        said = said or [f"It could not be compared with {entry.name} ({entry.kind})."]
+        of_sft += said if entry.kind == SFT else []
+        details += [*notes, *(said if entry.kind != SFT else []), *_sentences(compared)]
+        worse = worse or any(contrast.conclusion == "worse" for each in compared for contrast in each.contrasts)
+    if not of_sft:
+        return " Nothing here shows whether it beats SFT on the seeds alone.", [*details, SFT_MISSING], worse
+    return " " + " ".join(of_sft), details, worse
+
+
+def _contamination(compared: Sequence[_Compared]) -> list[str]:
+    """Say how many items training samples touch."""
+    return [
+        f"{each.evaluation.name}: training samples touch {each.evaluation.contaminated} of its "
+        f"{counted(each.evaluation.items, 'item')}; the figures with the ending _clean leave these out."
+        for each in compared
+        if each.evaluation.contaminated
+    ]

@@ -1,0 +1,174 @@
+"""One self-contained HTML file that shows a report.
+
+What the files of a run hold is hostile text. Jinja2 escapes it in the markup; JSON carries it to the scripts, with
+every character escaped that HTML reads; the scripts make text nodes of it. Behind that stands a content security
+policy: no script runs but those whose hashes it names, and nothing is fetched.
+"""
+
+import json
+import math
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # plotly ships no types
+
+from isara_pl.report import page_tables
+from isara_pl.report.contents import Report, SampleRow
+
+_SCRIPTS = (
+    "page_elements.js",
+    "page_plot.js",
+    "page_charts.js",
+    "page_map.js",
+    "page_sample.js",
+    "page_table.js",
+    "page.js",
+)
+_STATUSES = ("seed", "accepted", "rejected")
+# what a browser draws as SVG without delay; more are drawn by WebGL
+_MOST_SVG_POINTS = 5000
+_READ_BY_HTML = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+
+
+def render(report: Report) -> str:
+    """Give the page as the text of an HTML file that needs nothing but itself.
+
+    Args:
+        report: What it shows.
+
+    Returns:
+        The same text for equal reports.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    plotly = get_plotlyjs()
+    own = "(() => {\n" + "\n".join(_source(name) for name in _SCRIPTS) + "})();\n"
+    points = sum(sample.x is not None and sample.y is not None for sample in report.samples)
+    text = environment.from_string(_source("page.html")).render(
+        report=report,
+        tables=page_tables,
+        points=points,
+        filters=[*dict.fromkeys(name for row in report.grown for name in row.taken)],
+        policy=_policy((plotly, own), webgl=points > _MOST_SVG_POINTS),
+        style=Markup(_source("page.css")),
+        plotly=Markup(plotly),
+        script=Markup(own),
+        data=Markup(_json(_data(report))),
+    )
+    # half a character (a lone surrogate), which JSON can hold and a file cannot, becomes U+FFFD
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _source(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def _policy(scripts: Sequence[str], webgl: bool) -> str:
+    hashes = " ".join(f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts)
+    # Plotly compiles its drawing commands for WebGL by `new Function`, of its own code only. A page without WebGL
+    # does not allow it. Styles are inline because Plotly sets them on its elements; blob: is its download of a picture.
+    script_src = f"{hashes} 'unsafe-eval'" if webgl else hashes
+    return (
+        f"default-src 'none'; script-src {script_src}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character, escaped in _READ_BY_HTML.items():
+        text = text.replace(character, escaped)
+    return text
+
+
+def _data(report: Report) -> dict[str, Any]:
+    """Give what the scripts read. No name from a run is a key: `__proto__` is one that JavaScript would understand."""
+    return {
+        "curves": [
+            {
+                "label": curve.label,
+                "higher_is_better": curve.higher_is_better,
+                "outer_epochs": [*curve.outer_epochs],
+                "values": [_figure(value) for value in curve.values],
+                "baselines": [[name, _figure(value)] for name, value in curve.baselines.items()],
+            }
+            for curve in report.curves
+        ],
+        "grown": [
+            {
+                "outer_epoch": row.outer_epoch,
+                "candidates": row.candidates,
+                "accepted": row.accepted,
+                "taken": [[*pair] for pair in row.taken.items()],
+                "trained": row.trained,
+                "novelty": row.novelty,
+            }
+            for row in report.grown
+        ],
+        "alpha": _figure(report.alpha),
+        "spent": [
+            {
+                "outer_epoch": row.outer_epoch,
+                "stage": row.stage,
+                "wall_seconds": _figure(row.wall_seconds),
+                "cpu_seconds": _figure(row.cpu_seconds),
+                "prompt_tokens": row.prompt_tokens,
+                "generated_tokens": row.generated_tokens,
+                "flops": _figure(row.flops),
+                "cost": _figure(row.cost),
+            }
+            for row in report.spent
+        ],
+        "diversity": [
+            {
+                "label": label,
+                "outer_epochs": [row.outer_epoch for row in report.diversity],
+                "values": [_figure(row.figures.get(name)) for row in report.diversity],
+            }
+            for name, label, _ in page_tables.diversity_charts(report)
+        ],
+        "samples": _columns(report.samples),
+        "worth_a_look": [*report.worth_a_look],
+        "most_svg_points": _MOST_SVG_POINTS,
+    }
+
+
+def _columns(samples: Sequence[SampleRow]) -> dict[str, Any]:
+    """Give a list for each field, and each repeated text once: a third of the size of one object a sample."""
+    scores = [*dict.fromkeys(name for sample in samples for name in sample.scores)]
+    flags = {flag: place for place, flag in enumerate(dict.fromkeys(f for sample in samples for f in sample.flags))}
+    return {
+        "id": [sample.id for sample in samples],
+        "status": [_STATUSES.index(sample.status) for sample in samples],
+        "outer_epoch": [sample.outer_epoch for sample in samples],
+        "question": [sample.question for sample in samples],
+        "answer": [sample.answer for sample in samples],
+        "category": _coded([sample.category for sample in samples]),
+        "filter": _coded([sample.filter for sample in samples]),
+        "reason": _coded([sample.reason for sample in samples]),
+        "figure": [_figure(sample.figure) for sample in samples],
+        "scores": {
+            "names": scores,
+            "rows": [[_figure(row.scores.get(name)) for name in scores] if row.scores else [] for row in samples],
+        },
+        "flags": {"names": [*flags], "codes": [[flags[flag] for flag in sample.flags] for sample in samples]},
+        "question_demonstrations": [[*sample.question_demonstrations] for sample in samples],
+        "answer_demonstrations": [[*sample.answer_demonstrations] for sample in samples],
+        "x": [_figure(sample.x) for sample in samples],
+        "y": [_figure(sample.y) for sample in samples],
+    }
+
+
+def _coded(values: Sequence[str | None]) -> dict[str, list[Any]]:
+    """Give the distinct texts, and the place of each value among them; -1 for None."""
+    places: dict[str, int] = {}
+    codes = [-1 if value is None else places.setdefault(value, len(places)) for value in values]
+    return {"names": [*places], "codes": codes}
+
+
+def _figure(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")

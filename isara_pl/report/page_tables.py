@@ -1,0 +1,183 @@
+"""The page's tables of figures: a heading and rows of texts, in the words and units that people read."""
+
+import math
+from collections.abc import Sequence
+
+from isara_pl.report.contents import Report
+
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # headings of the columns, and rows
+
+UNKNOWN = "–"
+# name, label and meaning of what is drawn, in the order of reading; the table has the other figures too
+_DIVERSITY = (
+    (
+        "nearest_seed_cosine",
+        "Nearness to the seeds",
+        "Mean cosine with the nearest seed. Rising: it repeats the seeds.",
+    ),
+    ("nearest_pool_cosine", "Nearness to one another", "Mean cosine with the nearest other one. Rising: it collapses."),
+    ("vendi_score", "Vendi score", "How many different questions there are, in effect; grows with the samples."),
+    (
+        "distinct_2_questions",
+        "Distinct word pairs in questions",
+        "Different pairs ÷ all pairs; falls with the samples.",
+    ),
+    ("distinct_2_answers", "Distinct word pairs in answers", "Different pairs ÷ all pairs; falls with the samples."),
+    ("answer_words", "Length of answers", "Mean number of words."),
+    ("refusal_rate", "Refusals", "Share of answers that decline to answer; a rule of thumb, in English."),
+    ("copy_rate", "Copies", "Share of answers that one of their demonstrations had."),
+)
+
+
+def diversity_charts(report: Report) -> Sequence[tuple[str, str, str]]:
+    """Give the diversity figures that are drawn: name, label and meaning of those that some outer epoch has.
+
+    Args:
+        report: The report.
+    """
+    known = {name for row in report.diversity for name, value in row.figures.items() if value is not None}
+    return [chart for chart in _DIVERSITY if chart[0] in known]
+
+
+def curves(report: Report) -> Table:
+    """Give every curve's values: a row for each outer epoch, then one for each baseline.
+
+    Args:
+        report: The report.
+    """
+    values = [dict(zip(curve.outer_epochs, curve.values, strict=True)) for curve in report.curves]
+    baselines = dict.fromkeys(name for curve in report.curves for name in curve.baselines)
+    rows = [
+        [outer_epoch(number), *(figure(of_curve.get(number)) for of_curve in values)]
+        for number in sorted({number for of_curve in values for number in of_curve})
+    ]
+    rows += [
+        [f"baseline {name}", *(figure(curve.baselines.get(name)) for curve in report.curves)] for name in baselines
+    ]
+    return ["", *(f"{curve.label}{_arrow(curve.higher_is_better)}" for curve in report.curves)], rows
+
+
+def grown(report: Report, filters: Sequence[str]) -> Table:
+    """Give what each outer epoch's growth gave.
+
+    Args:
+        report: The report.
+        filters: Names of the filters, in their order.
+    """
+    rows = [
+        [
+            outer_epoch(row.outer_epoch),
+            count(row.candidates),
+            *(count(row.taken.get(name, 0)) for name in filters),
+            count(row.accepted),
+            figure(row.novelty),
+            "yes" if row.trained else "no",
+        ]
+        for row in report.grown
+    ]
+    return ["", "candidates", *(f"taken by {name}" for name in filters), "accepted", "novelty", "trained on"], rows
+
+
+def diversity(report: Report) -> Table:
+    """Give all diversity figures by outer epoch.
+
+    Args:
+        report: The report.
+    """
+    names = [*dict.fromkeys(name for row in report.diversity for name in row.figures)]
+    rows = [
+        [
+            "seeds" if row.outer_epoch == 0 else outer_epoch(row.outer_epoch),
+            count(row.samples),
+            *(figure(row.figures.get(name)) for name in names),
+        ]
+        for row in report.diversity
+    ]
+    return ["", "samples", *(name.replace("_", " ") for name in names)], rows
+
+
+def totals(report: Report) -> Table:
+    """Give what each outer epoch cost; money only where there is a price.
+
+    Args:
+        report: The report.
+    """
+    priced = any(row.cost is not None for row in report.totals)
+    rows = [
+        [
+            outer_epoch(row.outer_epoch),
+            duration(row.wall_seconds),
+            duration(row.seconds_per_accepted),
+            *([figure(row.cost), figure(row.cost_per_accepted)] if priced else []),
+            UNKNOWN if row.break_even_queries is None else figure(row.break_even_queries),
+        ]
+        for row in report.totals
+    ]
+    money = ["cost", "cost of growing per accepted sample"] if priced else []
+    return ["", "time", "time of growing per accepted sample", *money, "break-even queries"], rows
+
+
+def spent(report: Report) -> Table:
+    """Give what each stage of each outer epoch cost.
+
+    Args:
+        report: The report.
+    """
+    rows = [
+        [
+            outer_epoch(row.outer_epoch),
+            row.stage,
+            duration(row.wall_seconds),
+            duration(row.cpu_seconds),
+            count(row.prompt_tokens),
+            count(row.generated_tokens),
+            figure(row.flops / 1e12),
+            f"{row.peak_memory_bytes / 2**30:.2f} GiB",
+            count(row.samples),
+            figure(row.cost),
+        ]
+        for row in report.spent
+    ]
+    return [
+        "",
+        "stage",
+        "time",
+        "processor time",
+        "prompt tokens",
+        "generated tokens",
+        "TFLOP",
+        "peak memory",
+        "samples",
+        "cost",
+    ], rows
+
+
+def outer_epoch(number: int) -> str:
+    """Name an outer epoch; 0 is the pretrained model."""
+    return f"outer epoch {number}" if number else "pretrained"
+
+
+def count(number: int) -> str:
+    """Give a whole number, its thousands set apart."""
+    return f"{number:,}"
+
+
+def figure(value: float | None) -> str:
+    """Give a figure to four digits."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def duration(seconds: float | None) -> str:
+    """Give a time in the two largest units that it has."""
+    if seconds is None or not math.isfinite(seconds):
+        return UNKNOWN
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, left = divmod(round(seconds), 60)
+    return f"{minutes} min {left} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _arrow(higher_is_better: bool | None) -> str:
+    return "" if higher_is_better is None else " ↑" if higher_is_better else " ↓"

@@ -1,0 +1,51 @@
+"""Texts and numbers in sentences."""
+
+LONGEST_QUOTE = 100  # characters
+
+
+def quoted(text: str) -> str:
+    """Give a text in quotation marks on one line, shortened where it is long.
+
+    Args:
+        text: What a model or a file says.
+    """
+    line = " ".join(text.split())
+    return f"“{line if len(line) <= LONGEST_QUOTE else line[: LONGEST_QUOTE - 1].rstrip() + '…'}”"
+
+
+def duration(seconds: float) -> str:
+    """Give a time in its two largest units.
+
+    Args:
+        seconds: The time.
+
+    Example:
+        >>> duration(0.25), duration(75), duration(7384)
+        ('0.25 s', '1 min 15 s', '2 h 3 min')
+    """
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+def listed(parts: list[str]) -> str:
+    """Give parts as an enumeration; nothing where there are none.
+
+    Args:
+        parts: The parts.
+    """
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+
+
+def counted(count: int, noun: str) -> str:
+    """Give a number of things.
+
+    Args:
+        count: How many.
+        noun: One of them; more have an s.
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
