@@ -14,15 +14,16 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from isara_pl.callbacks import AlphaStopping
-from isara_pl.cli import _reading, main
+from isara_pl.cli import main
 from isara_pl.growth.pool import Verdict
+from isara_pl.report.terminal import reading
 
 
 def test_fit_leaves_one_complete_folder(options, tmp_path, tiny_llama, capsys):
     run_dir = fit(tmp_path / "run", options)
     assert {path.name for path in run_dir.iterdir()} == {
-        "adapter", "checkpoints", "conditions.json", "config.yaml", "evaluation", "logs", "metrics.csv", "pool.jsonl",
-        "rejected.jsonl", "run.lock",
+        "adapter", "checkpoints", "conditions.json", "config.yaml", "evaluation", "ledger.csv", "logs", "metrics.csv",
+        "pool.jsonl", "rejected.jsonl", "report.html", "run.lock",
     }  # fmt: skip
     table = rows(run_dir)
     assert [row["outer_epoch"] for row in table] == ["0", "1", "2"]
@@ -50,6 +51,8 @@ def test_the_written_config_repeats_the_run(options, tmp_path):
         assert (again / name).read_bytes() == (first / name).read_bytes()
     assert adapter(again) == adapter(first)
     assert [row["answer_nll"] for row in rows(again)] == [row["answer_nll"] for row in rows(first)]
+    names = [{str(path.relative_to(run_dir)) for path in run_dir.rglob("*")} for run_dir in (first, again)]
+    assert names[0] == names[1], "no name is dated or random"
 
 
 def test_a_run_killed_before_its_first_checkpoint_goes_on_from_its_pool(options, tmp_path):
@@ -257,7 +260,7 @@ def test_validate_without_fit_measures_the_pretrained_model(options, tmp_path):
     ],
 )
 def test_the_end_of_a_run_says_what_the_table_shows(figures, words):
-    assert words in _reading({place: {"answer_nll": figure} for place, figure in enumerate(figures)})
+    assert words in reading({place: {"answer_nll": figure} for place, figure in enumerate(figures)})
 
 
 def test_without_held_out_pairs_everything_but_the_figures_is_there(options, tmp_path):
