@@ -300,7 +300,9 @@ def test_a_page_without_measurements_and_with_a_large_map(
     assert "unsafe-eval" not in page.render(make_report()).split("</head>")[0]
     monkeypatch.setattr(page, "_MOST_SVG_POINTS", 10)
     curve = Curve("mc2", "MC2", None, [0], [math.inf], {})
-    report = make_report(curves=[curve], diversity=[], spent=[], grown=[GrownOuterEpoch(1, 0, 0, {}, False)], alpha=None)
+    report = make_report(
+        curves=[curve], diversity=[], spent=[], grown=[GrownOuterEpoch(1, 0, 0, {}, False)], alpha=None
+    )
     without = "" if webgl else "HTMLCanvasElement.prototype.getContext = () => null"
     with opened(browser, written(tmp_path, report), before=without) as shown:
         shown.get_by_text("Nothing is known about the diversity").wait_for()

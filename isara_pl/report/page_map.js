@@ -12,7 +12,7 @@ function hasWebGL() {
 function addMap() {
   if (!byId("map-chart")) return;
   const many = onMap.length > report.most_svg_points;
-  const webgl = many;
+  const webgl = many && hasWebGL();
   const step = many && !webgl ? Math.ceil(onMap.length / report.most_svg_points) : 1;
   const shown = step === 1 ? onMap : onMap.filter((_, place) => place % step === 0);
   if (step > 1)
