@@ -9,6 +9,15 @@ from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth
 
 
+def alpha_of(trainer: Any) -> float | None:
+    """Give the α under which a run stops; None where no AlphaStopping is among its callbacks.
+
+    Args:
+        trainer: The run's trainer.
+    """
+    return next((callback.alpha for callback in trainer.callbacks if isinstance(callback, AlphaStopping)), None)
+
+
 class AlphaStopping(Callback):
     """Ends training when the novelty of an outer epoch, accepted ÷ candidates, falls below α.
 

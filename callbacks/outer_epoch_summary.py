@@ -3,11 +3,12 @@
 import random
 import shutil
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_info
 
+from isara_pl.callbacks.alpha_stopping import alpha_of
 from isara_pl.callbacks.evaluation import data_of
 from isara_pl.growing import candidate_filters
 from isara_pl.growth.outer_epoch import Growth
@@ -19,16 +20,6 @@ from isara_pl.report.summary import WIDEST, format_summary
 from isara_pl.run_folder import run_folder
 
 SAMPLES = 3
-
-
-@runtime_checkable
-class AlphaRule(Protocol):
-    """A callback that stops the run when an outer epoch's novelty is below its α."""
-
-    alpha: float
-
-    def decide(self, outer_epoch: int, novelty: float | None) -> tuple[bool, str]:
-        """Give whether to stop, and why."""
 
 
 class OuterEpochSummary(Callback):
@@ -81,7 +72,7 @@ class OuterEpochSummary(Callback):
             return
         accepted = data.pool.accepted(growth.outer_epoch)
         draw = random.Random(derive_seed(data.seed, "summary", growth.outer_epoch))
-        alpha = _alpha(trainer)
+        alpha = alpha_of(trainer)
         text = format_summary(
             GrownOuterEpoch(
                 outer_epoch=growth.outer_epoch,
@@ -91,15 +82,11 @@ class OuterEpochSummary(Callback):
                 trained=alpha is None or growth.novelty is None or growth.novelty >= alpha,
             ),
             alpha,
-            draw.sample(accepted, min(SAMPLES, len(accepted))),
+            sorted(draw.sample(accepted, min(SAMPLES, len(accepted))), key=lambda sample: sample.id),
             _beside(trainer, growth.outer_epoch, measured),
             shutil.get_terminal_size((WIDEST, 0)).columns,
         )
         rank_zero_info(text)
-
-
-def _alpha(trainer: Any) -> float | None:
-    return next((callback.alpha for callback in trainer.callbacks if isinstance(callback, AlphaRule)), None)
 
 
 def _taken(trainer: Any, rejected: Mapping[str, int]) -> dict[str, int]:

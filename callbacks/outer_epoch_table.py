@@ -9,10 +9,7 @@ from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.progress import finished_outer_epoch
-from isara_pl.report.metrics import FILE, OF_TRAINING, Row, rows_text
-from isara_pl.report.metrics import LAST as LAST  # these three for those who import them from here
-from isara_pl.report.metrics import format_table as format_table
-from isara_pl.report.metrics import read_rows as read_rows
+from isara_pl.report.metrics import FILE, OF_TRAINING, Row, read_rows, rows_text
 from isara_pl.run_folder import run_folder
 from isara_pl.whole_file import write_whole
 
@@ -63,8 +60,6 @@ class OuterEpochTable(Callback):
         row = self.rows.setdefault(outer_epoch, {"outer_epoch": outer_epoch})
         row["trained_on"] = len(data.training_samples(outer_epoch))
         self._measured(trainer, outer_epoch)
-        for logger in trainer.loggers:
-            logger.log_metrics({name: float(value) for name, value in row.items()}, step=trainer.global_step)
 
     def _measured(self, trainer: Trainer, outer_epoch: int) -> None:
         row = self.rows.setdefault(outer_epoch, {"outer_epoch": outer_epoch})
@@ -73,6 +68,8 @@ class OuterEpochTable(Callback):
             row["seconds"] = time.perf_counter() - self._since
         self._since = time.perf_counter()
         self._write(trainer)
+        for logger in trainer.loggers:  # with the outer epoch beside the figures, which Lightning logs by step
+            logger.log_metrics({name: float(value) for name, value in row.items()}, step=trainer.global_step)
 
     def _write(self, trainer: Trainer) -> None:
         run_dir = run_folder(trainer)

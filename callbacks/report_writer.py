@@ -12,6 +12,7 @@ from isara_pl.progress import finished_outer_epoch
 from isara_pl.report.embedding import EmbeddedOnce
 from isara_pl.report.writing import FILE, write_report
 from isara_pl.run_folder import run_folder
+from isara_pl.stages import stage
 
 
 class ReportWriter(Callback):
@@ -60,7 +61,8 @@ class ReportWriter(Callback):
         # made now, not in setup: the module is on its device by now, which the encoder shares
         self._encoder = self._encoder or EmbeddedOnce(data_of(trainer, self).encoder)
         try:
-            write_report(run_dir, self.baselines, self._encoder, run_dir / FILE)
+            with stage("report", data_of(trainer, self).measured_outer_epoch):
+                write_report(run_dir, self.baselines, self._encoder, run_dir / FILE)
         except Exception as error:  # a night's run must not end for a picture of it
             rank_zero_warn(
                 f"{FILE} could not be written ({type(error).__name__}: {first_line(error)}). The run goes on; "

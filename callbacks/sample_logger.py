@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from isara_pl.callbacks.alpha_stopping import AlphaStopping
+from isara_pl.callbacks.alpha_stopping import alpha_of
 from isara_pl.callbacks.evaluation import data_of
 from isara_pl.conditions import described
 from isara_pl.errors import InputError, first_line
@@ -42,7 +42,7 @@ class SampleLogger(Callback):
 
     def __init__(self, samples: int = 20) -> None:
         if samples < 0:
-            raise InputError(f"SampleLogger: samples is {samples}; allowed: at least 0")
+            raise InputError(f"sample_logger.samples is {samples}; allowed: at least 0")
         self.samples = samples
         self._before: dict[int, float] = {}  # candidates by outer epoch
         self._described = False
@@ -57,10 +57,10 @@ class SampleLogger(Callback):
         if not self._described:  # `fit` measures the pretrained model first, with the same loggers
             of_module: Callable[[], dict[str, Any]] = getattr(pl_module, "conditions", dict)
             options = {
-                **data._conditions(),
+                **data.conditions(),
                 **of_module(),
                 "data.outer_epochs": data.outer_epochs,
-                "alpha_stopping.alpha": _alpha(trainer),
+                "alpha_stopping.alpha": alpha_of(trainer),
                 "filters": described(candidate_filters(trainer)),
             }
             for logger in trainer.loggers:
@@ -92,7 +92,7 @@ class SampleLogger(Callback):
             lambda images: images.waterfall(growth.outer_epoch, growth.candidates, taken, growth.accepted),
         )
         novelties = _novelties(pool, growth.outer_epoch)
-        _log_image(trainer, "novelty", lambda images: images.novelty(novelties, _alpha(trainer)))
+        _log_image(trainer, "novelty", lambda images: images.novelty(novelties, alpha_of(trainer)))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the image of the figures after the last epoch of an outer epoch."""
@@ -152,8 +152,3 @@ def _novelties(pool: SamplePool, outer_epoch: int) -> dict[int, float]:
     """Give the novelty of every outer epoch up to this one."""
     counts = {number: (len(pool.accepted(number)), len(pool.judged(number))) for number in range(1, outer_epoch + 1)}
     return {number: accepted / judged for number, (accepted, judged) in counts.items() if judged}
-
-
-def _alpha(trainer: Trainer) -> float | None:
-    untyped: Any = trainer  # Lightning sets its callbacks without declaring them
-    return next((callback.alpha for callback in untyped.callbacks if isinstance(callback, AlphaStopping)), None)

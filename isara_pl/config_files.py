@@ -29,7 +29,8 @@ def place(key: str, args: Sequence[str]) -> str:
         key: The names from the outermost to the innermost, with dots between.
         args: The command line; of several files the last one decides.
     """
-    if any(word.startswith(f"--{key}") for word in args):
+    options = [word.partition("=")[0].rstrip("+") for word in args]
+    if any(option == f"--{key}" or option.startswith(f"--{key}.") for option in options):
         return ""
     for file in reversed(config_files(args)):
         try:
@@ -55,13 +56,13 @@ def what_is_wrong(file: str) -> str | None:
         The reason, or None where it is YAML of the form `name: value`.
     """
     try:
-        node = _compose(file)
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        return f"{file}{line}: not YAML: {error.problem}"
+        return f"{file}{line}: not plain YAML: {error.problem}"
     except (OSError, ValueError, yaml.YAMLError) as error:
         return f"{file}: cannot be read: {first_line(error)}"
-    return None if isinstance(node, yaml.MappingNode) else f"{file}: no options in it; expected lines of `name: value`"
+    return None if isinstance(content, dict) else f"{file}: no options in it; expected lines of `name: value`"
 
 
 def _compose(file: str) -> yaml.Node | None:

@@ -215,7 +215,7 @@ class IsaraDataModule(LightningDataModule):
             self._lock.acquire(folder)
         self.seeds = seeds_to_use(folder, self.seeds, self.on_change)
         if trainer.state.fn == "fit":
-            return open_pool(trainer, folder, self.seeds, self._conditions(), self.on_change)
+            return open_pool(trainer, folder, self.seeds, self.conditions(), self.on_change)
         return SamplePool(self.seeds, folder) if folder is not None and is_grown(folder) else None
 
     def teardown(self, stage: str) -> None:
@@ -293,7 +293,7 @@ class IsaraDataModule(LightningDataModule):
             raise RuntimeError("the pool exists in trainer.fit only")
         return self.pool
 
-    def _conditions(self) -> dict[str, Any]:
+    def conditions(self) -> dict[str, Any]:
         """Give what the pool depends on here, by the names of the options."""
         growth = asdict(self.settings)
         del growth["candidates_per_batch"]  # changes nothing but rounding

@@ -107,7 +107,7 @@ def grow(
         on_batch=on_batch,
         processes=Processes.of(trainer),
     )
-    left = settings.candidates - len(pool.judged(outer_epoch))
+    left = max(settings.candidates - len(pool.judged(outer_epoch)), 0)  # a resume may ask for fewer than there are
     with (
         stage("growth", outer_epoch, total=left),
         _eval_mode(module),

@@ -35,6 +35,7 @@ def save_whole(path: Path, content: bytes | memoryview) -> None:
     unfinished = path.with_name(path.name + UNFINISHED)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.unlink(missing_ok=True)  # a link there would lead the text to another file
         with unfinished.open("wb") as file:
             file.write(content)
             file.flush()

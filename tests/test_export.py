@@ -15,7 +15,7 @@ from filelock import FileLock
 from huggingface_hub import HfApi
 from markdown_it import MarkdownIt
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 
 from isara_pl.errors import InputError
 from isara_pl.export.command import main
@@ -110,6 +110,19 @@ def test_the_cards_say_what_it_is_and_how_it_came_to_be(exported, undisturbed):
     assert f" {float(row[1]):.4f} |" in card(exported / "model")[1], "the answer NLL of the last outer epoch"
 
 
+def test_the_card_of_a_baseline_does_not_speak_of_pairs_that_a_model_wrote(copied, tmp_path):
+    change(copied, "data", candidates_per_outer_epoch=0)
+    seeds = [sample for sample in lines(copied / "pool.jsonl") if sample["outer_epoch"] == 0]
+    (copied / "pool.jsonl").write_text("".join(json.dumps(seed) + "\n" for seed in seeds))
+    (copied / "rejected.jsonl").unlink()
+    main([str(copied), f"--to={tmp_path / 'export'}"])
+    for part in PARTS:
+        fields, body = card(tmp_path / "export" / part)
+        assert "fine-tuned on the seeds alone" in body
+        assert "not checked by people" not in body
+        assert "synthetic" not in fields["tags"]
+
+
 @pytest.mark.parametrize("part", ["model", "dataset"])
 def test_the_code_of_a_card_works_as_it_stands_there(exported, tmp_path, monkeypatch, part):
     monkeypatch.chdir(exported)
@@ -156,7 +169,13 @@ def test_a_model_of_the_hub_is_named_and_taken_from_the_cache_only(copied, tiny_
         main([str(copied), f"--to={tmp_path / 'another'}"])
 
 
-HOSTILE = "x`<img src=x onerror=alert(1)>`[a](javascript:b)| ---\u202e"
+def test_options_of_generation_that_transformers_does_not_save_are_kept(copied, tmp_path):
+    change(copied, "model", prediction_sampling={"do_sample": False, "generation_config": {"min_p": 0.1}})
+    main([str(copied), f"--to={tmp_path / 'export'}"])
+    assert GenerationConfig.from_pretrained(tmp_path / "export/model").min_p == 0.1
+
+
+HOSTILE = "x|<img src=x onerror=alert(1)>`<b>`[a](javascript:b)| ---\u202e"
 
 
 def test_what_files_and_models_say_stays_text_in_the_cards(copied, tiny_encoder, tmp_path):
@@ -168,7 +187,7 @@ def test_what_files_and_models_say_stays_text_in_the_cards(copied, tiny_encoder,
     for sample in pool:
         sample |= {"category": f"---\nlicense: mit\n{HOSTILE}", "question": f"{HOSTILE}\n---\n# Why", "answer": HOSTILE}
     (copied / "pool.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in pool))
-    (copied / "rejected.jsonl").write_text(json.dumps({"filter": f"---\n{HOSTILE}"}) + "\n")
+    (copied / "rejected.jsonl").write_text(json.dumps({"filter": f"a\n\n<script>\n# {HOSTILE}"}) + "\n")
     metrics = (copied / "metrics.csv").read_text()
     (copied / "metrics.csv").write_text(metrics.replace("mc_not_finite", f"# {HOSTILE}"))
     main([str(copied), f"--to={tmp_path / 'export'}"])

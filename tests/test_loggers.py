@@ -31,7 +31,6 @@ from isara_pl.module import IsaraModule
 from isara_pl.report import images
 from isara_pl.report.sample_table import COLUMNS, drawn_rows, markdown
 
-CALLBACK = "--trainer.callbacks+=isara_pl.callbacks.sample_logger.SampleLogger"
 # three, so that the second outer epoch has nothing new to say, and the α rule ends it
 HOSTILE = (
     "Why is <script>hacked()</script> | a pipe?",
@@ -78,36 +77,29 @@ def logged(tiny_llama, tiny_encoder, tmp_path_factory):
     loggers.append({"class_path": f"{__name__}.Remembering"})
     (folder / "loggers.yaml").write_text(yaml.safe_dump({"trainer": {"logger": loggers}}))
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (
-            ("MODE", "offline"), ("SILENT", "true"), ("CONSOLE", "off"), ("ERROR_REPORTING", "false"),
-            *((f"{kind}_DIR", str(folder / "outside")) for kind in ("CACHE", "DATA", "CONFIG")),
-        ):  # fmt: skip
+        settings = {"MODE": "offline", "SILENT": "true", "CONSOLE": "off", "ERROR_REPORTING": "false"}
+        outside = {f"{kind}_DIR": str(folder / "outside") for kind in ("CACHE", "DATA", "CONFIG")}
+        for name, value in {**settings, **outside}.items():
             patch.setenv(f"WANDB_{name}", value)
         patch.setattr(IsaraModule, "generate", hostile)
-        fit(folder / "run", options, f"--config={folder / 'loggers.yaml'}", CALLBACK)
+        fit(folder / "run", options, f"--config={folder / 'loggers.yaml'}", "--data.epochs_per_outer_epoch=1")
         wandb.finish()
         wandb.teardown()
     return folder / "run"
 
 
-def entries(run_dir: Path, name: str) -> list[dict]:
-    return [json.loads(line) for line in (run_dir / name).read_text().splitlines()]
+def entries(run_dir: Path, name: str, outer_epoch: int) -> list[dict]:
+    lines = map(json.loads, (run_dir / name).read_text().splitlines())
+    return [line for line in lines if line["outer_epoch"] == outer_epoch]
 
 
 def table_of(run_dir: Path, outer_epoch: int) -> list[list]:
     """What the table of an outer epoch must hold, from the run's own files; all of it is fewer than 20."""
-    accepted = [
-        ["accepted", s["id"], s["question"], s["answer"], None, None, None]
-        for s in entries(run_dir, "pool.jsonl")
-        if s["outer_epoch"] == outer_epoch
+    accepted, rejected = (entries(run_dir, name, outer_epoch) for name in ("pool.jsonl", "rejected.jsonl"))
+    return [
+        *(["accepted", one["id"], one["question"], one["answer"], None, None, None] for one in accepted),
+        *(["rejected", *(one[name] for name in COLUMNS[1:])] for one in rejected),
     ]
-    rejected = [
-        ["rejected", *(line[name] for name in COLUMNS[1:])]
-        for line in entries(run_dir, "rejected.jsonl")
-        if line["outer_epoch"] == outer_epoch
-    ]
-    assert rejected
-    return accepted + rejected
 
 
 class Cells(HTMLParser):
@@ -121,12 +113,13 @@ class Cells(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append("")
-        elif tag == "br":
-            self.rows[-1][-1] += "\n"
+        match tag:
+            case "tr":
+                self.rows.append([])
+            case "td" | "th":
+                self.rows[-1].append("")
+            case "br":
+                self.rows[-1][-1] += "\n"
 
     def handle_data(self, data):
         if self.rows and self.rows[-1] and data.strip("\n"):
@@ -147,13 +140,12 @@ def test_tensorboard_holds_scalars_images_and_tables_with_hostile_text_as_it_is(
     events = EventAccumulator(str(logged / "tensorboard/version_0"), {"scalars": 0, "images": 0, "tensors": 0}).Reload()
     tags = events.Tags()
     assert {"novelty", "accepted", "candidates", COUNT, "answer_nll", "train_loss"} <= {*tags["scalars"]}
-    rejected = Counter(line["outer_epoch"] for line in entries(logged, "rejected.jsonl"))
-    assert [event.value for event in events.Scalars(COUNT)] == [rejected[1], rejected[2]]
-    assert rejected[2] == 6  # the outer epoch that the α rule ended is logged as well
+    rejected = [len(entries(logged, "rejected.jsonl", outer_epoch)) for outer_epoch in (1, 2)]
+    assert [event.value for event in events.Scalars(COUNT)] == rejected
+    assert rejected[1] == 6  # the outer epoch that the α rule ended is logged as well
     assert events.Scalars("novelty")[-1].value == 0
-    assert {tag: len(events.Images(tag)) for tag in tags["images"]} == {
-        "images/waterfall": 2, "images/novelty": 2, "images/figures": 1
-    }  # fmt: skip
+    drawn = {tag: len(events.Images(tag)) for tag in tags["images"]}
+    assert drawn == {"images/waterfall": 2, "images/novelty": 2, "images/figures": 1}
     assert all(event.encoded_image_string.startswith(b"\x89PNG") for event in events.Images("images/figures"))
     texts = [make_ndarray(event.tensor_proto).item().decode() for event in events.Tensors("samples/text_summary")]
     for outer_epoch, text in enumerate(texts, start=1):
@@ -212,12 +204,13 @@ def interrupt() -> None:
 # while it trains on what it has logged; when all candidates are on disk, but nothing is logged
 @pytest.mark.parametrize(("owner", "method"), [(IsaraModule, "training_step"), (SamplePool, "rejected")])
 def test_a_growth_is_logged_once_although_the_run_is_interrupted(options, tmp_path, monkeypatch, owner, method):
+    few = [*options, "--data.outer_epochs=1", "--data.epochs_per_outer_epoch=1"]
     with monkeypatch.context() as patch:
         before_call(patch, owner, method, 1, interrupt)
         with pytest.raises(SystemExit):
-            fit(tmp_path / "run", options, CALLBACK)
-    fit(tmp_path / "run", options, CALLBACK, "--ckpt_path=last")
-    assert [row["outer_epoch"] for row in csv_rows(tmp_path / "run/logs") if row.get(COUNT)] == ["1", "2"]
+            fit(tmp_path / "run", few)
+    fit(tmp_path / "run", few, "--ckpt_path=last")
+    assert [row["outer_epoch"] for row in csv_rows(tmp_path / "run/logs") if row.get(COUNT)] == ["1"]
 
 
 def test_without_matplotlib_tables_go_on_and_it_is_said_once(options, tmp_path, monkeypatch, caplog):
@@ -229,7 +222,7 @@ def test_without_matplotlib_tables_go_on_and_it_is_said_once(options, tmp_path, 
     monkeypatch.setattr(IsaraModule, "generate", hostile)
     caplog.set_level("INFO")
     with pytest.warns(UserWarning, match="nothing was trained"):
-        fit(tmp_path / "run", options, CALLBACK, *tensorboard, "--alpha_stopping.alpha=1")
+        fit(tmp_path / "run", options, *tensorboard, "--alpha_stopping.alpha=1")
     sample_logger._images.cache_clear()
     assert sum("pip install 'isara_pl[loggers]'" in message for message in caplog.messages) == 1
     tags = EventAccumulator(str(tmp_path / "run/lightning_logs/version_0")).Reload().Tags()
@@ -263,6 +256,7 @@ def test_the_draw_of_a_table_follows_from_the_seed_and_is_of_one_outer_epoch(tmp
     assert ids == sorted(ids)
     assert {name[0] for name in ids} == {"2"}
     assert [row[4:] for row in rows[5:]] == [["TooShort", 2, "short"]] * 5
+    assert drawn_rows(pool, 2, 0, seed=3) == []
 
 
 def test_a_negative_number_of_samples_is_refused():

@@ -177,7 +177,7 @@ def closing(publication: Publication, terms_of: str) -> str:
 
 
 def _better(name: str) -> str:
-    measure = MEASURES.get(name)
+    measure = MEASURES.get(name.removesuffix("_clean"))
     return "" if measure is None else ("higher" if measure.higher_is_better else "lower")
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from isara_pl.export.card_sections import (
     Publication,
     base_name,
@@ -45,6 +47,11 @@ def model_card(run: FinishedRun, prompt_format: PromptFormat, publication: Publi
         f"end-of-sequence token{' or a newline' if prompt_format.single_line else ''}, and none is empty. For other "
         "uses, give `generate` a `generation_config` of your own.\n"
     )
+    if base_dtype(run.options) != torch.float32:
+        ending += (
+            "In 16 bits rounding depends on how many prompts are answered at once, in the run as here: compare answers "
+            "prompt by prompt, or load with `dtype=torch.float32`.\n"
+        )
     note = f"{NF4}\n" if is_quantised(run.options) else ""
     load = python(
         f"from transformers import AutoModelForCausalLM, AutoTokenizer\n\nplace = {publication.place('model')!r}\n"

@@ -27,6 +27,7 @@ from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
 from isara_pl.merging import MergedWeights
 from isara_pl.models import load_causal_lm, load_tokenizer
 from isara_pl.run_folder import CHECKPOINTS, LAST_CHECKPOINT
+from isara_pl.whole_file import write_whole
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -36,12 +37,14 @@ class MergedModel:
     """A run's model without its adapter apart.
 
     Attributes:
-        model: The base with the adapter folded in; its generation config is that of the run's `predict`.
+        model: The base with the adapter folded in.
+        generation_config: What makes plain `generate` answer as the run's `predict` does.
         tokenizer: The run's tokenizer.
         prompt_format: How the run made text of pairs.
     """
 
     model: PreTrainedModel
+    generation_config: GenerationConfig
     tokenizer: PreTrainedTokenizerBase
     prompt_format: PromptFormat
 
@@ -51,7 +54,10 @@ class MergedModel:
         Args:
             folder: Where they shall lie.
         """
+        # transformers loads, but does not save, a config with fields that others of its fields make void
+        self.model.generation_config = GenerationConfig()
         self.model.save_pretrained(folder)
+        write_whole(folder / "generation_config.json", self.generation_config.to_json_string())
         for of_this_machine in ("is_local", "local_files_only"):
             self.tokenizer.init_kwargs.pop(of_this_machine, None)
         self.tokenizer.save_pretrained(folder)
@@ -102,13 +108,13 @@ def merged_model(run: FinishedRun) -> Iterator[MergedModel]:
     tokenizer = load_tokenizer(source, trust)
     texts = prompt_format(cast(FormatName, format_name), tokenizer)
     base = load_causal_lm(source, base_dtype(options), trust_remote_code=trust)
-    base.generation_config = _generation_config(options, base, tokenizer, texts)
+    answering = _generation_config(options, base, tokenizer, texts)
     adapted = _with_adapter(base, run.folder / ADAPTER, name)
     if not is_quantised(options):
         _refuse_another_base(adapted, run.folder, name)
     _untie(adapted)
     with MergedWeights(adapted).in_use():
-        yield MergedModel(cast(PreTrainedModel, adapted.unload()), tokenizer, texts)
+        yield MergedModel(cast(PreTrainedModel, adapted.unload()), answering, tokenizer, texts)
 
 
 def _on_this_machine(name: str) -> str:
@@ -127,7 +133,7 @@ def _on_this_machine(name: str) -> str:
 def _generation_config(
     options: RunOptions, model: Any, tokenizer: PreTrainedTokenizerBase, texts: PromptFormat
 ) -> GenerationConfig:
-    """Give what makes plain `generate` answer as the run's `predict` does, which ends answers at the same tokens."""
+    """Give what the run's `predict` tells transformers; its engine ends answers at the same tokens."""
     try:
         sampling = Sampling(**options.get("model.prediction_sampling", dict))
     except TypeError as error:
@@ -146,8 +152,9 @@ def _with_adapter(base: PreTrainedModel, folder: Path, name: str) -> PeftModel:
         config = json.loads(config_file.read_text(encoding="utf-8"))
         if not isinstance(config, dict) or config.get("peft_type") != "LORA":
             raise ValueError("not the config of a LoRA adapter")
-        weights = load_file(weights_file)
-        adapted = get_peft_model(base, LoraConfig.from_pretrained(str(folder)))
+        weights, lora = load_file(weights_file), LoraConfig.from_pretrained(str(folder))
+        lora.base_model_name_or_path = None  # else peft warns that the base lies elsewhere now
+        adapted = get_peft_model(base, lora)
     except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
         raise InputError(
             f"{folder}: no LoRA adapter that loads on {name} ({first_line(error)}). Restore it from a copy"

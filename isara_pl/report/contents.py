@@ -141,7 +141,8 @@ class SampleRow:
         reason: That filter's words.
         figure: That filter's figure.
         scores: Figures of the filters that an accepted sample passed.
-        question_demonstrations: Places in `Report.samples` of the samples that its question was written from.
+        question_demonstrations: Places in `Report.samples` of the samples that its question was written from; -1 for
+            one that is not in the run's files.
         answer_demonstrations: Places of those that its answer was written from.
         flags: Why it is worth a look, in words; empty for most.
         x: Its place on the map; None where it is not on it.

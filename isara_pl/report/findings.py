@@ -48,9 +48,8 @@ def stopped(files: RunFiles, grown: Sequence[GrownOuterEpoch]) -> Finding:
         return Finding(STOPPED, answer, [], "unsure")
     if done >= planned:
         all_done = f"All {planned} outer epochs were done" if planned > 1 else "Its one outer epoch was done"
-        novelty = "" if not last or last.novelty is None else f", {last.novelty:.3f} in the last one,"
-        below = f"the novelty{novelty} never fell below α = {alpha:g}" if alpha else "the α rule was off (α = 0)"
-        return Finding(STOPPED, f"{all_done}; {below}.", [], "neutral")
+        lowest = min((one.novelty for one in grown if one.novelty is not None), default=None)
+        return Finding(STOPPED, f"{all_done}{_against_alpha(lowest, alpha)}.", [], "neutral")
     begun = (
         [f"In outer epoch {last.outer_epoch}, {last.accepted:,} of {last.candidates:,} candidates are accepted so far."]
         if last and last.outer_epoch > done
@@ -65,11 +64,21 @@ def stopped(files: RunFiles, grown: Sequence[GrownOuterEpoch]) -> Finding:
     )
 
 
+def _against_alpha(lowest: float | None, alpha: float | None) -> str:
+    if lowest is None or alpha is None:
+        return ""
+    if alpha == 0:
+        return "; the α rule was off (α = 0)"
+    if lowest < alpha:
+        return f"; the novelty was down to {lowest:.3f}, but α = {alpha:g} was not in force then"
+    return f"; the novelty, at least {lowest:.3f}, never fell below α = {alpha:g}"
+
+
 def _exhausted(files: RunFiles, last: GrownOuterEpoch, alpha: float) -> bool:
     """Whether the α rule ended the run in its last outer epoch, which is then grown to its end but not trained on."""
     wanted = files.options.get("data.candidates_per_outer_epoch")
     whole = "candidates" in files.metrics.get(last.outer_epoch, {}) or last.candidates == wanted
-    return whole and last.novelty is not None and last.novelty < alpha
+    return whole and not last.trained and last.novelty is not None and last.novelty < alpha
 
 
 def _by_alpha(last: GrownOuterEpoch, alpha: float) -> Finding:

@@ -37,11 +37,21 @@ class _Compared:
 
     evaluation: Evaluated
     contrasts: list[Contrast]
+    alone: bool  # whether there is no other evaluation, so that its name need not be said
 
     @property
     def telling(self) -> list[Contrast]:
         """Those that decide about the headline; where none of these was measured, all."""
         return [contrast for contrast in self.contrasts if contrast.measure in TELLING] or self.contrasts
+
+    def label(self, contrast: Contrast) -> str:
+        """How readers call what was measured."""
+        label = MEASURES[contrast.measure].label
+        return label if self.alone else f"{label} ({self.evaluation.name})"
+
+    def say(self, text: str) -> str:
+        """Begin a sentence with the evaluation, where there are several."""
+        return text if self.alone else f"{self.evaluation.name}: {text}"
 
 
 def helped(run: Run | None, rows: Rows, baselines: Sequence[Run]) -> Finding:
@@ -66,9 +76,11 @@ def helped(run: Run | None, rows: Rows, baselines: Sequence[Run]) -> Finding:
         answer = f"Nothing shows it: {BEFORE} was not measured in the same way."
         return Finding(QUESTION, answer, [*notes, MEASURE_IT], "unsure")
     said, more, outdone = _against(run, after, baselines) if run.kind == SELF_GENERATION else ("", [], False)
-    answer, tone = _verdict(after.name, [contrast for each in compared for contrast in each.telling], outdone)
+    answer, tone = _verdict(after.name, compared, outdone)
     answer += said
-    details = [*_sentences(compared), *notes, *_earlier(run, trained, compared), *more]
+    # what is better or worse stands in the answer
+    unknown = [each.say(sentence(c)) for each in compared for c in each.telling if c.conclusion == "cannot tell"]
+    details = [*unknown, *_others(compared), *notes, *_earlier(run, trained, compared), *more]
     fewest = min(each.evaluation.items for each in compared)
     if fewest < FEW_ITEMS:
         answer += f" All of it from {counted(fewest, 'item')} only: such intervals are too narrow to be trusted."
@@ -111,8 +123,9 @@ def _compare(entry: Entry, other: Entry, measures: Collection[str] = MEASURES) -
             )
             continue
         contrasts = [contrast for contrast in evaluated.contrasts if contrast.method == entry.name]
-        compared.append(_Compared(evaluated, sorted(contrasts, key=_order)))
-    return [each for each in compared if each.contrasts], notes
+        if contrasts:
+            compared.append((evaluated, sorted(contrasts, key=_order)))
+    return [_Compared(*each, alone=len(compared) == 1) for each in compared], notes
 
 
 def _with_only(entry: Entry, measures: Collection[str]) -> Entry:
@@ -134,19 +147,21 @@ def _order(contrast: Contrast) -> int:
     return [*TELLING, *MEASURES].index(contrast.measure)
 
 
-def _verdict(name: str, contrasts: Sequence[Contrast], outdone: bool) -> tuple[str, Tone]:
+def _verdict(name: str, compared: Sequence[_Compared], outdone: bool) -> tuple[str, Tone]:
     """Give the headline, and how good it is; what a baseline does better is no good news."""
+    told = [(each.label(contrast), contrast) for each in compared for contrast in each.telling]
     better, worse, unknown = (
-        [contrast for contrast in contrasts if contrast.conclusion == conclusion]
+        [(label, contrast) for label, contrast in told if contrast.conclusion == conclusion]
         for conclusion in ("better", "worse", "cannot tell")
     )
     if not better and not worse and not unknown:
         return "Nothing can be said: fewer than two questions have figures of both models.", "unsure"
+    cannot_tell = listed([label for label, _ in unknown])
     if not better and not worse:
-        return f"This data cannot tell {name} from {BEFORE} in {_labels(unknown)}.", "unsure"
+        return f"This data cannot tell {name} from {BEFORE} in {cannot_tell}.", "unsure"
     said = [f"better than {BEFORE} in {_amounts(better)}"] if better else []
     said += [f"worse in {_amounts(worse)}" if better else f"worse than {BEFORE} in {_amounts(worse)}"] if worse else []
-    rest = f"; in {_labels(unknown)} this data cannot tell" if unknown else ""
+    rest = f"; in {cannot_tell} this data cannot tell" if unknown else ""
     opening, tone = _opening(bool(better), bool(worse), outdone)
     return f"{opening}: {name} is {', but '.join(said)}{rest}.", tone
 
@@ -159,12 +174,8 @@ def _opening(better: bool, worse: bool, outdone: bool) -> tuple[str, Tone]:
     return ("Yes, but a baseline did better", "unsure") if outdone else ("Yes", "good")
 
 
-def _labels(contrasts: Iterable[Contrast]) -> str:
-    return listed(list(dict.fromkeys(MEASURES[contrast.measure].label for contrast in contrasts)))
-
-
-def _amounts(contrasts: Iterable[Contrast]) -> str:
-    return listed([f"{MEASURES[contrast.measure].label} by {_amount(contrast)}" for contrast in contrasts])
+def _amounts(told: Iterable[tuple[str, Contrast]]) -> str:
+    return listed([f"{label} by {_amount(contrast)}" for label, contrast in told])
 
 
 def _amount(contrast: Contrast) -> str:
@@ -177,23 +188,16 @@ def _amount(contrast: Contrast) -> str:
     return f"{abs(found.difference):.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _sentences(compared: Sequence[_Compared]) -> list[str]:
-    """Say the contrasts that tell most one by one, and the others together; of several evaluations, name each."""
+def _others(compared: Sequence[_Compared]) -> list[str]:
+    """Say in short what the other measures show."""
     sentences = []
     for each in compared:
-        prefix = f"{each.evaluation.name}: " if len(compared) > 1 else ""
-        sentences += [prefix + sentence(contrast) for contrast in each.telling]
         others = [contrast for contrast in each.contrasts if contrast not in each.telling]
-        said = [
-            f"{words} {labels}"
-            for conclusion, words in (
-                ("better", "better in"),
-                ("worse", "worse in"),
-                ("cannot tell", "it cannot tell in"),
-            )
-            if (labels := _labels([contrast for contrast in others if contrast.conclusion == conclusion]))
-        ]
-        sentences += [f"{prefix}Of the other measures this data says: {'; '.join(said)}."] if said else []
+        said = []
+        for conclusion, words in (("better", "better"), ("worse", "worse"), ("cannot tell", "it cannot tell")):
+            labels = [MEASURES[contrast.measure].label for contrast in others if contrast.conclusion == conclusion]
+            said += [f"{words} in {listed(labels)}"] if labels else []
+        sentences += [each.say(f"Of the other measures this data says: {'; '.join(said)}.")] if said else []
     return sentences
 
 
@@ -242,7 +246,8 @@ def _against(run: Run, after: Entry, baselines: Sequence[Run]) -> tuple[str, lis
         said = [summary(after.name.capitalize(), entry, each.contrasts) for each in compared]
         said = said or [f"It could not be compared with {entry.name} ({entry.kind})."]
         of_sft += said if entry.kind == SFT else []
-        details += [*notes, *(said if entry.kind != SFT else []), *_sentences(compared)]
+        sentences = [each.say(sentence(contrast)) for each in compared for contrast in each.contrasts]
+        details += [*notes, *(said if entry.kind != SFT else []), *sentences]
         worse = worse or any(contrast.conclusion == "worse" for each in compared for contrast in each.contrasts)
     if not of_sft:
         return " Nothing here shows whether it beats SFT on the seeds alone.", [*details, SFT_MISSING], worse

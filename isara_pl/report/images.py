@@ -113,8 +113,9 @@ def pixels(figure: Figure) -> NDArray[np.uint8]:
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks is drawn as boxes
-        canvas.draw()
-    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[:, :, :3]
+        canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib's types leave its backends out
+    shades = canvas.buffer_rgba()  # type: ignore[no-untyped-call]  # as above
+    return np.array(shades, dtype=np.uint8)[:, :, :3]
 
 
 def _curve(axes: Axes, by_outer_epoch: Mapping[int, float]) -> None:

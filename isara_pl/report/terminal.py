@@ -6,10 +6,12 @@ from pathlib import Path
 from isara_pl.report.metrics import LAST, Row, format_table, read_rows
 
 FILES = {
+    "report.html": "whether it helped, why it stopped, what it cost and every sample, for a browser",
     "adapter": "LoRA adapter, for peft.PeftModel.from_pretrained",
     "pool.jsonl": "seeds and accepted samples, with their lineage",
     "rejected.jsonl": "rejected candidates, with the filter and its figure",
     "metrics.csv": "the table above, with all figures",
+    "ledger.csv": "what every stage took: seconds, tokens, FLOPs, memory",
     "evaluation": "the figures of every item, for `python -m isara_pl compare`",
     "config.yaml": "every option of this run",
 }
