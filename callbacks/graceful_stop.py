@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 from types import FrameType
@@ -131,5 +132,9 @@ class GracefulStop(Callback):
 
 def _tell(line: str) -> None:
     """Write to the terminal from within a signal's handler, which may have interrupted a print."""
-    if getattr(rank_zero_only, "rank", 0) == 0:  # set by Lightning
+    if getattr(rank_zero_only, "rank", 0):  # set by Lightning
+        return
+    try:
+        print(line, file=sys.stderr, flush=True)  # above rich's bars, where there are any
+    except RuntimeError:  # it interrupted one to the same stream
         os.write(2, f"{line}\n".encode())

@@ -57,7 +57,7 @@ class OuterEpochSummary(Callback):
             measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
             self._log(trainer, {name: value for name, value in measured.items() if name not in OF_TRAINING})
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log an outer epoch that was grown, and not trained on to its end: mostly, the α rule ended it.
 
         A resume that finds it grown and ends it again says nothing.

@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
 
@@ -90,7 +90,7 @@ class IsaraCLI(LightningCLI):
             "--run_dir",
             type=str,
             default="runs/isara",
-            help="Folder of everything that the run leaves behind.",
+            help="Folder of everything that the run leaves behind, its loggers' files included.",
         )
         for kind, name in WITH_OPTIONS.items():
             parser.add_lightning_class_args(kind, name)
@@ -137,6 +137,10 @@ class IsaraCLI(LightningCLI):
         if config["logger"] is None or config["logger"] is True:
             # a new version for each start: CSVLogger empties the folder that it is given
             config["logger"] = CSVLogger(config["default_root_dir"], name="logs")
+        loggers = config["logger"] if isinstance(config["logger"], list) else [config["logger"]]
+        if any(isinstance(logger, WandbLogger) for logger in loggers):
+            for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # else copies of sample tables lie in the user's home
+                os.environ.setdefault(name, str(Path(config["default_root_dir"]) / "wandb"))
         writers = [GracefulStop(), StageProgress(), OuterEpochTable(), OuterEpochSummary(), AdapterExport()]
         # the report shows what all others have written
         ordered = sorted([*callbacks, *writers, PredictionWriter()], key=lambda one: isinstance(one, ReportWriter))

@@ -25,6 +25,10 @@ def users_fault(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, InputError | MisconfigurationException | OSError):
             return str(error)
+        if isinstance(error, ModuleNotFoundError) and "pip install" in str(error):  # how Lightning's loggers say it
+            return f"{first_line(error)} They come with: pip install 'isara_pl[loggers]'"
+        if type(error).__module__.startswith("wandb.errors"):
+            return f"W&B: {error} Without an account: --trainer.logger.offline true"
         if isinstance(error, Exception) and is_out_of_memory(error):
             return f"{OUT_OF_MEMORY} ({first_line(error)})"
         error = error.__cause__

@@ -14,6 +14,7 @@ def link(parser: LightningArgumentParser) -> None:
         parser: The parser of a subcommand of Lightning, with all its options.
     """
     parser.link_arguments("run_dir", "trainer.default_root_dir")
+    parser.link_arguments("run_dir", "trainer.logger.init_args.save_dir")  # what a logger writes is part of the run
     parser.link_arguments("run_dir", "checkpoint.dirpath", compute_fn=_checkpoint_folder)
     parser.link_arguments(
         ("data.outer_epochs", "data.epochs_per_outer_epoch"), "trainer.max_epochs", compute_fn=_product

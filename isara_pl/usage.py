@@ -36,11 +36,9 @@ class PlainErrors(ArgumentParser):
         """Raise a UsageError, also where jsonargparse would end the process.
 
         Args:
-            message: What jsonargparse says.
+            message: What jsonargparse says, or what the parser of a subcommand has explained already.
             ex: What it was caused by.
         """
-        if isinstance(ex, UsageError):  # the parser of the subcommand has explained it
-            raise ex
         raise UsageError(explain(self, message)) from ex
 
 

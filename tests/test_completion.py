@@ -52,6 +52,7 @@ def test_a_word_is_completed(script, tmp_path, line, completions):
 
 def test_the_script_is_small_enough_for_every_start_of_a_shell(script):
     assert script.stat().st_size < 200_000
+    assert "-->" not in script.read_text(), "how jsonargparse notes an option that follows from others"
 
 
 def test_without_shtab_the_extra_is_named(monkeypatch, capsys):

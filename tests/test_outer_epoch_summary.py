@@ -13,9 +13,8 @@ from lightning.pytorch import Callback
 from isara_pl.growth.pool import Verdict
 from isara_pl.growth.samples import Sample
 from isara_pl.report.contents import GrownOuterEpoch
+from isara_pl.report.metrics import SHOWN
 from isara_pl.report.summary import format_summary
-
-OURS = "--trainer.callbacks+=isara_pl.callbacks.outer_epoch_summary.OuterEpochSummary"
 
 
 class TakesOddOnes(Callback):
@@ -47,7 +46,7 @@ def block(said: str, first_line: str) -> list[str]:
 
 def test_it_says_what_the_files_say_and_an_outer_epoch_that_alpha_ended_has_no_figures(options, tmp_path, log):
     taking = "--trainer.callbacks+=test_outer_epoch_summary.TakesOddOnes"
-    run_dir = fit(tmp_path / "run", options, "--alpha_stopping.alpha=0.6", taking, OURS)
+    run_dir = fit(tmp_path / "run", options, "--alpha_stopping.alpha=0.6", taking)
     pool, rejected = entries(run_dir / "pool.jsonl"), entries(run_dir / "rejected.jsonl")
     pretrained, first, _ = rows(run_dir)
     trained = block(log.getvalue(), "outer epoch 1: novelty 1.000, not below α = 0.6")
@@ -75,7 +74,7 @@ def test_it_says_what_the_files_say_and_an_outer_epoch_that_alpha_ended_has_no_f
         shown = [line.split()[0] for line in samples[::2]]
         assert len({*shown} & known) == len(shown) == 3
     said = log.getvalue()
-    fit(run_dir, [*options, "--alpha_stopping.alpha=0.6", taking, OURS, "--ckpt_path=last"])
+    fit(run_dir, [*options, "--alpha_stopping.alpha=0.6", taking, "--ckpt_path=last"])
     assert not [line for line in log.getvalue()[len(said) :].splitlines() if line.startswith("  ")]
 
 
@@ -83,7 +82,7 @@ def test_no_text_steers_the_terminal_or_makes_the_table_long():
     texts = ["red \x1b[31mred", "two\nlines\r\nor more", "left \u202eright", "很" * 100, "x" * 1_000_000]
     samples = [Sample("1-00001", text, "\x9b2J") for text in texts[:3]] + [Sample("1-00002", *texts[3:])]
     taken = {f"Filter{number}": 1 + number for number in range(12)} | {f"Idle{number}": 0 for number in range(30)}
-    figures = {0: {"answer_nll": 2.0}, 2: dict.fromkeys(("answer_nll", "mc2", "harm_rate", "reward", "cost"), 1.0)}
+    figures = {0: {"answer_nll": 2.0}, 2: dict.fromkeys(SHOWN, 1.0)}
     grown = GrownOuterEpoch(2, candidates=80, accepted=2, taken=taken, trained=True)
     for chosen in (samples[:3], samples[1:]):
         lines = format_summary(grown, None, chosen, figures, columns=80).split("\n")

@@ -10,6 +10,7 @@ import struct
 import sys
 import termios
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,26 @@ from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from isara_pl.callbacks.stage_progress import StageProgress
+from isara_pl.growth.pool import Verdict
 from isara_pl.report import stage_watch
-from isara_pl.report.running import Growing, Opened, log_line, running_lines
+from isara_pl.report.running import Growing, Line, Opened, log_line, running_lines
 from isara_pl.report.stage_watch import StageWatch
 from isara_pl.stages import Stage, count, stage
 
-SHORT = ["--data.outer_epochs=1", "--data.epochs_per_outer_epoch=1"]
-OURS = "--trainer.callbacks+=isara_pl.callbacks.stage_progress.StageProgress"
+SHORT = ["--data.epochs_per_outer_epoch=1", "--trainer.enable_progress_bar=true"]
+TAKES_THE_SECOND = "--trainer.callbacks+=test_progress.TakesTheSecond"
 LOG = logging.getLogger("lightning.pytorch")
 BARS = {
-    "rich": "--trainer.callbacks+=lightning.pytorch.callbacks.RichProgressBar",
-    "tqdm": "--trainer.callbacks+=lightning.pytorch.callbacks.TQDMProgressBar",
+    "rich": [],  # Lightning's choice where rich is installed
+    "tqdm": ["--trainer.callbacks+=lightning.pytorch.callbacks.TQDMProgressBar"],
 }
+
+
+class TakesTheSecond(Callback):
+    """Rejects the whole second outer epoch, so that the α rule ends the run."""
+
+    def verdict(self, candidate, pool):
+        return Verdict(0.0, "second" if candidate.outer_epoch == 2 else None)
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +106,7 @@ def screen(written: str) -> list[str]:
 @pytest.mark.parametrize("kind", BARS)
 def test_bars_on_a_terminal_show_stages_counts_accepted_speed_and_time_left(options, tmp_path, kind):
     with Terminal() as terminal:
-        fit(tmp_path / "run", options, *SHORT, "--trainer.enable_progress_bar=true", BARS[kind], OURS)
+        fit(tmp_path / "run", options, *SHORT, *BARS[kind], TAKES_THE_SECOND)
     written = terminal.written
     bar, left = {
         "rich": (r" +━\S* *\S*━ ", r" 0:00:\d\d • 0:00:\d\d"),
@@ -112,7 +121,12 @@ def test_bars_on_a_terminal_show_stages_counts_accepted_speed_and_time_left(opti
     assert re.search(rf"pretrained: truthfulness{bar}6/6{left}.*tokens/s", plain)
     assert re.search(rf"outer epoch 1: truthfulness{bar}6/6{left}.*tokens/s", plain)
     shown = screen(written)
-    for line in ("outer epoch 1: 4/6 candidates, 4 accepted", r"truthfulness: 3 items in \d+ s"):  # whole lines
+    for line in (
+        "outer epoch 1: 4/6 candidates, 4 accepted",
+        r"truthfulness: 3 items in \d+ s",
+        "outer epoch 2: novelty 0.000, below α = 0.1: not trained on",
+        "  nothing taken by NearDuplicate",
+    ):  # whole lines, in spite of the bars
         assert [one for one in shown if re.fullmatch(line, one)]
     assert not [line for line in shown if re.search("outer epoch 1: candidates|questions|answers  |filtering", line)]
 
@@ -120,7 +134,7 @@ def test_bars_on_a_terminal_show_stages_counts_accepted_speed_and_time_left(opti
 def test_without_a_terminal_there_are_lines_and_no_bars(options, tmp_path, capfd, monkeypatch):
     log = io.StringIO()
     monkeypatch.setattr(LOG, "handlers", [logging.StreamHandler(log)])
-    fit(tmp_path / "run", options, *SHORT, "--trainer.enable_progress_bar=true", OURS)
+    fit(tmp_path / "run", options, *SHORT, "--data.outer_epochs=1")
     said = log.getvalue()
     for line in (
         r"outer epoch 1: candidates 4/6, [1-4] accepted; questions 2/2, [\d,]+ tokens/s; 0:00:\d\d left",
@@ -185,6 +199,48 @@ def test_only_the_first_process_shows_anything_and_only_beside_a_bar(tmp_path, m
         with stage("questions", total=2):
             count(done=1)
     assert "questions" not in terminal.written
+
+
+class Shown:
+    """A display that remembers the names that it shows."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.anything = threading.Event()
+
+    def show(self, lines: Sequence[Line]) -> None:
+        self.names = [line.name for line in lines]
+        self.anything.set()
+
+
+def test_a_stage_that_counts_nothing_is_shown_as_well(monkeypatch):
+    monkeypatch.setattr(stage_watch, "TICK", 0.001)
+    watch = StageWatch(shown := Shown())
+    watch.start()
+    with stage("embedding"):
+        assert shown.anything.wait(60)
+        assert shown.names == ["pretrained: embedding"]
+    watch.stop()
+    assert shown.names == []
+
+
+def test_short_stages_and_those_of_lightning_do_not_flicker(monkeypatch):
+    watch = StageWatch(shown := Shown())
+    watch.start()
+    with stage("validation"), stage("truthfulness", outer_epoch=2):
+        with stage("answers"):
+            watch.draw()
+        assert shown.names == ["outer epoch 2: truthfulness", "answers"]
+        watch.draw()
+        assert shown.names == ["outer epoch 2: truthfulness", "answers"]  # until another one takes its place
+        with stage("judging"):
+            watch.draw()
+            assert shown.names == ["outer epoch 2: truthfulness", "judging"]
+    monkeypatch.setattr(stage_watch, "MOMENT", 3600)
+    with stage("embedding"):
+        watch.draw()
+        assert shown.names == []
+    watch.stop()
 
 
 def test_the_time_left_is_that_of_the_whole_growth():

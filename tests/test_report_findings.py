@@ -75,6 +75,34 @@ def test_figures_of_other_items_are_not_compared(tmp_path):
     assert str(tmp_path) not in as_text([found])
 
 
+def test_a_measure_that_rises_is_better(tmp_path):
+    folder = run(tmp_path, 0, 0, 0)
+    for outer_epoch, rise in enumerate((0, 0.3, 0.1)):
+        lines = [
+            {**line, "mc2": line["mc2"] + rise, "contaminated": place < 5} for place, line in enumerate(items(0, 1))
+        ]
+        lines = [{name: value for name, value in line.items() if name != "answer_nll"} for line in lines]
+        write_results(folder, "truthfulness", outer_epoch, lines)
+    found = findings(folder)[0]
+    assert found.answer.startswith(
+        "Yes: outer epoch 2 is better than the pretrained model in MC2 by 0.100 [0.100, 0.100]."
+    )
+    assert any("Outer epoch 1 was better than outer epoch 2, the last one, in MC2 by 0.200" in d for d in found.details)
+    assert any(detail.startswith("truthfulness: training samples touch 5 of its 60 items") for detail in found.details)
+
+
+def test_of_several_evaluations_each_is_named(tmp_path):
+    folder = run(tmp_path, 0.5, 0.2, pool=NOVEL[:3])
+    for outer_epoch, shift in enumerate((0.2, 0.5)):
+        write_results(folder, "other", outer_epoch, items(shift, outer_epoch))
+    answer = findings(folder)[0].answer
+    assert re.match(
+        r"In part: outer epoch 1 is better than the pretrained model in answer NLL \(truthfulness\) by 0\.\d+ \[.*?\], "
+        r"but worse in answer NLL \(other\) by 0\.",
+        answer,
+    )
+
+
 def test_few_items_are_not_trusted(tmp_path):
     found = findings(run(tmp_path, 0.5, 0.3, 0.2, count=10))[0]
     assert "All of it from 10 items only" in found.answer
@@ -111,9 +139,11 @@ def test_the_alpha_rule_is_named_where_it_ended_the_run(tmp_path):
 
 def test_an_end_without_the_alpha_rule_is_told_from_none(tmp_path):
     whole = findings(run(tmp_path, 0.5, 0.3, 0.2))[1]
-    assert whole.answer == "All 2 outer epochs were done; the novelty, 0.750 in the last one, never fell below α = 0.2."
+    assert whole.answer == "All 2 outer epochs were done; the novelty, at least 0.750, never fell below α = 0.2."
     off = findings(run(tmp_path, 0.5, 0.3, 0.2, name="off", alpha=0))[1]
     assert off.answer == "All 2 outer epochs were done; the α rule was off (α = 0)."
+    raised = findings(run(tmp_path, 0.5, 0.3, 0.2, name="raised", alpha=0.9))[1]  # on a resume, say
+    assert "All 2 outer epochs were done; the novelty was down to 0.750" in raised.answer
     # one candidate of outer epoch 2 is judged so far, and rejected: that is no novelty of 0
     begun = run(tmp_path, 0.5, 0.3, name="begun", pool=NOVEL[:3], taken=TAKEN)
     metrics = (begun / "metrics.csv").read_text().splitlines(keepends=True)

@@ -164,7 +164,7 @@ def test_a_checkpoint_that_would_execute_code_is_refused_and_executes_nothing(op
 def test_no_file_of_a_run_is_a_pickle(options, tmp_path):
     run_dir = fit(tmp_path / "run", options)
     kinds = {path.suffix for path in run_dir.rglob("*") if path.is_file()}
-    assert kinds == {".ckpt", ".csv", ".json", ".jsonl", ".lock", ".md", ".safetensors", ".yaml"}
+    assert kinds == {".ckpt", ".csv", ".html", ".json", ".jsonl", ".lock", ".safetensors", ".yaml"}
     for path in run_dir.rglob("*.ckpt"):
         assert zipfile.is_zipfile(path)
         torch.load(path, weights_only=True)

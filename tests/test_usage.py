@@ -68,7 +68,7 @@ def test_a_mistyped_option_or_value_is_answered_with_the_nearest(parser, argumen
         (CALLBACKS.format("isara_pl.callbacks.NearDuplicat"), ":1: trainer.callbacks: there is no class isara_pl.callbacks.NearDuplicat. Did you mean isara_pl.callbacks.NearDuplicate?"),
         (CALLBACKS.format("TooShort, init_args: {min_word: 3}"), ":1: trainer.callbacks: isara_pl.callbacks.TooShort: no option is named min_word."),
         (CALLBACKS.format("TruthfulnessEvaluation, init_args: {convention: tusk}"), ":1: trainer.callbacks: isara_pl.callbacks.TruthfulnessEvaluation: convention is 'tusk'. Did you mean task? Allowed: task, primer"),
-        ("data: {seeds: x\nmodel: {}", ":2: not YAML: "),
+        ("data: {seeds: x\nmodel: {}", ":2: not plain YAML: "),
         ("- a\n- b", ": no options in it; expected lines of `name: value`"),
     ],
 )  # fmt: skip
@@ -79,11 +79,17 @@ def test_what_is_wrong_in_a_configuration_is_named_by_file_and_line(parser, tmp_
         assert refused(parser, *arguments).startswith(f"{path}{words}")
 
 
-def test_an_option_that_follows_from_others_is_refused_in_a_file_too(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("trainer:\n  max_epochs: 3", ":2: --trainer.max_epochs cannot be given, since it follows from --data.outer_epochs"),
+        ("data: {seed: 3}", ":1: --data.seed cannot be given, since it follows from --seed_everything. Did you mean"),
+    ],
+)  # fmt: skip
+def test_an_option_that_follows_from_others_is_refused_in_a_file_too(tmp_path, capsys, content, words):
     path = tmp_path / "run.yaml"
-    path.write_text("model: {name: m}\ndata: {seeds: s}\ntrainer:\n  max_epochs: 3\n")
-    error = fails(["fit", f"--config={path}"], capsys)
-    assert f"error: {path}:4: --trainer.max_epochs cannot be given, since it follows from --data.outer_epochs" in error
+    path.write_text(content)
+    assert f"error: {path}{words}" in fails(["fit", f"--config={path}", "--model.name=m", "--data.seeds=s"], capsys)
 
 
 def test_a_mistyped_file_is_answered_with_the_nearest(parser, tmp_path, monkeypatch):
@@ -111,6 +117,7 @@ def test_a_mistyped_file_is_answered_with_the_nearest(parser, tmp_path, monkeypa
         (["compare", "a", "--outer_epochs", "lst"], "outer_epochs is 'lst'. Did you mean last? Allowed: last, all"),
         (["compare", "a", "--seed=-1"], "seed: Not of type NonNegativeInt"),
         (["fit", "--data.train_on=\x1b[31m\u202eall", "--model.name=m"], "data.train_on is '\\x1b[31m\\u202eall'. Allowed: all, newest"),
+        (["fit", "--\x1b[31mred", "--model.name=m"], "no option is named --\\x1b[31mred."),
     ],
 )  # fmt: skip
 def test_wrong_usage_ends_the_process_with_2_and_one_message(capsys, arguments, words):

@@ -4,10 +4,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from isara_pl.errors import InputError
 from isara_pl.evaluation.named_runs import run_folder_at
+from isara_pl.usage import PlainErrors
 
 
 def main(args: Sequence[str]) -> None:
@@ -30,8 +29,8 @@ def main(args: Sequence[str]) -> None:
     export(folder, target, options.license, options.push)
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def _parser() -> PlainErrors:
+    parser = PlainErrors(
         prog="isara-pl export",
         allow_abbrev=False,
         description="Write what others can use of a run: adapter/ (LoRA), model/ (base and adapter merged, with the "
