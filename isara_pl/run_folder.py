@@ -15,7 +15,7 @@ LAST_CHECKPOINT = "last.ckpt"
 # what a run writes; anything else in the folder is none of its business
 OUTPUTS = (
     *("*.jsonl", "*.json", "*.csv", "*.html", "*.yaml", "*.lock", "*.unfinished", "*.ckpt"),
-    *("adapter", ".adapter-*", CHECKPOINTS, "evaluation", "logs", "lightning_logs", "wandb"),
+    *("adapter", ".adapter-*", CHECKPOINTS, "evaluation", "logs", "lightning_logs"),
 )
 
 

@@ -50,7 +50,7 @@ def test_it_is_written_when_the_alpha_rule_ends_a_run(run):
 
 def test_a_report_that_fails_ends_no_run(copy, tiny_encoder, monkeypatch):
     trainer = SimpleNamespace(default_root_dir=copy, is_global_zero=True, fast_dev_run=False)
-    data = SimpleNamespace(encoder=SentenceEncoder(tiny_encoder))
+    data = SimpleNamespace(measured_outer_epoch=1, encoder=SentenceEncoder(tiny_encoder))
     monkeypatch.setattr("isara_pl.callbacks.report_writer.data_of", lambda trainer, callback: data)
 
     def failing(error):
