@@ -12,6 +12,7 @@ from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.processes import Processes
+from isara_pl.progress import finished_outer_epoch
 from isara_pl.report.ledger import (
     ALL,
     FILE,
@@ -44,6 +45,9 @@ class Ledger(Callback):
     (what a question takes less without demonstrations in its prompt) and `break_even_queries`: the number of questions
     from which on growing and training so far took fewer FLOPs than those demonstrations. Written after every batch of
     candidates, every epoch and every measurement; a resumed run goes on counting, so what was done twice counts twice.
+    The report at the end of a run, which shows the ledger, is not in it.
+    Of several processes, seconds are those of the slowest and the rest is added up; each embeds for itself. While this
+    listens, torch's own peak of GPU memory is reset with every stage.
 
     Args:
         price_per_hour: What an hour of the machine costs, in any currency; null leaves the costs empty.
@@ -114,11 +118,12 @@ class Ledger(Callback):
         count(prompt_tokens=0 if ids is None else ids.numel())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write and log what the outer epoch took so far."""
+        """Write what was taken so far, and log it at the end of an outer epoch."""
         self._training.close()
-        outer_epoch = data_of(trainer, self).outer_epoch_of(trainer.current_epoch)
-        for row in self._write(trainer):
-            if (row["outer_epoch"], row["stage"]) == (outer_epoch, ALL):
+        data, rows = data_of(trainer, self), self._write(trainer)
+        finished = finished_outer_epoch(trainer, data.epochs_per_outer_epoch)
+        for row in rows if finished else []:
+            if (row["outer_epoch"], row["stage"]) == (data.outer_epoch_of(trainer.current_epoch), ALL):
                 figures = {f"ledger_{name}": float(row[name]) for name in LOGGED if name in row}
                 for logger in trainer.loggers:
                     logger.log_metrics(figures, step=trainer.global_step)
@@ -137,7 +142,8 @@ class Ledger(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count the held-out pairs of a batch; an empty one stands for none."""
-        count(done=len(batch["sample_ids"]) if len(batch) else 0)
+        if len(batch):
+            count(done=len(batch["sample_ids"]), prompt_tokens=batch["input_ids"].numel())
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what measuring took."""

@@ -9,7 +9,7 @@ from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.progress import finished_outer_epoch
-from isara_pl.report.metrics import FILE, OF_TRAINING, Row, read_rows, rows_text
+from isara_pl.report.metrics import FILE, OF_GROWTH, OF_TRAINING, Row, read_rows, rows_text
 from isara_pl.run_folder import run_folder
 from isara_pl.whole_file import write_whole
 
@@ -68,8 +68,10 @@ class OuterEpochTable(Callback):
             row["seconds"] = time.perf_counter() - self._since
         self._since = time.perf_counter()
         self._write(trainer)
-        for logger in trainer.loggers:  # with the outer epoch beside the figures, which Lightning logs by step
-            logger.log_metrics({name: float(value) for name, value in row.items()}, step=trainer.global_step)
+        # with the outer epoch beside the figures, which Lightning logs by step; SampleLogger logs what growing gave
+        figures = {name: float(value) for name, value in row.items() if name not in OF_GROWTH}
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, step=trainer.global_step)
 
     def _write(self, trainer: Trainer) -> None:
         run_dir = run_folder(trainer)

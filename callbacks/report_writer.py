@@ -8,7 +8,6 @@ from isara_pl.errors import first_line
 from isara_pl.evaluation.measured_runs import read_run
 from isara_pl.evaluation.named_runs import named_run
 from isara_pl.growth.pool import POOL
-from isara_pl.progress import finished_outer_epoch
 from isara_pl.report.embedding import EmbeddedOnce
 from isara_pl.report.writing import FILE, write_report
 from isara_pl.run_folder import run_folder
@@ -40,28 +39,31 @@ class ReportWriter(Callback):
         data_of(trainer, self)
         self._encoder = None
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it after the last epoch of an outer epoch."""
-        if finished_outer_epoch(trainer, data_of(trainer, self).epochs_per_outer_epoch):
-            self._write(trainer)
+    def on_growth_start(self, trainer: Trainer, outer_epoch: int) -> None:
+        """Write that of the outer epoch before: not at its end, where a checkpoint would have to wait for it."""
+        if outer_epoch > 1:
+            self._write(trainer, outer_epoch - 1)
+
+    def on_growth_batch_end(self, trainer: Trainer, judged: int, accepted: int) -> None:
+        """Wait for the end of the outer epoch."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it when all is done."""
-        self._write(trainer)
+        self._write(trainer, data_of(trainer, self).trained_outer_epochs)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it after a validation outside of `fit`."""
         if trainer.state.fn == "validate":
-            self._write(trainer)
+            self._write(trainer, data_of(trainer, self).trained_outer_epochs)
 
-    def _write(self, trainer: Trainer) -> None:
+    def _write(self, trainer: Trainer, outer_epoch: int) -> None:
         run_dir = run_folder(trainer)
         if run_dir is None or not (run_dir / POOL).exists():
             return
         # made now, not in setup: the module is on its device by now, which the encoder shares
         self._encoder = self._encoder or EmbeddedOnce(data_of(trainer, self).encoder)
         try:
-            with stage("report", data_of(trainer, self).measured_outer_epoch):
+            with stage("report", outer_epoch):
                 write_report(run_dir, self.baselines, self._encoder, run_dir / FILE)
         except Exception as error:  # a night's run must not end for a picture of it
             rank_zero_warn(

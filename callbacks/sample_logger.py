@@ -17,6 +17,7 @@ from isara_pl.growing import candidate_filters
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.growth.pool import SamplePool
 from isara_pl.progress import finished_outer_epoch
+from isara_pl.report.facts import shown
 from isara_pl.report.metrics import FILE, LAST, MEASURED, OF_TRAINING, read_rows
 from isara_pl.report.sample_table import COLUMNS, drawn_rows, markdown
 from isara_pl.run_folder import run_folder
@@ -64,7 +65,7 @@ class SampleLogger(Callback):
                 "filters": described(candidate_filters(trainer)),
             }
             for logger in trainer.loggers:
-                logger.log_hyperparams(options)
+                logger.log_hyperparams({name: _without_places(value) for name, value in options.items()})
             self._described = True
 
     def on_growth_end(self, trainer: Trainer, growth: Growth) -> None:
@@ -117,6 +118,13 @@ class SampleLogger(Callback):
             elif isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("samples", markdown(rows), trainer.global_step)
                 logger.save()
+
+
+def _without_places(value: Any) -> Any:
+    """Name files and folders by their last names: hyperparameters may leave this machine."""
+    if isinstance(value, list):
+        return [shown([one]) for one in value]
+    return shown(value) if isinstance(value, str) else value
 
 
 def _show_more(trainer: Trainer) -> bool:

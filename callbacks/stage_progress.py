@@ -8,11 +8,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from lightning_utilities.core import rank_zero
 
+from isara_pl.bars.logged_above import logged_above
+from isara_pl.bars.running import Growing
+from isara_pl.bars.stage_watch import LogLines, StageWatch
+from isara_pl.bars.tqdm_bars import TqdmBars
 from isara_pl.callbacks.evaluation import data_of
-from isara_pl.report.logged_above import logged_above
-from isara_pl.report.running import Growing
-from isara_pl.report.stage_watch import LogLines, StageWatch
-from isara_pl.report.tqdm_bars import TqdmBars
 
 
 class StageProgress(Callback):
@@ -39,7 +39,7 @@ class StageProgress(Callback):
         if isinstance(bar, TQDMProgressBar) and sys.stdout.isatty():
             display = TqdmBars()
         elif isinstance(bar, RichProgressBar) and _is_terminal():
-            from isara_pl.report.rich_bars import RichBars  # only where Lightning uses rich, it is installed
+            from isara_pl.bars.rich_bars import RichBars  # only where Lightning uses rich, it is installed
 
             display = RichBars(bar, start=lambda: bar.on_train_start(trainer, pl_module))
         if not isinstance(display, LogLines):

@@ -26,8 +26,11 @@ class Flops:
         self.weights = frozen or trained
         self.adapter = trained if frozen else 0
         text = layers.config.get_text_config()
-        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        self.attention = int(text.num_hidden_layers * text.num_attention_heads * width)
+        heads = getattr(text, "num_attention_heads", None)
+        self.attention = 0  # recurrent models have none
+        if isinstance(heads, int) and heads > 0:
+            width = getattr(text, "head_dim", None) or text.hidden_size // heads
+            self.attention = text.num_hidden_layers * heads * width
 
     def forward(self, tokens: int, pairs: int) -> int:
         """Give what a forward pass takes whose adapter is folded in.
@@ -80,7 +83,7 @@ def count_flops(model: Any, gradient_checkpointing: bool) -> Flops:
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs = next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))  # ids, or embeddings
         rows, length = inputs.shape[:2]
-        past = kwargs.get("past_key_values")
+        past = kwargs.get("past_key_values") if flops.attention else None
         pairs = rows * length * (length + (0 if past is None else int(past.get_seq_length())))
         if torch.is_grad_enabled():
             count(flops=flops.training(rows * length, pairs, gradient_checkpointing))

@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 
 from isara_pl.errors import InputError
 from isara_pl.growth.pool import POOL, REJECTED
+from isara_pl.whole_file import UNFINISHED
 
 LOCK = "run.lock"
 CHECKPOINTS = "checkpoints"
@@ -84,6 +85,8 @@ class RunLock:
                 "Wait for its end, stop it, or choose another folder with --run_dir"
             ) from None
         self._lock = lock
+        for left_over in folder.rglob(f"*{UNFINISHED}"):  # by a process that was killed while writing
+            left_over.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Let others in, if the lock is held."""

@@ -14,7 +14,7 @@ from typing import Protocol
 from isara_pl.memory import PeakMemory
 
 
-@dataclass
+@dataclass(eq=False)
 class Stage:
     """A piece of work that goes on, as this process sees it.
 
@@ -24,7 +24,7 @@ class Stage:
         total: How many items it will go through; None where that is not known.
         outer: The stage around it, if any.
         done: Items that it has gone through.
-        prompt_tokens: Tokens of prompts that were completed, or of pairs that were trained on, padding included.
+        prompt_tokens: Tokens of prompts that were completed, or of texts that were trained on or scored.
         generated_tokens: Tokens that were generated.
         flops: Floating-point operations of the language model and the encoder, as of `isara_pl.flops`.
         wall_seconds: Time in it.
@@ -46,14 +46,16 @@ class Stage:
     _since: tuple[float, float] = field(default=(0.0, 0.0), repr=False)
 
     def _resume(self) -> None:
-        _memory.reset()
+        if _listeners:  # else the peak is left to others who look at it
+            _memory.reset()
         self._since = time.perf_counter(), time.process_time()
 
     def _pause(self) -> None:
         wall, cpu = self._since
         self.wall_seconds += time.perf_counter() - wall
         self.cpu_seconds += time.process_time() - cpu
-        self.peak_memory = max(self.peak_memory, _memory.read())
+        if _listeners:
+            self.peak_memory = max(self.peak_memory, _memory.read())
 
 
 class StageListener(Protocol):
@@ -109,7 +111,7 @@ def count(done: int = 0, prompt_tokens: int = 0, generated_tokens: int = 0, flop
 
     Args:
         done: Items that were gone through.
-        prompt_tokens: Tokens of prompts that were completed, or of pairs that were trained on.
+        prompt_tokens: Tokens of prompts that were completed, or of texts that were trained on or scored.
         generated_tokens: Tokens that were generated.
         flops: Floating-point operations.
     """

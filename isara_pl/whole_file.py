@@ -6,7 +6,7 @@ from pathlib import Path
 
 from isara_pl.errors import InputError
 
-UNFINISHED = ".unfinished"  # ending of a file's name while it is written
+UNFINISHED = ".unfinished"  # ending of a file's name while it is written, after the number of the process
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -32,7 +32,8 @@ def save_whole(path: Path, content: bytes | memoryview) -> None:
     Raises:
         InputError: If the disk is full, or the file cannot be written for another reason.
     """
-    unfinished = path.with_name(path.name + UNFINISHED)
+    # two processes may write one file, such as a report
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.unlink(missing_ok=True)  # a link there would lead the text to another file

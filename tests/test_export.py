@@ -321,7 +321,8 @@ def test_push_uploads_each_part_into_a_private_repository_and_the_cards_name_the
         done.append((repo_id, repo_type, private))
         return f"https://hub/{repo_id}"
 
-    def upload_folder(self, *, repo_id, repo_type, folder_path, commit_message):
+    def upload_folder(self, *, repo_id, repo_type, folder_path, commit_message, delete_patterns):
+        assert delete_patterns == "*", "weights of an earlier push would be loaded in place of these"
         done.append((repo_id, repo_type, folder_path))
 
     monkeypatch.setattr(HfApi, "create_repo", create_repo)

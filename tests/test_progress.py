@@ -21,11 +21,11 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from lightning.pytorch.demos.boring_classes import BoringModel
 
+from isara_pl.bars import stage_watch
+from isara_pl.bars.running import Growing, Line, Opened, log_line, running_lines
+from isara_pl.bars.stage_watch import StageWatch
 from isara_pl.callbacks.stage_progress import StageProgress
 from isara_pl.growth.pool import Verdict
-from isara_pl.report import stage_watch
-from isara_pl.report.running import Growing, Line, Opened, log_line, running_lines
-from isara_pl.report.stage_watch import StageWatch
 from isara_pl.stages import Stage, count, stage
 
 SHORT = ["--data.epochs_per_outer_epoch=1", "--trainer.enable_progress_bar=true"]

@@ -94,7 +94,7 @@ def choice_scores(
                     ChoiceScore(log_probability, len(choice))
                     for log_probability, choice in zip(given, question.choices, strict=True)
                 ]
-            count(done=len(chosen))
+            count(done=len(chosen), prompt_tokens=sum(question.row_length for question in chosen))
     return found
 
 

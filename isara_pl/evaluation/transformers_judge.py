@@ -110,7 +110,7 @@ class TransformersJudge(ABC):
             for start in range(0, len(by_length), self.batch_size):
                 places = by_length[start : start + self.batch_size]
                 scores[places] = self._score([rows[place] for place in places]).cpu()
-                count(done=len(places))
+                count(done=len(places), prompt_tokens=sum(len(rows[place]) for place in places))
         return scores
 
     @abstractmethod

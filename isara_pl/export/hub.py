@@ -32,11 +32,15 @@ def push(folder: Path, publication: Publication) -> list[str]:
         ]
         for part, kind in REPOSITORY_TYPES.items():
             api.upload_folder(
-                repo_id=places[part], repo_type=kind, folder_path=folder / part, commit_message="Export of isara_pl"
+                repo_id=places[part],
+                repo_type=kind,
+                folder_path=folder / part,
+                commit_message="Export of isara_pl",
+                delete_patterns="*",  # of two kinds of weights, transformers might load those of an earlier push
             )
     except Exception as error:  # the hub's client raises its own errors, those of its HTTP library and of the system
         again = "\n".join(
-            f"  hf upload {places[part]} {folder / part} . --repo-type {kind} --private"
+            f"  hf upload {places[part]} {folder / part} . --repo-type {kind} --private --delete '*'"
             for part, kind in REPOSITORY_TYPES.items()
         )
         raise InputError(

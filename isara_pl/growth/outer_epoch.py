@@ -155,7 +155,7 @@ class OuterEpoch:
             candidates = self.processes.gathered(partial(self._candidates, self.processes.share(numbers)))
             new = [candidate for candidate in candidates if candidate.id not in judged]
             accepted += self._judge(new)
-            count(done=len(new))
+            count(done=len(new) if self.processes.is_first else 0)  # it judges for all
             if self.on_batch:
                 self.on_batch(numbers.stop, accepted)
         return Growth(

@@ -60,9 +60,11 @@ class SentenceEncoder:
             Array of shape (n, dimension), rows of length 1.
         """
         if self._model is None:
-            self._model = self._load()
-        with stage("embedding", total=len(texts)):
+            with stage("loading"):
+                self._model = self._load()
+        with stage("embedding", total=len(texts)) as embedding:
             embeddings: Any = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+            count(done=len(texts) - embedding.done)  # not every model has ids to count by
         return np.asarray(embeddings, dtype=np.float32)
 
     def _load(self) -> "SentenceTransformer":
@@ -88,7 +90,7 @@ def _counting(model: torch.nn.Module) -> Callable[[torch.nn.Module, tuple[Any, .
 
     def before(_: torch.nn.Module, args: tuple[Any, ...]) -> None:
         ids = args[0].get("input_ids")
-        if ids is not None:
+        if ids is not None and ids.ndim == 2:  # models without attention take all texts as one row
             rows, length = ids.shape
             count(done=rows, flops=flops.forward(rows * length, rows * length**2) if flops else 0)
 

@@ -25,7 +25,7 @@ def facts(options: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[tup
     also = {name: options[name] for name in ALSO if isinstance(options.get(name), str | int | float)}
     known = {**conditions, **also}
     names = [*(name for name in FIRST if name in known), *(name for name in known if name not in FIRST)]
-    return [*((name, _shown(known[name])) for name in names), ("isara_pl that wrote this report", version("isara_pl"))]
+    return [*((name, shown(known[name])) for name in names), ("isara_pl that wrote this report", version("isara_pl"))]
 
 
 def without_place(name: str) -> str:
@@ -39,9 +39,14 @@ def without_place(name: str) -> str:
     return PureWindowsPath(PurePosixPath(name).name).name
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Give an option's value in words, without the places of files and folders.
+
+    Args:
+        value: The value: plain numbers, strings and lists.
+    """
     if isinstance(value, list):
-        return ", ".join(_described(each) if isinstance(each, str) else _shown(each) for each in value) or "none"
+        return ", ".join(_described(each) if isinstance(each, str) else shown(each) for each in value) or "none"
     if isinstance(value, str):
         return without_place(value)
     return "none" if value is None else str(value)

@@ -8,7 +8,8 @@ from pathlib import Path
 FILE = "metrics.csv"
 MEASURED = ("answer_nll", "mc1", "mc2")
 COUNTS = ("outer_epoch", "candidates", "accepted", "trained_on")
-LAST = ("novelty", "candidates", "accepted", "trained_on", "seconds")
+OF_GROWTH = ("novelty", "candidates", "accepted")
+LAST = (*OF_GROWTH, "trained_on", "seconds")
 OF_TRAINING = ("train_loss", "learning_rate")  # logged as well, but by step
 # what the terminal shows, where it was measured
 SHOWN = {

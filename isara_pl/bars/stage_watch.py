@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from isara_pl.report.running import TEXTS, Growing, Line, Opened, log_line, running_lines
+from isara_pl.bars.running import TEXTS, Growing, Line, Opened, log_line, running_lines
 from isara_pl.stages import Stage, listen, unlisten
 
 TICK = 0.5  # seconds between two looks

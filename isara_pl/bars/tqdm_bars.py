@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
-from isara_pl.report.running import Line
+from isara_pl.bars.running import Line
 
 
 class TqdmBars:

@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from isara_pl.report.running import Line, count, duration
+from isara_pl.bars.running import Line, count, duration
 
 
 class RichBars:
