@@ -1,9 +1,13 @@
 """Every file in configs/ runs, with a tiny model in place of its own."""
 
+import csv
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from isara_pl.cli import main
@@ -41,3 +45,18 @@ def test_every_config_says_what_it_is_for(config):
     head = (ROOT / config).read_text()
     assert head.startswith("# ")
     assert "python -m isara_pl" in head.split("\nrun_dir:")[0]
+
+
+def test_the_script_that_the_paper_config_names_makes_the_files_that_it_reads(tmp_path, monkeypatch):
+    config = ROOT / "configs/paper/truthfulqa_opt6.7b.yaml"
+    command = re.search(r"python (scripts/\S+) (\S+) (.+)", config.read_text())
+    monkeypatch.chdir(tmp_path)
+    with Path(command[2]).open("w", newline="") as file:
+        columns = ("Type", "Category", "Question", "Best Answer", "Correct Answers", "Incorrect Answers", "Source")
+        rows = [("x", "x", f"Is {i} a number?", "Yes.", "Yes.; It is.", "No.; Never.", "x") for i in range(4)]
+        csv.writer(file).writerows([columns, *rows])
+    monkeypatch.setattr(sys, "argv", [command[1], command[2], *command[3].split(), "--seeds", "2"])
+    runpy.run_path(str(ROOT / command[1]), run_name="__main__")
+    data = yaml.safe_load(config.read_text())["data"]
+    assert len(Path(data["seeds"]).read_text().splitlines()) == 2
+    assert len(Path(data["held_out"]).read_text().splitlines()) == 2
