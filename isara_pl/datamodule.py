@@ -1,7 +1,5 @@
 """The LightningDataModule: when the pool grows, and the loaders over it."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -20,7 +18,7 @@ from isara_pl.growth.outer_epoch import GrowthSettings
 from isara_pl.growth.pool import SamplePool, is_grown
 from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
 from isara_pl.growth.retrieval import EMBEDDED_ENCODER, PoolIndex, SentenceEncoder
-from isara_pl.growth.samples import Sample, read_questions, read_samples
+from isara_pl.growth.samples import Sample, read_questions, read_samples, seeds_hash
 from isara_pl.loaders import held_out_loader, loader_without_pairs, question_loader, training_loader
 from isara_pl.models import is_local, load_tokenizer, resolve_path
 from isara_pl.opening import open_pool, refuse_lost, seeds_to_use
@@ -187,8 +185,7 @@ class IsaraDataModule(LightningDataModule):
     @property
     def seeds_hash(self) -> str:
         """A short hash of the seeds' questions and answers: which runs had the same ones."""
-        text = json.dumps([(seed.question, seed.answer) for seed in self.seeds])
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return seeds_hash(self.seeds)
 
     # -- outer epochs
 

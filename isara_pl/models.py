@@ -23,6 +23,7 @@ SOURCES = (
 )
 
 Quantization = Literal["none", "nf4"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def resolve_path(name: str, option: str) -> Path:
@@ -156,6 +157,20 @@ def fast_precision(accelerator: str) -> tuple[str, str]:
     if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
         return "bf16-mixed", "the CPU computes bfloat16"
     return "32-true", "the CPU does not compute bfloat16"
+
+
+def base_dtype(name: str, precision: str) -> torch.dtype:
+    """Give the type of a base's weights.
+
+    Args:
+        name: One of `DTYPES`, or `auto` for what the precision computes in.
+        precision: The trainer's precision.
+    """
+    if name != "auto":
+        return DTYPES[name]
+    if precision.startswith("bf16"):
+        return torch.bfloat16
+    return torch.float16 if precision.startswith("16") else torch.float32
 
 
 def load_tokenizer(name: str, trust_remote_code: bool = False, option: str = "model.name") -> PreTrainedTokenizerBase:

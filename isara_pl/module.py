@@ -20,14 +20,13 @@ from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.lora import LoraOptions
 from isara_pl.merging import MergedWeights, fold_in
-from isara_pl.models import Quantization, context_window, load_causal_lm, load_tokenizer, narrow, widen
+from isara_pl.models import Quantization, base_dtype, context_window, load_causal_lm, load_tokenizer, narrow, widen
 from isara_pl.randomness import derive_seed
 from isara_pl.sft import Batch, answer_nll
 from isara_pl.training import check_losses, check_weights, compile_layers, lean_forward, learning_rate_at
 
 # options that decide what the trained model becomes, beside its dtype and the adapter's
 TRAINING = ("learning_rate", "learning_rate_decay", "warmup_share", "weight_decay", "start_from")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class IsaraModule(LightningModule):
@@ -147,12 +146,7 @@ class IsaraModule(LightningModule):
         self._fresh_adapter = {key: value.clone() for key, value in self.state_dict().items()}
 
     def _base_dtype(self) -> torch.dtype:
-        if self.dtype_name != "auto":
-            return DTYPES[self.dtype_name]
-        precision = str(self._trainer.precision) if self._trainer is not None else "32-true"
-        if precision.startswith("bf16"):
-            return torch.bfloat16
-        return torch.float16 if precision.startswith("16") else torch.float32
+        return base_dtype(self.dtype_name, str(self._trainer.precision) if self._trainer is not None else "32-true")
 
     def _lora_config(self, base: torch.nn.Module) -> LoraConfig:
         return LoraConfig(

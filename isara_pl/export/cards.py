@@ -18,7 +18,7 @@ from isara_pl.export.card_sections import (
 )
 from isara_pl.export.finished_run import FinishedRun
 from isara_pl.export.markdown import code, front_matter, python, table
-from isara_pl.export.merged_model import base_dtype, is_quantised
+from isara_pl.export.merged_model import dtype_of_base, is_quantised
 from isara_pl.export.pairs import METADATA, PROMPT_COMPLETION, TEXTS, with_marks
 from isara_pl.export.run_options import is_hub_id
 from isara_pl.growth.prompts import PromptFormat
@@ -47,7 +47,7 @@ def model_card(run: FinishedRun, prompt_format: PromptFormat, publication: Publi
         f"end-of-sequence token{' or a newline' if prompt_format.single_line else ''}, and none is empty. For other "
         "uses, give `generate` a `generation_config` of your own.\n"
     )
-    if base_dtype(run.options) != torch.float32:
+    if dtype_of_base(run.options) != torch.float32:
         ending += (
             "In 16 bits rounding depends on how many prompts are answered at once, in the run as here: compare answers "
             "prompt by prompt, or load with `dtype=torch.float32`.\n"
@@ -78,7 +78,7 @@ def adapter_card(run: FinishedRun, prompt_format: PromptFormat, publication: Pub
     load = python(
         f"import torch\nfrom peft import PeftModel\nfrom {library} import {model}, {tokenizer}\n\n"
         f"base = {base_name(run)!r}{of_a_machine}\ntokenizer = {tokenizer}{call}(base{_trust(run)})\n"
-        f"model = {model}{call}(base, dtype={base_dtype(run.options)}{_trust(run)})\n"
+        f"model = {model}{call}(base, dtype={dtype_of_base(run.options)}{_trust(run)})\n"
         f"model = PeftModel.from_pretrained(model, {publication.place('adapter')!r})\n{_answering(prompt_format)}"
     )
     what = f"This is the LoRA adapter, for the base model {code(base_name(run))} that it was trained on."

@@ -13,7 +13,7 @@ from isara_pl.export import hub
 from isara_pl.export.card_sections import Publication, base_name
 from isara_pl.export.cards import NF4, adapter_card, dataset_card, model_card
 from isara_pl.export.finished_run import ADAPTER, ADAPTER_FILES, FinishedRun, at_rest, read_run
-from isara_pl.export.merged_model import MergedModel, base_dtype, is_quantised, merged_model
+from isara_pl.export.merged_model import MergedModel, dtype_of_base, is_quantised, merged_model
 from isara_pl.export.pairs import write_pairs
 from isara_pl.memory import is_out_of_memory
 from isara_pl.quiet import quieten
@@ -64,7 +64,7 @@ def _write(folder: Path, target: Path, publication: Publication) -> None:
     with at_rest(folder):
         run = read_run(folder)
         _say(f"{folder}: {len(run.samples)} pairs, {len(run.trained_on)} of them trained on")
-        dtype = str(base_dtype(run.options)).removeprefix("torch.")
+        dtype = str(dtype_of_base(run.options)).removeprefix("torch.")
         _say(f"loading {base_name(run)} in {dtype} and folding the adapter in")
         if is_quantised(run.options):
             _say(NF4)

@@ -1,7 +1,6 @@
 """A run folder as an export needs it: its samples, which of them were trained on, and its figures."""
 
 import csv
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from isara_pl.errors import InputError
 from isara_pl.export.run_options import RunOptions
 from isara_pl.growth.journal import entries
 from isara_pl.growth.pool import POOL, REJECTED
-from isara_pl.growth.samples import Sample
+from isara_pl.growth.samples import Sample, seeds_hash
 from isara_pl.report import metrics
 from isara_pl.run_folder import LOCK
 
@@ -54,8 +53,7 @@ class FinishedRun:
     @property
     def seeds_hash(self) -> str:
         """The hash of the seeds, as it stands in conditions.json and evaluation/."""
-        text = json.dumps([(seed.question, seed.answer) for seed in self.seeds])
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return seeds_hash(self.seeds)
 
 
 @contextmanager

@@ -25,11 +25,9 @@ from isara_pl.generation.plain import generation_config
 from isara_pl.generation.protocol import Sampling
 from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
 from isara_pl.merging import MergedWeights
-from isara_pl.models import load_causal_lm, load_tokenizer
+from isara_pl.models import DTYPES, base_dtype, load_causal_lm, load_tokenizer
 from isara_pl.run_folder import CHECKPOINTS, LAST_CHECKPOINT
 from isara_pl.whole_file import write_whole
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def is_quantised(options: RunOptions) -> bool:
     return options.choice("model.quantization", ("none", "nf4")) == "nf4"
 
 
-def base_dtype(options: RunOptions) -> torch.dtype:
+def dtype_of_base(options: RunOptions) -> torch.dtype:
     """Give the type of the base's weights in the run; bfloat16 where they were in 4 bits.
 
     Args:
@@ -81,12 +79,7 @@ def base_dtype(options: RunOptions) -> torch.dtype:
     name = options.choice("model.dtype", ("auto", *DTYPES))
     if is_quantised(options):
         return torch.bfloat16
-    if name != "auto":
-        return DTYPES[name]
-    precision = options.shown("trainer.precision")
-    if precision.startswith("bf16"):
-        return torch.bfloat16
-    return torch.float16 if precision.startswith("16") else torch.float32
+    return base_dtype(name, options.shown("trainer.precision"))
 
 
 @contextmanager
@@ -107,7 +100,7 @@ def merged_model(run: FinishedRun) -> Iterator[MergedModel]:
     source = _on_this_machine(name)
     tokenizer = load_tokenizer(source, trust)
     texts = prompt_format(cast(FormatName, format_name), tokenizer)
-    base = load_causal_lm(source, base_dtype(options), trust_remote_code=trust)
+    base = load_causal_lm(source, dtype_of_base(options), trust_remote_code=trust)
     answering = _generation_config(options, base, tokenizer, texts)
     adapted = _with_adapter(base, run.folder / ADAPTER, name)
     if not is_quantised(options):

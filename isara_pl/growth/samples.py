@@ -1,7 +1,8 @@
 """Question-answer pairs, and reading them from the files that people have."""
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,16 @@ class Sample:
         values: dict[str, Any] = json.loads(line)
         fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         return cls(**fields)
+
+
+def seeds_hash(seeds: Sequence[Sample]) -> str:
+    """Give a short hash of seeds' questions and answers: which runs had the same ones.
+
+    Args:
+        seeds: The seeds, in order.
+    """
+    text = json.dumps([(seed.question, seed.answer) for seed in seeds])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def read_samples(path: Path, kind: str = "seed") -> list[Sample]:
