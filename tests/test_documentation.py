@@ -1,10 +1,12 @@
 """What README, CONTRIBUTING and docs/ say of the project is there; `test_documented_commands.py` runs what they show."""
 
+import inspect
 import re
 
 import pytest
 from conftest import make_seeds
 from documents import DOCUMENTS, ROOT, anchors, blocks, links, prose, section, text_of
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from isara_pl.cli import main
 from isara_pl.growth.pool import SamplePool
@@ -58,6 +60,8 @@ def test_every_option_that_is_named_exists(capsys):
         with pytest.raises(SystemExit):
             main([subcommand, "--help"])
         known |= set(re.findall(r"--([\w.]+)", capsys.readouterr().out))
+    for logger in (TensorBoardLogger, WandbLogger):  # `fit --help` knows of no chosen one
+        known |= {f"trainer.logger.{name}" for name in inspect.signature(logger).parameters}
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "scripts").glob("*.py"))
     of_scripts = set(re.findall(r'add_argument\(\s*"--(\w+)"', sources))
     for document in [*DOCUMENTS, "CHANGELOG.md"]:
