@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from isara_pl.errors import InputError
-from isara_pl.evaluation.measured_runs import read_run
+from isara_pl.evaluation.measured_runs import ICL, read_run
 from isara_pl.growth.pool import Rejected
 from isara_pl.growth.retrieval import Encoder
 from isara_pl.growth.samples import Sample
@@ -49,12 +49,16 @@ def gather(run_dir: Path, baselines: Sequence[tuple[str, Path]], encoder: Encode
     look = worth_a_look(samples, traits, files.touches, None if seed_cosines is None else seed_cosines.tolist())
     diversity = drift(samples, traits, places, embeddings, seed_cosines)
     baseline_rows: dict[str, list[Rows]] = {}
-    for name, path in baselines:
-        baseline_rows.setdefault(name, []).append(read_metrics(path))
+    baseline_runs = [read_run(name, path) for name, path in baselines]
+    for run in baseline_runs:
+        rows = read_metrics(run.path)
+        if run.kind == ICL:
+            rows = {number: _with_demonstrations(row) for number, row in rows.items()}
+        baseline_rows.setdefault(run.method, []).append(rows)
     return Report(
         title=files.title,
         findings=[
-            helped(files.measured, files.metrics, [read_run(name, path) for name, path in baselines]),
+            helped(files.measured, files.metrics, baseline_runs),
             stopped(files, grown),
             cost(files.spent, files.totals, files.metrics, grown),
             look_first(samples, files.rejected, look),
@@ -145,3 +149,9 @@ def _row(
         x=point[0] if point else None,
         y=point[1] if point else None,
     )
+
+
+def _with_demonstrations(row: Mapping[str, float]) -> dict[str, float]:
+    """Take the answer NLL of in-context learning from its evaluation; Lightning validates without demonstrations."""
+    figures = {name: value for name, value in row.items() if name != "answer_nll"}
+    return {**figures, "answer_nll": row["best_answer_nll"]} if "best_answer_nll" in row else figures
