@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from isara_pl.report.contents import Report
+from isara_pl.report.metrics import outer_epoch_name
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # headings of the columns, and rows
 
@@ -48,7 +49,7 @@ def curves(report: Report) -> Table:
     values = [dict(zip(curve.outer_epochs, curve.values, strict=True)) for curve in report.curves]
     baselines = dict.fromkeys(name for curve in report.curves for name in curve.baselines)
     rows = [
-        [outer_epoch(number), *(figure(of_curve.get(number)) for of_curve in values)]
+        [outer_epoch_name(number), *(figure(of_curve.get(number)) for of_curve in values)]
         for number in sorted({number for of_curve in values for number in of_curve})
     ]
     rows += [
@@ -66,7 +67,7 @@ def grown(report: Report, filters: Sequence[str]) -> Table:
     """
     rows = [
         [
-            outer_epoch(row.outer_epoch),
+            outer_epoch_name(row.outer_epoch),
             count(row.candidates),
             *(count(row.taken.get(name, 0)) for name in filters),
             count(row.accepted),
@@ -87,7 +88,7 @@ def diversity(report: Report) -> Table:
     names = [*dict.fromkeys(name for row in report.diversity for name in row.figures)]
     rows = [
         [
-            "seeds" if row.outer_epoch == 0 else outer_epoch(row.outer_epoch),
+            "seeds" if row.outer_epoch == 0 else outer_epoch_name(row.outer_epoch),
             count(row.samples),
             *(figure(row.figures.get(name)) for name in names),
         ]
@@ -105,7 +106,7 @@ def totals(report: Report) -> Table:
     priced = any(row.cost is not None for row in report.totals)
     rows = [
         [
-            outer_epoch(row.outer_epoch),
+            outer_epoch_name(row.outer_epoch),
             duration(row.wall_seconds),
             duration(row.seconds_per_accepted),
             *([figure(row.cost), figure(row.cost_per_accepted)] if priced else []),
@@ -125,7 +126,7 @@ def spent(report: Report) -> Table:
     """
     rows = [
         [
-            outer_epoch(row.outer_epoch),
+            outer_epoch_name(row.outer_epoch),
             row.stage,
             duration(row.wall_seconds),
             duration(row.cpu_seconds),
@@ -150,11 +151,6 @@ def spent(report: Report) -> Table:
         "samples",
         "cost",
     ], rows
-
-
-def outer_epoch(number: int) -> str:
-    """Name an outer epoch; 0 is the pretrained model."""
-    return f"outer epoch {number}" if number else "pretrained"
 
 
 def count(number: int) -> str:
