@@ -10,11 +10,15 @@ BIN = $(VENV)/bin
 OFFLINE = HF_HUB_OFFLINE=1
 # two torch processes on few cores: one thread each, and no spinning while waiting
 FEW_THREADS = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+FIT = $(OFFLINE) $(BIN)/python -m isara_pl fit --config
 
 .PHONY: quickstart test test-slow chaos lint format
 
+# first SFT on the seeds alone, which the loop has to beat, then the loop with it beside its own figures
 quickstart: $(VENV)/.installed
-	$(OFFLINE) $(BIN)/python -m isara_pl fit --config configs/quickstart.yaml --run_dir $(RUN_DIR) \
+	$(if $(wildcard $(RUN_DIR)_sft/adapter),,$(FIT) configs/baselines/sft_seeds.yaml --run_dir $(RUN_DIR)_sft \
+	    $(if $(wildcard $(RUN_DIR)_sft/checkpoints/last.ckpt),--ckpt_path last))
+	$(FIT) configs/quickstart.yaml --run_dir $(RUN_DIR) --report.baselines "['SFT on the seeds=$(RUN_DIR)_sft']" \
 	    $(if $(wildcard $(RUN_DIR)/rejected.jsonl),--ckpt_path last)
 
 test: $(VENV)/.installed

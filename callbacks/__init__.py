@@ -2,6 +2,7 @@
 
 from isara_pl.callbacks.adapter_export import AdapterExport
 from isara_pl.callbacks.alpha_stopping import AlphaStopping
+from isara_pl.callbacks.best_epoch import BestEpoch
 from isara_pl.callbacks.contamination import ContaminationGuard
 from isara_pl.callbacks.copied_answer import CopiedAnswer
 from isara_pl.callbacks.diversity import DiversityMonitor
@@ -25,6 +26,7 @@ from isara_pl.callbacks.unfinished import Unfinished
 __all__ = [
     "AdapterExport",
     "AlphaStopping",
+    "BestEpoch",
     "ContaminationGuard",
     "CopiedAnswer",
     "DiversityMonitor",

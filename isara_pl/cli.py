@@ -208,8 +208,9 @@ class IsaraCLI(LightningCLI):
         self._make_run_folder()
         if not self._measures():
             raise InputError(
-                "data.held_out: there is nothing to measure on; give a file of held-out pairs, or a callback "
-                "that has items of its own, such as HarmPreferenceEvaluation"
+                "data.held_out: there is nothing to measure on; give a file of held-out pairs, a "
+                "data.validation_share of the seeds, or a callback that has items of its own, such as "
+                "HarmPreferenceEvaluation"
             )
 
     before_test = before_validate
@@ -217,7 +218,7 @@ class IsaraCLI(LightningCLI):
     def _measures(self) -> bool:
         """Whether there is anything to measure on."""
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it
-        return bool(self.datamodule.held_out) or any(
+        return bool(self.datamodule.held_out or self.datamodule.validation) or any(
             bool(callback.own_items) if isinstance(callback, Evaluation) else isinstance(callback, HeldOutEvaluation)
             for callback in callbacks
         )
@@ -225,8 +226,10 @@ class IsaraCLI(LightningCLI):
     def after_fit(self) -> None:
         """Show the figures and where everything lies."""
         run_dir = run_folder(self.trainer)
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+        baselines = [named for one in callbacks if isinstance(one, ReportWriter) for named in one.baselines]
         if run_dir is not None:
-            print(ending(run_dir))
+            print(ending(run_dir, baselines))
 
     def after_validate(self) -> None:
         """Show the figures."""

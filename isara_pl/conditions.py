@@ -30,7 +30,7 @@ def check_conditions(folder: Path, now: Mapping[str, Any], on_change: OnChange) 
         InputError: If values changed, unless `continue`; the message shows each, as it was and as it is.
     """
     path = folder / FILE
-    before = _read(path)
+    before = read_conditions(folder)
     plain = json.loads(json.dumps(now))  # tuples become lists, as in the file
     changed = [
         f"  {name}: {_shown(before[name])} then, {_shown(value)} now"
@@ -48,6 +48,30 @@ def check_conditions(folder: Path, now: Mapping[str, Any], on_change: OnChange) 
         rank_zero_warn(f"{folder}: going on under changed conditions:\n" + "\n".join(changed))
     if before != {**before, **plain}:
         write_whole(path, json.dumps({**before, **plain}, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_conditions(folder: Path) -> dict[str, Any]:
+    """Read the conditions of a run folder.
+
+    Args:
+        folder: The run folder.
+
+    Returns:
+        Values by the names of their options; empty where none were written.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: damaged ({error}). Restore it from a copy, or remove it to skip the check") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: damaged (no object). Restore it from a copy, or remove it to skip the check")
+    return found
 
 
 def forget_conditions(folder: Path) -> None:
@@ -81,18 +105,6 @@ def _plain(value: Any) -> str:
         items = [_plain(item) for item in value]
         return f"[{', '.join(sorted(items) if isinstance(value, set | frozenset) else items)}]"
     return type(value).__name__
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: damaged ({error}). Restore it from a copy, or remove it to skip the check") from None
-    if not isinstance(before, dict):
-        raise InputError(f"{path}: damaged (no object). Restore it from a copy, or remove it to skip the check")
-    return before
 
 
 def _shown(value: Any) -> str:

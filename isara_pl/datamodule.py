@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.conditions import OnChange
+from isara_pl.distillation import Objective
 from isara_pl.errors import InputError
 from isara_pl.evaluation.contamination import refuse_overlap
 from isara_pl.generation.protocol import Sampling
@@ -26,6 +27,9 @@ from isara_pl.processes import ALONE, Processes
 from isara_pl.randomness import derive_seed
 from isara_pl.run_folder import RunLock, run_folder
 from isara_pl.sft import encode_pair
+from isara_pl.teacher_files import TeacherFiles
+from isara_pl.teaching import Distillation, DistillOn, Lessons, TeacherWeights, given_questions
+from isara_pl.validation import Figure, in_file_order, left_out, training_part
 
 # options, beside those of growth, that decide what the pool becomes
 ALSO_DECISIVE = ("question_writer", "epochs_per_outer_epoch", "train_on", "batch_size", "max_length")
@@ -47,7 +51,10 @@ class IsaraDataModule(LightningDataModule):
             prompt/completion, instruction[/input]/output or messages. A path, or package://module/path.
         held_out: File of pairs that are only measured on: answer_nll, and MC1 and MC2 where they have
             correct_answers and incorrect_answers.
+        validation_share: Share of the seeds that is held out to validate on: never trained on nor shown as
+            demonstration; 0 holds out none.
         questions: File of the questions that `predict` answers.
+        unlabelled_questions: File of questions without answers, your own, for distill_on `file`.
         tokenizer: Whose tokens the batches hold: a model's name; the CLI takes model.name. Null gives
             batches of text, dicts of the lists id, question, answer, prompt and completion (the pair in
             the prompt format), for a LightningModule that encodes them itself.
@@ -71,6 +78,15 @@ class IsaraDataModule(LightningDataModule):
         answer_sampling: How answers are drawn.
         candidates_per_batch: Candidates that are generated, judged and written to disk at once.
         train_on: `all` is seeds and everything accepted, `newest` is seeds and the newest outer epoch.
+        objective: What is learned from the samples of distill_on; the CLI takes it from the model.
+        distill_on: Samples that a teacher, the same model with demonstrations, is asked about where the objective
+            says so: `generated` are the accepted ones; `seeds` the seeds, with the nearest other seeds as
+            demonstrations; `file` accepted ones whose questions come from unlabelled_questions in place of the
+            model, in random order and each once.
+        teacher: Weights of the teacher: `current`, or `pretrained` without the adapter.
+        teacher_demonstrations: Whether the teacher is shown demonstrations; without, it is a control: what it then
+            teaches does not come from them.
+        top_logprobs: k, likeliest tokens that are kept of each of the teacher's distributions; the others count as one.
         batch_size: Pairs of a training step, over all processes.
         max_length: Most tokens of a pair, where the model's window is not shorter; longer answers are cut.
         on_change: What a resume does whose options differ from those that the pool was grown with: `refuse`, or
@@ -87,7 +103,9 @@ class IsaraDataModule(LightningDataModule):
         self,
         seeds: str,
         held_out: str | None = None,
+        validation_share: float = 0.0,
         questions: str | None = None,
+        unlabelled_questions: str | None = None,
         tokenizer: str | None = None,
         encoder: str = EMBEDDED_ENCODER,
         prompt_format: FormatName = "qa",
@@ -104,6 +122,11 @@ class IsaraDataModule(LightningDataModule):
         answer_sampling: Sampling = Sampling(max_new_tokens=100),
         candidates_per_batch: int = 64,
         train_on: Literal["all", "newest"] = "all",
+        objective: Objective = "sft",
+        distill_on: DistillOn = "generated",
+        teacher: TeacherWeights = "current",
+        teacher_demonstrations: bool = True,
+        top_logprobs: int = 64,
         batch_size: int = 8,
         max_length: int = 2048,
         on_change: OnChange = "refuse",
@@ -121,6 +144,7 @@ class IsaraDataModule(LightningDataModule):
             ("candidates_per_batch", candidates_per_batch, 1),
             ("batch_size", batch_size, 1),
             ("max_length", max_length, 2),
+            ("top_logprobs", top_logprobs, 1),
         ):
             if value < least:
                 raise InputError(f"data.{option} is {value}; allowed: at least {least}")
@@ -151,18 +175,29 @@ class IsaraDataModule(LightningDataModule):
             resolve_path(encoder, "data.encoder")
         self.encoder_name = encoder
         # files are read now: a bad line is told before any model is loaded
-        self.seeds = read_samples(resolve_path(seeds, "data.seeds"))
+        self._given = read_samples(resolve_path(seeds, "data.seeds"))
+        self.validation_share = validation_share
+        self.seeds = training_part(self._given, validation_share, seed)
         self.held_out = read_samples(resolve_path(held_out, "data.held_out"), "held-out") if held_out else []
         self.on_change: OnChange = on_change
         self.allow_overlap = allow_overlap
-        self.check_overlap(self.held_out, "data.held_out")
         self.questions = read_questions(resolve_path(questions, "data.questions")) if questions else []
         self.tokenizer: PreTrainedTokenizerBase | None = (
             load_tokenizer(tokenizer, trust_remote_code, option="data.tokenizer") if tokenizer else None
         )
+        self.distillation = Distillation(objective, distill_on, teacher, teacher_demonstrations, top_logprobs)
+        self.distillation.check(self.tokenizer, candidates_per_outer_epoch)
+        self.unlabelled = given_questions(
+            unlabelled_questions, distill_on, candidates_per_outer_epoch * outer_epochs, seed
+        )
+        self.check_overlap(self.held_out, "data.held_out")
+        if not allow_overlap:
+            refuse_overlap(self.unlabelled, self.validation, "data.validation_share", "unlabelled questions")
         self.prompt_format_name = prompt_format
         self.prompt_format: PromptFormat = _prompt_format(prompt_format, self.tokenizer)
         self.pool: SamplePool | None = None
+        self.lessons: Lessons | None = None
+        self._taught: list[str] = []
         self._grown: set[int] = set()
         self._checkpointed: dict[str, Any] = {}
         self._lock = RunLock()
@@ -180,12 +215,18 @@ class IsaraDataModule(LightningDataModule):
             InputError: If there are any; the message names them.
         """
         if not self.allow_overlap:
-            refuse_overlap(self.seeds, items, option)
+            refuse_overlap([*self.seeds, *self.validation], items, option)
+            refuse_overlap(self.unlabelled, items, option, "unlabelled questions")
+
+    @property
+    def validation(self) -> list[Sample]:
+        """The seeds that are held out to validate on."""
+        return left_out(self._given, self.seeds) if self.validation_share else []
 
     @property
     def seeds_hash(self) -> str:
-        """A short hash of the seeds' questions and answers: which runs had the same ones."""
-        return seeds_hash(self.seeds)
+        """A short hash of all seeds' questions and answers: which runs had the same ones."""
+        return seeds_hash(in_file_order([*self.seeds, *self.validation]))
 
     # -- outer epochs
 
@@ -199,6 +240,7 @@ class IsaraDataModule(LightningDataModule):
             self._checked_trainer()
             # nothing of an earlier fit; Lightning loads the state of a checkpoint after this
             self._grown, self._exhausted_epoch, self._checkpointed, self._trained_outer_epochs = set(), None, {}, 0
+            self._taught, self.lessons = [], None
         elif self.trainer is not None:
             check_processes(self.trainer, self.batch_size)
         if self.trainer is not None:
@@ -250,8 +292,23 @@ class IsaraDataModule(LightningDataModule):
         pool = self._known_pool()
         if self._checkpointed:
             refuse_lost(pool, self._checkpointed)
+        if self.lessons is None and self.tokenizer is not None and self.distillation.objective != "sft":
+            self.distillation.check_module(trainer.lightning_module)
+            folder = run_folder(trainer)
+            # what was killed before it grew or trained may have had other options
+            begins = not self._checkpointed and not (folder and is_grown(folder))
+            self.lessons = Lessons(
+                self.distillation,
+                TeacherFiles(folder, [] if begins else [sample.id for sample in pool.samples]),
+                self.tokenizer,
+                self.prompt_format,
+                self._longest_pair(),
+                self.settings.answer_sampling,
+            )
         if self.settings.candidates and not trainer.should_stop and outer_epoch not in self._grown:
             self._grow(trainer, pool, outer_epoch)
+        if self.lessons is not None and not trainer.should_stop:
+            self.lessons.ask(trainer, outer_epoch, pool, self.index, self.settings.demonstrations, self._taught)
         if trainer.should_stop:  # the α rule: Lightning counts this epoch, but nothing is trained in it
             self._exhausted_epoch = epoch
         return training_loader(
@@ -263,6 +320,7 @@ class IsaraDataModule(LightningDataModule):
             epoch=epoch,
             seed=derive_seed(self.seed, "batches", epoch),
             processes=self.processes,
+            taught=self.lessons.taught if self.lessons and not trainer.should_stop else None,
         )
 
     def training_samples(self, outer_epoch: int) -> list[Sample]:
@@ -295,12 +353,14 @@ class IsaraDataModule(LightningDataModule):
         growth = asdict(self.settings)
         del growth["candidates_per_batch"]  # changes nothing but rounding
         return {
-            "data.seeds": f"{len(self.seeds)} pairs with the hash {self.seeds_hash}",
+            "data.seeds": f"{len(self.seeds) + len(self.validation)} pairs with the hash {self.seeds_hash}",
+            "data.validation_share": self.validation_share,
             "data.encoder": self.encoder_name,
             "data.prompt_format": self.prompt_format_name,
             "data.candidates_per_outer_epoch": growth.pop("candidates"),
             **{f"data.{name}": value for name, value in growth.items()},
             **{f"data.{name}": getattr(self, name) for name in ALSO_DECISIVE},
+            **self.distillation.conditions(self.unlabelled),
             "seed_everything": self.seed,
         }
 
@@ -308,6 +368,8 @@ class IsaraDataModule(LightningDataModule):
         if self.tokenizer is not None and not self._grown:
             for seed in self.seeds:  # one that cannot be trained on is refused before hours are spent on growing
                 encode_pair(seed, self.prompt_format, self.tokenizer, self._longest_pair(), end=True)
+        count = self.settings.candidates
+        first = (outer_epoch - 1) * count
         grow(
             trainer,
             outer_epoch,
@@ -319,6 +381,9 @@ class IsaraDataModule(LightningDataModule):
             question_writer=self.question_writer,
             longest_pair=self._longest_pair(),
             seed=self.seed,
+            questions=[question.question for question in self.unlabelled[first : first + count]] or None,
+            top=self.lessons.top if self.lessons and self.distillation.records else None,
+            on_accepted=self.lessons.keep if self.lessons else None,
         )
         self._grown.add(outer_epoch)
 
@@ -341,15 +406,20 @@ class IsaraDataModule(LightningDataModule):
     # -- measuring and predicting
 
     def val_dataloader(self) -> Any:
-        """Give the held-out pairs in batches, or nothing where there are none.
+        """Give the held-out pairs and the validation share, a loader of each, or nothing where there is neither.
 
         Where callbacks measure on items of their own, an empty batch stands for no pairs.
         """
-        if not self.held_out or self.tokenizer is None:
-            return loader_without_pairs(self.trainer)
-        return held_out_loader(
-            self.held_out, self.prompt_format, self.tokenizer, self.batch_size, self._longest_pair(), self.processes
-        )
+        loaders = [self.measuring_loader("answer_nll"), self.measuring_loader("validation_nll")]
+        return [loader for loader in loaders if loader is not None] or loader_without_pairs(self.trainer)
+
+    def measuring_loader(self, figure: Figure) -> Any:
+        """Give in batches what a figure is measured on, held-out pairs or the validation share; None for no pairs."""
+        pairs = self.held_out if figure == "answer_nll" else self.validation
+        if not pairs or self.tokenizer is None:
+            return None
+        most = self._longest_pair()
+        return held_out_loader(pairs, self.prompt_format, self.tokenizer, self.batch_size, most, self.processes, figure)
 
     def test_dataloader(self) -> Any:
         """Give the same as `val_dataloader`."""
@@ -370,12 +440,14 @@ class IsaraDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Give what a resume must find on disk, and how far training is."""
         known = self.pool.known() if self.pool else {}
-        return {**known, "trained_outer_epochs": self.trained_outer_epochs}
+        taught = [*self.lessons.files.known] if self.lessons else self._taught
+        return {**known, "trained_outer_epochs": self.trained_outer_epochs, "taught": taught}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember what the checkpoint knew, to compare with the pool on disk."""
-        self._checkpointed = {name: value for name, value in state_dict.items() if name != "trained_outer_epochs"}
-        self._trained_outer_epochs = state_dict.get("trained_outer_epochs", 0)
+        self._checkpointed = dict(state_dict)
+        self._trained_outer_epochs = self._checkpointed.pop("trained_outer_epochs", 0)
+        self._taught = self._checkpointed.pop("taught", [])
 
     @property
     def trained_outer_epochs(self) -> int:

@@ -1,7 +1,7 @@
 """Growth inside a Lightning run: its module writes, its callbacks judge and hear of it."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, Literal, Protocol, cast, runtime_checkable
@@ -13,9 +13,10 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
+from isara_pl.generation.distributions import TopLogprobs
 from isara_pl.generation.protocol import TextGenerator
 from isara_pl.growth.empty import Empty
-from isara_pl.growth.outer_epoch import CandidateFilter, Growth, GrowthSettings, OuterEpoch
+from isara_pl.growth.outer_epoch import Answered, CandidateFilter, Growth, GrowthSettings, OuterEpoch
 from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.retrieval import PoolIndex
@@ -58,6 +59,9 @@ def grow(
     question_writer: QuestionWriter,
     longest_pair: int,
     seed: int,
+    questions: Sequence[str] | None = None,
+    top: TopLogprobs | None = None,
+    on_accepted: Callable[[Sequence[Answered]], None] | None = None,
 ) -> None:
     """Grow one outer epoch, or what is left of it, with the trainer's module, and tell its callbacks.
 
@@ -72,6 +76,9 @@ def grow(
         question_writer: Model that writes the questions.
         longest_pair: Most tokens of a pair that is trained on.
         seed: The run's seed.
+        questions: Given questions, one for each candidate; None lets the model write them.
+        top: What to keep of the distributions that answers are drawn from, where a teacher is the model that answers.
+        on_accepted: Called with what a batch adds to the pool, before it is on disk.
 
     Raises:
         InputError: If the module cannot generate, or has no pretrained state to switch to.
@@ -103,19 +110,18 @@ def grow(
         settings=settings,
         seed=seed,
         fits=fits_window(module, tokenizer),
-        question_writer=_question_writer(module, question_writer),
+        question_writer=(
+            pretrained_state(module, "data.question_writer") if question_writer == "pretrained" else nullcontext
+        ),
         on_batch=on_batch,
         processes=Processes.of(trainer),
+        questions=questions,
+        top=top,
+        on_accepted=on_accepted,
     )
     left = max(settings.candidates - len(pool.judged(outer_epoch)), 0)  # a resume may ask for fewer than there are
-    with (
-        stage("growth", outer_epoch, total=left),
-        _eval_mode(module),
-        trainer.precision_plugin.forward_context(),
-        _merged(module),
-    ):
+    with stage("growth", outer_epoch, total=left), generating(trainer):
         grown = growth.grow()
-    give_back_freed_memory()  # keys and values of the largest batch, before training needs its own
     if grown.shortened:
         rank_zero_info(
             f"outer epoch {outer_epoch}: {grown.shortened} contexts hold fewer than {settings.demonstrations} "
@@ -235,16 +241,36 @@ def fits_window(
     return lambda prompt, new_tokens: len(encode_prompt(tokenizer, prompt)) + new_tokens <= window
 
 
-def _question_writer(module: LightningModule, writer: QuestionWriter) -> Callable[[], AbstractContextManager[object]]:
-    if writer == "current":
-        return nullcontext
+def pretrained_state(module: LightningModule, option: str) -> Callable[[], AbstractContextManager[object]]:
+    """Give what switches a module to its pretrained weights.
+
+    Args:
+        module: The module.
+        option: Which option asks for that, for the error's text.
+
+    Raises:
+        InputError: If it has no method `pretrained`.
+    """
     pretrained: Callable[[], AbstractContextManager[object]] | None = getattr(module, "pretrained", None)
     if pretrained is None:
         raise InputError(
-            f"data.question_writer is pretrained, but {type(module).__name__} has no method pretrained() "
+            f"{option} is pretrained, but {type(module).__name__} has no method pretrained() "
             "that switches its adapter off; use current"
         )
     return pretrained
+
+
+@contextmanager
+def generating(trainer: Any) -> Iterator[None]:
+    """Let the trainer's module generate inside the block: in eval mode, in the trainer's precision, adapter merged.
+
+    Args:
+        trainer: The trainer.
+    """
+    module: LightningModule = trainer.lightning_module
+    with _eval_mode(module), trainer.precision_plugin.forward_context(), _merged(module):
+        yield
+    give_back_freed_memory()  # keys and values of the largest batch, before training needs its own
 
 
 def _merged(module: LightningModule) -> AbstractContextManager[object]:

@@ -21,6 +21,7 @@ def link(parser: LightningArgumentParser) -> None:
     )
     parser.link_arguments("data.epochs_per_outer_epoch", "trainer.check_val_every_n_epoch")
     parser.link_arguments("data.epochs_per_outer_epoch", "model.epochs_per_outer_epoch")
+    parser.link_arguments("model.objective", "data.objective")
     parser.link_arguments("model.name", "data.tokenizer")
     parser.link_arguments("model.trust_remote_code", "data.trust_remote_code")
     for target in ("model.seed", "data.seed"):

@@ -1,6 +1,6 @@
 """The loaders over samples: to train, to measure and to predict."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
@@ -12,6 +12,7 @@ from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.samples import Sample
 from isara_pl.processes import Processes
 from isara_pl.sft import EncodedPair, SftLoader, collate, encode_pair, length_grouped_batches
+from isara_pl.validation import Figure, MeasuredBatch
 
 T = TypeVar("T")
 
@@ -25,6 +26,7 @@ def training_loader(
     epoch: int,
     seed: int,
     processes: Processes,
+    taught: Callable[[Sample, EncodedPair], EncodedPair] | None = None,
 ) -> Any:
     """Give this process's share of the batches of one epoch, samples of like length together.
 
@@ -40,6 +42,7 @@ def training_loader(
         epoch: Which epoch this is, for a resume in its middle.
         seed: Decides the order.
         processes: Those that split each batch.
+        taught: Gives a pair what its teacher said of it; None teaches nothing.
 
     Returns:
         A loader of `isara_pl.sft.Batch`, or of the dicts of `texts`.
@@ -50,6 +53,8 @@ def training_loader(
         shares = [[*processes.share(batch)] or batch[-1:] for batch in batches]
         return DataLoader(cast(Any, samples), batch_sampler=shares, collate_fn=lambda some: texts(some, prompt_format))
     pairs = _encoded(samples, prompt_format, tokenizer, longest, end=True)
+    if taught is not None:
+        pairs = [taught(sample, pair) for sample, pair in zip(samples, pairs, strict=True)]
     batches = length_grouped_batches([len(pair.input_ids) for pair in pairs], batch_size, seed)
     shares = [[*processes.share(batch)] or [len(pairs)] for batch in batches]
     return SftLoader([*pairs, _without_loss(pairs[0])], shares, epoch, int(tokenizer.pad_token_id))
@@ -62,8 +67,9 @@ def held_out_loader(
     batch_size: int,
     longest: int,
     processes: Processes,
+    figure: Figure = "answer_nll",
 ) -> Any:
-    """Give this process's share of held-out pairs in batches of `isara_pl.sft.Batch`, without their end.
+    """Give this process's share of held-out pairs in batches of `MeasuredBatch`, without their end.
 
     The shortest come first. Every process has as many batches; one that is left over gets a pair without loss.
 
@@ -74,12 +80,13 @@ def held_out_loader(
         batch_size: Pairs of a batch, over all processes.
         longest: Most tokens of a pair; longer answers are cut.
         processes: Those that split each batch.
+        figure: What is measured on them.
     """
     pairs = _encoded(samples, prompt_format, tokenizer, longest, end=False)
     pairs.sort(key=lambda pair: len(pair.input_ids))
     pad = int(tokenizer.pad_token_id)
     shares = [processes.share(batch) or [_without_loss(pairs[0])] for batch in _batches(pairs, batch_size)]
-    return DataLoader(cast(Any, shares), collate_fn=lambda one: collate(one[0], pad))
+    return DataLoader(cast(Any, shares), collate_fn=lambda one: MeasuredBatch(**collate(one[0], pad), figure=figure))
 
 
 def question_loader(
@@ -124,7 +131,7 @@ def _batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 def _without_loss(pair: EncodedPair) -> EncodedPair:
     """Give a pair of which nothing is learnt or measured: each step needs one in every process."""
-    return replace(pair, prompt_length=len(pair.input_ids))
+    return replace(pair, prompt_length=len(pair.input_ids), distributions=None)
 
 
 def _encoded(

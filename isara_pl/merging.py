@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
@@ -52,6 +52,42 @@ class MergedWeights:
         with torch.inference_mode(False):
             for weight, data in weights.items():
                 weight.data = data
+
+
+class Folding:
+    """Folds an adapter into its base's weights for a while, and lays both aside.
+
+    Args:
+        model: The base with its adapter.
+    """
+
+    def __init__(self, model: PeftModel) -> None:
+        self._model = model
+        self._merged: MergedWeights | None = None
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether the adapter is folded in now."""
+        return self._merged is not None
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Compute with the adapter folded in inside the block, as far as that can be done; nested blocks do nothing."""
+        if self._merged is not None:
+            yield
+            return
+        self._merged = fold_in(self._model)
+        try:
+            with self._merged.in_use() if self._merged else nullcontext():
+                yield
+        finally:
+            self._merged = None
+
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Compute with the base alone inside the block."""
+        with self._merged.set_aside() if self._merged else self._model.disable_adapter():
+            yield
 
 
 def fold_in(model: PeftModel) -> MergedWeights | None:

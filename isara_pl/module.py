@@ -7,26 +7,32 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
-from transformers.pytorch_utils import Conv1D
 
+from isara_pl.adapter import with_adapter
 from isara_pl.checkpoints import base_fingerprint, check_shapes
+from isara_pl.distillation import Objective, answer_losses
 from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL
 from isara_pl.flops import count_flops
+from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.lora import LoraOptions
-from isara_pl.merging import MergedWeights, fold_in
+from isara_pl.merging import Folding
 from isara_pl.models import Quantization, base_dtype, context_window, load_causal_lm, load_tokenizer, narrow, widen
 from isara_pl.randomness import derive_seed
 from isara_pl.sft import Batch, answer_nll
 from isara_pl.training import check_losses, check_weights, compile_layers, lean_forward, learning_rate_at
+from isara_pl.validation import MeasuredBatch
 
 # options that decide what the trained model becomes, beside its dtype and the adapter's
-TRAINING = ("learning_rate", "learning_rate_decay", "warmup_share", "weight_decay", "start_from")
+TRAINING = (
+    *("learning_rate", "learning_rate_decay", "warmup_share", "weight_decay", "start_from"),
+    *("objective", "distill_weight"),
+)
 
 
 class IsaraModule(LightningModule):
@@ -43,6 +49,11 @@ class IsaraModule(LightningModule):
         weight_decay: AdamW's weight decay.
         start_from: Weights that an outer epoch starts from: `latest` are those of the one before, `base`
             a fresh adapter on the pretrained model.
+        objective: What is learned from the samples of data.distill_on: `sft` is their answers; `distill` is context
+            distillation (arXiv 2112.00861, 2209.15189), KL(teacher ‖ student) at the tokens of their answers, where the
+            teacher is this model with demonstrations and the student this model without; `sft+distill` is both. All
+            other samples, and the seeds in any case, are learned as they stand. The CLI tells the data.
+        distill_weight: Weight of that divergence; a token's negative log-likelihood has the weight 1.
         epochs_per_outer_epoch: Passes over the pool in an outer epoch; the CLI takes it from the data.
         dtype: Type of the base's weights; `auto` is what `trainer.precision` computes in. The adapter
             stays float32.
@@ -73,6 +84,8 @@ class IsaraModule(LightningModule):
         warmup_share: float = 0.03,
         weight_decay: float = 0.0,
         start_from: Literal["latest", "base"] = "latest",
+        objective: Objective = "sft",
+        distill_weight: float = 1.0,
         epochs_per_outer_epoch: int = 1,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         quantization: Quantization = "none",
@@ -88,6 +101,7 @@ class IsaraModule(LightningModule):
         for option, value, allowed, right in (
             ("learning_rate", learning_rate, "above 0", learning_rate > 0),
             ("learning_rate_decay", learning_rate_decay, "above 0 and at most 1", 0 < learning_rate_decay <= 1),
+            ("distill_weight", distill_weight, "above 0", distill_weight > 0),
             ("warmup_share", warmup_share, "at least 0 and below 1", 0 <= warmup_share < 1),
             ("epochs_per_outer_epoch", epochs_per_outer_epoch, "at least 1", epochs_per_outer_epoch >= 1),
             ("generation_tokens", generation_tokens, "at least 1", generation_tokens >= 1),
@@ -101,6 +115,8 @@ class IsaraModule(LightningModule):
         self.warmup_share = warmup_share
         self.weight_decay = weight_decay
         self.start_from = start_from
+        self.objective = objective
+        self.distill_weight = distill_weight
         self.epochs_per_outer_epoch = epochs_per_outer_epoch
         self.dtype_name = dtype
         self.quantization: Quantization = quantization
@@ -113,9 +129,8 @@ class IsaraModule(LightningModule):
         self.seed = seed
         self.model: PeftModel | None = None
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(name, trust_remote_code)
-        self.answer_nll = AnswerNLL()
+        self.answer_nll, self.validation_nll = AnswerNLL(), AnswerNLL()
         self._widened: dict[torch.nn.Parameter, torch.dtype] = {}
-        self._merged: MergedWeights | None = None
         self._trained_on: list[str] = []
 
     # -- the model
@@ -128,18 +143,13 @@ class IsaraModule(LightningModule):
         if self.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            self.model = get_peft_model(base, self._lora_config(base))
-        # the name that the user gave, not the folder that it was found in
-        self.model.peft_config["default"].base_model_name_or_path = self.name
-        # peft keeps them as a set, whose order, and so the file that is exported, differs between processes
-        self.model.peft_config["default"].target_modules = sorted(self.model.peft_config["default"].target_modules)
+        self.model = with_adapter(base, self.lora, self.name, self.seed)
         if self.compiled:
             compile_layers(self.model)
         self._flops = count_flops(base, self.gradient_checkpointing)
         self.model.train()
         self._engine = GenerationEngine(base, self.tokenizer, self.generation_tokens)
+        self._folding = Folding(self.model)
         # now, since generation folds the adapter into the base's weights
         self._base_fingerprint = base_fingerprint(self.adapted)
         # kept for start_from: base
@@ -147,17 +157,6 @@ class IsaraModule(LightningModule):
 
     def _base_dtype(self) -> torch.dtype:
         return base_dtype(self.dtype_name, str(self._trainer.precision) if self._trainer is not None else "32-true")
-
-    def _lora_config(self, base: torch.nn.Module) -> LoraConfig:
-        return LoraConfig(
-            r=self.lora.r,
-            lora_alpha=self.lora.alpha,
-            lora_dropout=self.lora.dropout,
-            target_modules=self.lora.targets or "all-linear",
-            # GPT-2's layers hold their weights the other way round
-            fan_in_fan_out=any(isinstance(part, Conv1D) for part in base.modules()),
-            task_type="CAUSAL_LM",
-        )
 
     @property
     def adapted(self) -> PeftModel:
@@ -175,48 +174,62 @@ class IsaraModule(LightningModule):
         """Most tokens that the model can attend to; None where its config does not tell."""
         return context_window(self.adapted)
 
-    @contextmanager
-    def pretrained(self) -> Iterator[None]:
+    def pretrained(self) -> AbstractContextManager[None]:
         """Switch the adapter off inside the block: the model as it was before any training."""
-        with self._merged.set_aside() if self._merged else self.adapted.disable_adapter():
-            yield
+        return self._folding.set_aside()
 
     # -- generation
 
-    @contextmanager
-    def merged(self) -> Iterator[None]:
+    def merged(self) -> AbstractContextManager[None]:
         """Generate with the adapter folded into the base's weights inside the block; training must not happen there.
 
         Saves merging anew for every call of `generate`. Takes memory for another copy of the adapted weights; where
         that does not suffice, or weights cannot be merged (4 bits), nothing changes.
         """
-        if self._merged is not None:
-            yield
-            return
-        self._merged = fold_in(self.adapted)
-        try:
-            with self._merged.in_use() if self._merged else nullcontext():
-                yield
-        finally:
-            self._merged = None
+        return self._folding.in_use()
 
-    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int], top: TopLogprobs | None = None
+    ) -> list[Completion]:
         """Complete each prompt with the current model.
 
         Args:
             prompts: Texts to complete.
             sampling: How to draw.
             seeds: One for each prompt; what is drawn for it follows from its own seed.
+            top: What to keep of the distributions that tokens are drawn from; None keeps nothing.
 
         Returns:
             One completion for each prompt, in their order.
         """
+        with self._generating():
+            return self._engine.generate(prompts, sampling, seeds, top)
+
+    def distributions(
+        self, prompts: Sequence[str], answers: Sequence[list[int]], sampling: Sampling, top: TopLogprobs
+    ) -> list[TokenDistributions]:
+        """Give what the current model finds likely at each token of given answers.
+
+        Args:
+            prompts: Texts before the answers.
+            answers: Token ids of the answer to each.
+            sampling: Its stop_at_newline decides which tokens end an answer; none of them comes first.
+            top: What to keep of each distribution.
+
+        Returns:
+            For each prompt the distributions at its answer's tokens, and behind the last one.
+        """
+        with self._generating():
+            return self._engine.distributions(prompts, answers, sampling, top)
+
+    @contextmanager
+    def _generating(self) -> Iterator[None]:
         model = self.adapted
         was_training = model.training
         model.eval()
         try:
             with self.merged(), self._without_casts(), self._uncompiled():
-                return self._engine.generate(prompts, sampling, seeds)
+                yield
         finally:
             model.train(was_training)
 
@@ -228,7 +241,7 @@ class IsaraModule(LightningModule):
         """Switch autocast off where all weights are of its type anyway: it would only look at every layer."""
         device = self.device.type
         casts = torch.is_autocast_enabled(device) and (
-            self._merged is None or self.adapted.dtype != torch.get_autocast_dtype(device)
+            not self._folding.is_in_use or self.adapted.dtype != torch.get_autocast_dtype(device)
         )
         return torch.autocast(device, enabled=casts)
 
@@ -279,10 +292,15 @@ class IsaraModule(LightningModule):
         self.log("learning_rate", rate, batch_size=len(batch["sample_ids"]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Give the mean negative log-likelihood of the answers' tokens, over all processes."""
+        """Give the mean loss of the answers' tokens, over all processes.
+
+        A token's loss is its negative log-likelihood where its answer is learned, and `distill_weight` times its
+        divergence from the teacher's distribution where it has one.
+        """
         lean = lean_forward(self.adapted, batch["input_ids"].shape[1], self.compiled)
         with nullcontext() if self.gradient_checkpointing else lean:
-            sums, tokens = answer_nll(self.adapted, batch)
+            nll, divergence, tokens = answer_losses(self.adapted, batch)
+        sums = nll + self.distill_weight * divergence
         of_this = torch.stack([sums.detach().sum(), tokens.sum()])
         of_all = cast(Tensor, self.trainer.strategy.reduce(of_this, reduce_op="sum"))
         loss = of_all[0] / of_all[1]
@@ -299,14 +317,16 @@ class IsaraModule(LightningModule):
         if batch_idx + 1 == self.trainer.num_training_batches:
             check_weights(self.state_dict().values(), self._trained_on)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Measure the negative log-likelihood per answer token on held-out pairs; an empty batch has none."""
+    def validation_step(self, batch: MeasuredBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Measure the negative log-likelihood per answer token, under the name in the batch; an empty one has none."""
         if len(batch) == 0:
             return
         with self.measuring():
             sums, tokens = answer_nll(self.adapted, batch)
-        self.answer_nll.update(sums, tokens)
-        self.log("answer_nll", self.answer_nll, prog_bar=True, batch_size=len(sums))
+        figure = batch.get("figure", "answer_nll")
+        metric = self.answer_nll if figure == "answer_nll" else self.validation_nll
+        metric.update(sums, tokens)
+        self.log(figure, metric, prog_bar=True, batch_size=len(sums), add_dataloader_idx=False)
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
@@ -337,7 +357,7 @@ class IsaraModule(LightningModule):
     on_test_epoch_start = on_validation_epoch_start
     on_test_epoch_end = on_validation_epoch_end
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: MeasuredBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure as in validation."""
         self.validation_step(batch, batch_idx)
 

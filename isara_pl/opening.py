@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+from lightning.pytorch import LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.conditions import OnChange, check_conditions, described, forget_conditions
@@ -11,6 +12,14 @@ from isara_pl.errors import InputError
 from isara_pl.growing import candidate_filters
 from isara_pl.growth.pool import SamplePool, is_grown, seeds_of
 from isara_pl.growth.samples import Sample
+
+
+@runtime_checkable
+class EpochChoice(Protocol):
+    """A callback that decides which epoch's weights an outer epoch ends with, and so what the next one grows by."""
+
+    def keep_best(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the module the weights of the best epoch."""
 
 
 def open_pool(
@@ -39,6 +48,7 @@ def open_pool(
         "trainer.precision": str(trainer.precision),
         "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
         "trainer.gradient_clip_val": trainer.gradient_clip_val,
+        "best_epoch": any(isinstance(callback, EpochChoice) for callback in trainer.callbacks),
         "filters": described(candidate_filters(trainer)),
     }
     check_conditions(folder, every, on_change)

@@ -16,7 +16,7 @@ LAST_CHECKPOINT = "last.ckpt"
 # what a run writes; anything else in the folder is none of its business
 OUTPUTS = (
     *("*.jsonl", "*.json", "*.csv", "*.html", "*.yaml", "*.lock", "*.unfinished", "*.ckpt"),
-    *("adapter", ".adapter-*", CHECKPOINTS, "evaluation", "logs", "lightning_logs"),
+    *("adapter", ".adapter-*", CHECKPOINTS, "evaluation", "logs", "lightning_logs", "teacher"),
 )
 
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
+from typing_extensions import NotRequired
 
 from isara_pl.errors import InputError
+from isara_pl.generation.distributions import TokenDistributions, joined
 from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.samples import Sample
@@ -28,24 +30,44 @@ class EncodedPair:
         sample_id: Id of the sample.
         input_ids: Prompt, then answer.
         prompt_length: Tokens of the prompt; the rest has loss.
+        distributions: The teacher's, one for each of the rest; None where nothing is distilled.
+        learned: Whether the answer itself is learned; else the teacher's distributions alone.
     """
 
     sample_id: str
     input_ids: list[int]
     prompt_length: int
+    distributions: TokenDistributions | None = None
+    learned: bool = True
+
+
+class Taught(TypedDict):
+    """What a teacher gave for some pairs of a batch.
+
+    `learned`, of shape (batch,), tells whose answers are learned as they stand. `tokens`, of shape (batch,
+    longest), are the labels that have a distribution; `ids` and `log_probs` of shape (n, k) and `rest` of shape
+    (n,), as of `TokenDistributions`, are those distributions, row after row.
+    """
+
+    learned: Tensor
+    tokens: Tensor
+    ids: Tensor
+    log_probs: Tensor
+    rest: Tensor
 
 
 class Batch(TypedDict):
     """Right-padded pairs.
 
     `input_ids`, `attention_mask` and `labels` have shape (batch, longest); `labels` is -100 except on
-    the answers' tokens.
+    the answers' tokens. `taught` is there where any of the pairs has a teacher's distributions.
     """
 
     sample_ids: list[str]
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
+    taught: NotRequired[Taught]
 
 
 def encode_pair(
@@ -75,12 +97,17 @@ def encode_pair(
             f"the question of sample {sample.id} alone has {len(prompt_ids)} tokens; at most {max_length} are allowed "
             "(data.max_length or the model's window, whichever is shorter). Shorten it, or raise data.max_length"
         )
-    ending = [_end_id(prompt_format, tokenizer)] if end else []
+    ending = [end_id(prompt_format, tokenizer)] if end else []
     return EncodedPair(sample.id, [*prompt_ids, *answer_ids, *ending][:max_length], len(prompt_ids))
 
 
-def _end_id(prompt_format: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Give the token that ends an answer: the format's own end of turn if that is a token, else EOS."""
+def end_id(prompt_format: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Give the token that ends an answer: the format's own end of turn if that is a token, else EOS.
+
+    Args:
+        prompt_format: How pairs become text.
+        tokenizer: Encodes them.
+    """
     ids = tokenizer(prompt_format.ending, add_special_tokens=False).input_ids if prompt_format.ending else []
     own = bool(ids) and ids[0] in tokenizer.all_special_ids
     return int(ids[0] if own else tokenizer.eos_token_id)
@@ -117,12 +144,46 @@ def collate(pairs: Sequence[EncodedPair], pad_token_id: int) -> Batch:
         input_ids[row, :length] = torch.tensor(pair.input_ids)
         attention_mask[row, :length] = 1
         labels[row, pair.prompt_length : length] = input_ids[row, pair.prompt_length : length]
-    return Batch(
+    batch = Batch(
         sample_ids=[pair.sample_id for pair in pairs],
         input_ids=input_ids,
         attention_mask=attention_mask,
         labels=labels,
     )
+    given = [pair.distributions for pair in pairs if pair.distributions is not None]
+    if given:
+        taught = [pair.distributions is not None for pair in pairs]
+        every = joined(given)
+        batch["taught"] = Taught(
+            learned=torch.tensor([pair.learned for pair in pairs]),
+            tokens=(labels != IGNORED) & torch.tensor(taught)[:, None],
+            ids=every.ids,
+            log_probs=every.log_probs,
+            rest=every.rest,
+        )
+    return batch
+
+
+def answer_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Give the logits at the answers' tokens.
+
+    Args:
+        model: A causal LM.
+        batch: Pairs of `collate`.
+
+    Returns:
+        The logits from which each answer token is predicted, row after row, of shape (tokens, vocabulary); and the
+        label that each position of a row predicts, of shape (batch, longest), -100 where there is none.
+    """
+    targets = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)  # of each position
+    with only_logits_of(model, targets != IGNORED):
+        logits: Tensor = model(
+            input_ids=batch["input_ids"],
+            # no token sees what stands to its right, so padding there needs no mask; attention is faster without
+            attention_mask=torch.ones_like(batch["attention_mask"]),
+            use_cache=False,
+        ).logits[0]  # (counted, vocabulary)
+    return logits, targets
 
 
 def answer_nll(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -136,18 +197,21 @@ def answer_nll(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         For each pair the sum over its answer's tokens, in nats, and the number of these tokens; both
         of shape (batch,).
     """
-    targets = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)  # of each position
-    counted = targets != IGNORED  # (batch, longest)
-    with only_logits_of(model, counted):
-        logits = model(
-            input_ids=batch["input_ids"],
-            # no token sees what stands to its right, so padding there needs no mask; attention is faster without
-            attention_mask=torch.ones_like(batch["attention_mask"]),
-            use_cache=False,
-        ).logits[0]  # (counted, vocabulary)
+    logits, targets = answer_logits(model, batch)
+    return summed_nll(logits, targets), (targets != IGNORED).sum(dim=1)
+
+
+def summed_nll(logits: Tensor, targets: Tensor) -> Tensor:
+    """Give the negative log-likelihood of each pair's answer, of shape (batch,), in nats.
+
+    Args:
+        logits: As of `answer_logits`.
+        targets: As of `answer_logits`.
+    """
+    counted = targets != IGNORED
     losses = torch.zeros(targets.shape, dtype=torch.float32, device=logits.device)
     losses[counted] = torch.nn.functional.cross_entropy(logits.float(), targets[counted], reduction="none")
-    return losses.sum(dim=1), counted.sum(dim=1)
+    return losses.sum(dim=1)
 
 
 def length_grouped_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:

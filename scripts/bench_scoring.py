@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from isara_pl.evaluation.choice_scores import row_scores, tree_scores
+from isara_pl.evaluation.choice_scores import ChoiceScore, row_scores, tree_scores
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.samples import read_samples
 from isara_pl.models import fast_precision, load_causal_lm, load_tokenizer, resolve_path
@@ -36,7 +36,7 @@ def main() -> None:
     model = load_causal_lm(arguments.model, dtype).eval().to(torch.device(arguments.device))
     questions = encode(arguments)
     size = arguments.batch_size
-    ways: dict[str, Callable[[Sequence[Encoded]], list[list[float]]]] = {
+    ways: dict[str, Callable[[Sequence[Encoded]], list[list[ChoiceScore]]]] = {
         "one row a choice": lambda part: row_scores(model, part, size),
         "one row a question": lambda part: tree_scores(model, part),
     }
@@ -57,7 +57,9 @@ def main() -> None:
         print(f"{name:20}{statistics.median(times):8.2f} s  [{min(times):.2f}, {max(times):.2f}]")
     plain, tree = (statistics.median(times[1:]) for times in seconds.values())
     pairs = zip(*scores.values(), strict=True)
-    apart = max(abs(a - b) for rows, trees in pairs for a, b in zip(rows, trees, strict=True))
+    apart = max(
+        abs(a.log_probability - b.log_probability) for rows, trees in pairs for a, b in zip(rows, trees, strict=True)
+    )
     print(f"{plain / tree:.2f} times faster; largest difference of a summed log-probability: {apart:.1e}")
 
 
@@ -76,8 +78,8 @@ def encode(arguments: argparse.Namespace) -> list[Encoded]:
 
 
 def in_batches(
-    questions: Sequence[Encoded], size: int, score: Callable[[Sequence[Encoded]], list[list[float]]]
-) -> list[list[float]]:
+    questions: Sequence[Encoded], size: int, score: Callable[[Sequence[Encoded]], list[list[ChoiceScore]]]
+) -> list[list[ChoiceScore]]:
     """Score batch by batch."""
     return [scores for start in range(0, len(questions), size) for scores in score(questions[start : start + size])]
 

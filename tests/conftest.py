@@ -39,6 +39,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|turn|>' + message['role'] + '\n' + message['content'] + '<|end|>' + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|turn|>assistant\n' }}{% endif %}"
 )
+SPOKEN = 0.8  # by which words and ends are likelier than other tokens
 ARCHITECTURES = ("llama", "opt", "gpt2", "qwen2")
 
 
@@ -81,6 +82,30 @@ def make_model(folder: Path, architecture: str = "llama", window: int = 512, see
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def make_speaker(folder: Path) -> str:
+    """Make a tiny Llama that says words of its tokenizer and ends after some, so that texts and tokens fit together."""
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    config = tiny_config("llama", len(tokenizer))
+    config.initializer_range, config.mlp_bias = 0.2, True
+    model = AutoModelForCausalLM.from_config(config)
+    texts = [tokenizer.decode([token]) for token in range(len(tokenizer))]
+    words = [token for token, text in enumerate(texts) if text[:1] == " " and text[1:].isalpha() and len(text) > 2]
+    with torch.no_grad():
+        # what the last layer adds to all that it computes, these tokens are likely by
+        model.model.layers[-1].mlp.down_proj.bias.fill_(SPOKEN)
+        model.lm_head.weight[words] += SPOKEN
+        model.lm_head.weight[tokenizer.eos_token_id] += 1.3 * SPOKEN
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def speaker(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make_speaker(tmp_path_factory.mktemp("speaker"))
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,9 @@ def items(mc2: float, nll: float, seed: int, seeds: str = "seeds-a", demonstrati
     return lines
 
 
-def write_run(path: Path, measured: dict[int, list[dict]], generated: int | None = None) -> str:
+def write_run(
+    path: Path, measured: dict[int, list[dict]], generated: int | None = None, conditions: dict | None = None
+) -> str:
     """Write a run folder; `generated` samples in its pool, or no pool at all."""
     for outer_epoch, lines in measured.items():
         write_results(path, "truthfulness", outer_epoch, lines)
@@ -47,6 +49,8 @@ def write_run(path: Path, measured: dict[int, list[dict]], generated: int | None
         (path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         if generated:
             (path / "rejected.jsonl").write_text("")
+    if conditions is not None:
+        (path / "conditions.json").write_text(json.dumps(conditions))
     return str(path)
 
 
@@ -114,6 +118,80 @@ def test_kinds_pooling_and_last_outer_epoch(runs, tmp_path):
     }
     assert found["reference"] == "sft_seeds"
     assert set(contrast(found, "isara", "sft_seeds", "mc2")["by_seed_set"]) == {"seeds-1", "seeds-2"}
+
+
+def taught(objective: str, demonstrations: int = 4) -> dict:
+    return {"model.objective": objective, "data.teacher_demonstrations": demonstrations}
+
+
+@pytest.fixture
+def all_kinds(tmp_path) -> dict[str, str]:
+    """A run of every kind, with the seeds `seeds-a` but for `more`."""
+    before, after = items(-0.2, 0.5, 1), items(0, 0, 2)
+    better, other = items(0.1, -0.2, 3), items(0, 0, 4, "other seeds")
+    measured = {
+        "isara": ({0: before, 1: better}, 3, {"model.objective": "sft", "best_epoch": True}),
+        "teacher": ({0: before, 1: better}, 3, taught("distill")),
+        "both": ({0: before, 1: better}, 0, taught("sft+distill")),
+        "control": ({0: before, 1: after}, 3, taught("distill", 0)),
+        "early": ({0: before, 1: after}, 0, {"model.objective": "sft", "best_epoch": True}),
+        "sft": ({0: before, 1: after}, 0, {"model.objective": "sft", "best_epoch": False}),
+        "older": ({0: before, 1: after}, 0, None),
+        "more": ({0: other, 1: other}, 0, {"best_epoch": True}),
+        "icl": ({0: items(0, 0, 5, demonstrations=True)}, None, None),
+    }
+    return {name: write_run(tmp_path / name, *given) for name, given in measured.items()}
+
+
+def test_kinds_are_told_by_the_conditions_of_the_run(all_kinds, tmp_path):
+    found = compare(tmp_path, *all_kinds.values())
+    assert {row["method"]: row["kind"] for row in only(found)["rows"]} == {
+        "pretrained": "pretrained",
+        "isara": "self-generation",
+        "teacher": "distillation",
+        "both": "distillation",
+        "control": "distillation, no demonstrations",
+        "early": "SFT on the seeds, early-stopped",
+        "sft": "SFT on the seeds",
+        "older": "SFT on the seeds",
+        "more": "SFT on other pairs",
+        "icl": "ICL",
+    }
+    assert len(row(found, "pretrained")["runs"]) == 8  # all but ICL
+    assert found["reference"] == "sft"
+
+
+def test_distillation_is_claimed_against_every_baseline(all_kinds, tmp_path, capsys):
+    compare(tmp_path, *(all_kinds[name] for name in ("teacher", "early", "icl", "control")))
+    text = " ".join(capsys.readouterr().out.split())
+    for other in (
+        "early (SFT on the seeds, early-stopped)",
+        "icl (ICL)",
+        "control (distillation, no demonstrations)",
+    ):
+        assert f"teacher against {other}: better in MC2, answer NLL." in text
+    assert "is among these" not in text
+    assert "control against" not in text
+    compare(tmp_path, all_kinds["teacher"], all_kinds["isara"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "isara against pretrained (pretrained): better in" in text
+    assert "teacher against pretrained (pretrained): better in" in text
+    assert "No run of distillation, no demonstrations is among these" in text
+    assert "nothing here says whether self-generation or distillation beats it" in text
+
+
+def test_sft_on_other_pairs_is_told_from_distillation_too(all_kinds, tmp_path):
+    for loop in ("teacher", "control"):
+        found = compare(tmp_path, all_kinds[loop], all_kinds["more"], all_kinds["early"])
+        kinds = {row["method"]: row["kind"] for row in only(found)["rows"]}
+        assert (kinds["more"], kinds["early"]) == ("SFT on other pairs", "SFT on the seeds, early-stopped")
+        assert found["reference"] == "early"
+
+
+def test_damaged_conditions_are_named(all_kinds, tmp_path):
+    (tmp_path / "teacher/conditions.json").write_text("[]")
+    with pytest.raises(InputError, match=r"teacher/conditions\.json: damaged"):
+        main([all_kinds["teacher"], *FAST])
 
 
 def test_planted_effects_are_found_in_their_direction(runs, tmp_path, capsys):

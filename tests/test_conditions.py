@@ -5,7 +5,8 @@ from command_line import before_call, fails, fit
 from conftest import make_seeds
 
 from isara_pl.cli import main
-from isara_pl.conditions import described
+from isara_pl.conditions import described, read_conditions
+from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import OuterEpoch
 
 
@@ -26,6 +27,14 @@ def test_a_filter_is_known_by_its_options_and_not_by_what_it_counts():
         "Words(words=['a'], path='a/b', most=3, judge=None)",
         "Words(words=['b'], path='a/b', most=4, judge=Words)",
     ]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\x00", "[" * 100_000])
+def test_conditions_that_are_damaged_are_named(tmp_path, text):
+    assert read_conditions(tmp_path) == {}
+    (tmp_path / "conditions.json").write_text(text)
+    with pytest.raises(InputError, match=r"conditions\.json: damaged"):
+        read_conditions(tmp_path)
 
 
 def stop() -> None:

@@ -12,6 +12,7 @@ from command_line import LISTS, assert_same, before_call, fails, fit, rows
 from conftest import make_seeds
 from lightning.pytorch import Callback
 
+from isara_pl.generation import decoding
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion
 from isara_pl.growth.outer_epoch import OuterEpoch
@@ -95,16 +96,18 @@ def test_a_lack_of_memory_in_training_says_what_to_lower(options, tmp_path, caps
 def test_a_lack_of_memory_in_generation_is_got_over(options, tmp_path, monkeypatch, undisturbed):
     original, refused = IsaraModule.generate, []
 
-    def generate(self, prompts, sampling, seeds):
+    def generate(self, prompts, sampling, seeds, top=None):
         if not refused and len(prompts) == 4:  # the candidates' questions
             # the first batch of the engine alone meets a device without memory
-            complete = self._engine._complete
+            assert self._engine._in_rows
+            complete = decoding.complete
 
             def too_much(*arguments):
-                self._engine._complete = complete
+                monkeypatch.setattr(decoding, "complete", complete)
                 refused.append(arguments)
+                raise torch.OutOfMemoryError("CUDA out of memory")
 
-            self._engine._complete = too_much
+            monkeypatch.setattr(decoding, "complete", too_much)
         return original(self, prompts, sampling, seeds)
 
     monkeypatch.setattr(IsaraModule, "generate", generate)
@@ -128,7 +131,7 @@ def test_an_engine_that_returns_too_few_completions_is_told(options, tmp_path, c
     [("", "Empty 6"), ("Why is the sky like that on day number 0?", "NearDuplicate 6")],
 )
 def test_a_model_that_says_nothing_new_ends_by_alpha_with_a_message(options, tmp_path, monkeypatch, text, taken_by):
-    def always(self, prompts, sampling, seeds):
+    def always(self, prompts, sampling, seeds, top):
         return [Completion(text, True) for _ in prompts]
 
     monkeypatch.setattr(GenerationEngine, "generate", always)
@@ -138,9 +141,7 @@ def test_a_model_that_says_nothing_new_ends_by_alpha_with_a_message(options, tmp
 
 
 def test_outer_epochs_that_accept_nothing_train_on_the_seeds_where_alpha_is_0(options, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        GenerationEngine, "generate", lambda self, prompts, sampling, seeds: [Completion("", True) for _ in prompts]
-    )
+    monkeypatch.setattr(GenerationEngine, "generate", lambda self, prompts, *_: [Completion("", True) for _ in prompts])
     run_dir = fit(tmp_path / "run", options, "--alpha_stopping.alpha=0")
     assert [(row["accepted"], row["trained_on"]) for row in rows(run_dir)] == [("", ""), ("0", "8"), ("0", "8")]
     assert len((run_dir / "rejected.jsonl").read_text().splitlines()) == 12

@@ -195,7 +195,7 @@ def test_tokens_are_drawn_as_often_as_the_model_says(tiny_llama):
     drawn = decoding.complete(
         generator.model, [ids] * draws, Sampling(max_new_tokens=1, temperature=0.8), range(draws), [generator.tokenizer.eos_token_id]
     )  # fmt: skip
-    counts = Counter(tokens[0] for tokens in drawn)
+    counts = Counter(one.ids[0] for one in drawn)
     for token in expected.topk(10).indices.tolist():
         share = expected[token].item()
         assert counts[token] / draws == pytest.approx(share, abs=5 * (share * (1 - share) / draws) ** 0.5)

@@ -278,3 +278,35 @@ def test_half_a_character_from_an_engine_is_replaced_and_can_be_written(tmp_path
     again = SamplePool(make_seeds(), tmp_path).accepted(1)
     assert again
     assert all(sample.answer.endswith("?") for sample in again)
+
+
+def test_of_a_batch_that_was_cut_short_all_that_is_accepted_is_told_again_as_it_was(tmp_path):
+    told: list[list[Sample]] = []
+
+    def grown(folder):
+        pool = SamplePool(make_seeds(), folder)
+        keep = [NothingOdd()]
+        outer_epoch(pool, filters=keep, on_accepted=lambda batch: told.append([each.sample for each in batch])).grow()
+        return pool
+
+    grown(tmp_path)
+    assert [[sample.id for sample in batch] for batch in told] == [
+        ["1-00000", "1-00002"],
+        ["1-00004", "1-00006"],
+        ["1-00008"],
+    ]
+    whole, told[:] = [*told], []
+    lines = (tmp_path / "pool.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "pool.jsonl").write_text("".join(lines[: len(make_seeds()) + 3]))  # up to 1-00004
+    pool = grown(tmp_path)
+    assert told == [whole[1], whole[2]]
+    assert len(pool) == len(make_seeds()) + 5
+
+
+def test_given_questions_are_answered_in_place_of_written_ones():
+    pool, generator = SamplePool(make_seeds()), FakeGenerator()
+    questions = [f"Where does number {number} live?" for number in range(10)]
+    outer_epoch(pool, generator=generator, questions=questions).grow()
+    assert [sample.question for sample in pool.accepted(1)] == questions
+    assert all(sample.question_finished and sample.question_demonstrations == () for sample in pool.accepted(1))
+    assert len(generator.prompts) == 10

@@ -1,9 +1,11 @@
+import json
 import re
 from pathlib import Path
 
 import pytest
 from report_runs import accepted, items, rejected, write_run
 
+from isara_pl.evaluation.calibration import FIELD, TEMPERATURES
 from isara_pl.evaluation.results import write_results
 from isara_pl.report.contents import Finding
 from isara_pl.report.findings import as_text
@@ -62,6 +64,47 @@ def test_a_better_baseline_takes_the_good_news_away(tmp_path):
     curve = gather(folder, [("sft", tmp_path / "sft")], None).curves[0]
     assert curve.baselines == {"sft": 2.0}
     assert str(tmp_path) not in as_text([found])
+
+
+def under(folder: Path, **conditions: object) -> Path:
+    """Write conditions beside those that a run has."""
+    path = folder / "conditions.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **conditions}))
+    return folder
+
+
+def test_early_stopped_sft_and_the_control_stand_in_the_answer(tmp_path):
+    taught = {"model.objective": "distill", "data.teacher_demonstrations": 4}
+    folder = under(run(tmp_path, 0.5, 0.3, 0.2), **taught)
+    early = under(baseline(tmp_path, 0.4), best_epoch=True)
+    control = under(run(tmp_path, 0.5, 0.3, 0.0, name="control"), **{**taught, "data.teacher_demonstrations": 0})
+    found = findings(folder, early=early, control=control)[0]
+    assert (
+        "Outer epoch 2 against early (SFT on the seeds, early-stopped): better in answer NLL; this data cannot tell in "
+        "MC2. Outer epoch 2 against control (distillation, no demonstrations): worse in answer NLL; this "
+        "data cannot tell in MC2." in found.answer
+    )
+    assert found.answer.startswith("Yes, but a baseline did better")
+    assert "othing here shows" not in as_text([found])
+    alone = findings(folder)[0]
+    assert alone.answer.endswith("Nothing here shows whether it beats SFT on the seeds alone.")
+    assert any("teacher is shown no demonstrations" in detail for detail in alone.details)
+    stopped = findings(early)[1]
+    assert stopped.answer == (
+        "It trained on the 4 seeds alone, to the end, and went back to the weights of its best epoch; nothing was to "
+        "be generated."
+    )
+
+
+def test_the_scaled_nll_is_one_of_the_other_measures(tmp_path):
+    folder = run(tmp_path, 0.5, 0.2)
+    for outer_epoch, shift in enumerate((0.5, 0.2)):
+        lines = [{**line, FIELD: [line["answer_nll"]] * len(TEMPERATURES)} for line in items(shift, outer_epoch)]
+        write_results(folder, "truthfulness", outer_epoch, lines)
+    found = findings(folder)[0]
+    assert "Of the other measures this data says: better in scaled NLL." in found.details
+    assert "temperature-scaled" not in found.answer
+    assert [curve.name for curve in gather(folder, [], None).curves][:1] == ["answer_nll"]
 
 
 def test_figures_of_other_items_are_not_compared(tmp_path):

@@ -15,10 +15,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
-from isara_pl.models import context_window
-from isara_pl.sft import EncodedPair, answer_nll, collate
+from isara_pl.evaluation.calibration import TEMPERATURES
+from isara_pl.models import context_window, only_logits_of
+from isara_pl.sft import IGNORED, EncodedPair, collate
 from isara_pl.stages import count
 from isara_pl.tokens import encode_continuation
+
+TOKENS_IN_CACHE = 4  # 0.2 MB of logits each: a CPU goes over them once a temperature, from memory 4 times slower
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,13 @@ class ChoiceScore:
     Attributes:
         log_probability: Sum over the choice's tokens, in nats, without length normalisation.
         tokens: Number of these tokens.
+        nll_by_temperature: Their mean negative log-likelihood where the logits are divided by each of
+            `isara_pl.evaluation.calibration.TEMPERATURES`; of a question's first choice only, else empty.
     """
 
     log_probability: float
     tokens: int
+    nll_by_temperature: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,18 +95,15 @@ def choice_scores(
             chosen = encoded[start : start + batch_size]
             ids = [(question.prompt, question.choices) for question in chosen]
             scores = tree_scores(model, ids) if trees else row_scores(model, ids, batch_size)
-            for question, given in zip(chosen, scores, strict=True):
-                found[question.place] = [
-                    ChoiceScore(log_probability, len(choice))
-                    for log_probability, choice in zip(given, question.choices, strict=True)
-                ]
+            for question, of_choices in zip(chosen, scores, strict=True):
+                found[question.place] = of_choices
             count(done=len(chosen), prompt_tokens=sum(question.row_length for question in chosen))
     return found
 
 
 def row_scores(
     model: Any, questions: Sequence[tuple[list[int], list[list[int]]]], batch_size: int
-) -> list[list[float]]:
+) -> list[list[ChoiceScore]]:
     """Score every choice in a row of its own.
 
     Args:
@@ -109,21 +112,26 @@ def row_scores(
         batch_size: Rows that are scored at once.
 
     Returns:
-        For each question the summed log-probability of its choices.
+        For each question the scores of its choices.
     """
     pairs = [EncodedPair("", prompt + choice, len(prompt)) for prompt, choices in questions for choice in choices]
-    scores: list[float] = []
+    choices_of = [choices for _, choices in questions]
+    choices = [choice for choices in choices_of for choice in choices]
+    first = _firsts(choices_of)
+    scores: list[ChoiceScore] = []
     for start in range(0, len(pairs), batch_size):
-        batch = collate(pairs[start : start + batch_size], pad_token_id=0)  # no loss there, and masked
-        for name in ("input_ids", "attention_mask", "labels"):
-            batch[name] = batch[name].to(model.device)
-        sums, _ = answer_nll(model, batch)
-        scores.extend((-sums).tolist())
-    each = iter(scores)
-    return [[next(each) for _ in choices] for _, choices in questions]
+        part = slice(start, start + batch_size)
+        batch = collate(pairs[part], pad_token_id=0)  # no loss there, and what stands to its left does not see it
+        input_ids = batch["input_ids"].to(model.device)
+        # where a token of a choice is predicted
+        wanted = torch.nn.functional.pad(batch["labels"][:, 1:] != IGNORED, (0, 1)).to(model.device)
+        with only_logits_of(model, wanted):
+            logits = model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids), use_cache=False).logits[0]
+        scores += _scores(logits, choices[part], first[part])
+    return _of_questions(scores, choices_of)
 
 
-def tree_scores(model: Any, questions: Sequence[tuple[list[int], list[list[int]]]]) -> list[list[float]]:
+def tree_scores(model: Any, questions: Sequence[tuple[list[int], list[list[int]]]]) -> list[list[ChoiceScore]]:
     """Score all choices of a question in one row, all questions at once.
 
     Args:
@@ -131,14 +139,13 @@ def tree_scores(model: Any, questions: Sequence[tuple[list[int], list[list[int]]
         questions: For each question the ids of its prompt and of its choices.
 
     Returns:
-        For each question the summed log-probability of its choices.
+        For each question the scores of its choices.
     """
     longest = max(len(prompt) + sum(map(len, choices)) for prompt, choices in questions)
     input_ids = torch.zeros(len(questions), longest, dtype=torch.long)
     positions = torch.zeros_like(input_ids)
     branch = torch.full_like(input_ids, -1)  # 0 the prompt, 1, 2, … its choices, -1 padding
-    rows, before, targets, owners = [], [], [], []  # of every scored token; `before` is where it is predicted
-    owner = 0
+    rows, before = [], []  # of every scored token; `before` is where it is predicted
     for row, (prompt, choices) in enumerate(questions):
         end = len(prompt)
         input_ids[row, :end] = torch.tensor(prompt)
@@ -151,9 +158,6 @@ def tree_scores(model: Any, questions: Sequence[tuple[list[int], list[list[int]]
             branch[row, begin:end] = number
             rows.extend([row] * len(choice))
             before.extend([len(prompt) - 1, *range(begin, end - 1)])
-            targets.extend(choice)
-            owners.extend([owner] * len(choice))
-            owner += 1
     first = min(before)  # the head is run only from where the first choice is predicted
     kept = longest - first
     device = model.device
@@ -164,17 +168,58 @@ def tree_scores(model: Any, questions: Sequence[tuple[list[int], list[list[int]]
         logits_to_keep=kept,
         use_cache=False,
     ).logits[:, -kept:]  # (questions, kept, vocabulary)
-    losses = torch.nn.functional.cross_entropy(
-        logits[torch.tensor(rows), torch.tensor(before) - first].float(),  # (scored tokens, vocabulary)
-        torch.tensor(targets, device=device),
-        reduction="none",
+    choices_of = [choices for _, choices in questions]
+    every = [choice for choices in choices_of for choice in choices]
+    scores = _scores(logits[torch.tensor(rows), torch.tensor(before) - first], every, _firsts(choices_of))
+    return _of_questions(scores, choices_of)
+
+
+def _scores(logits: Tensor, choices: Sequence[list[int]], first: Sequence[bool]) -> list[ChoiceScore]:
+    """Give the scores of choices.
+
+    Args:
+        logits: Those that predict every token of every choice, in their order: (tokens, vocabulary).
+        choices: The ids of each choice.
+        first: Whether a choice is the first of its question.
+    """
+    lengths = [len(choice) for choice in choices]
+    targets = torch.tensor([token for choice in choices for token in choice], device=logits.device)
+    of_first = torch.tensor(first).repeat_interleave(torch.tensor(lengths)).to(logits.device)
+    logits = logits.float()  # whatever the model computes in
+    losses = _losses(logits, targets)
+    scaled = _losses_by_temperature(logits[of_first], targets[of_first])
+    each = iter(torch.split(scaled, [length for length, is_first in zip(lengths, first, strict=True) if is_first]))
+    return [
+        ChoiceScore(-float(loss.sum()), len(loss), tuple(next(each).mean(dim=0).tolist()) if is_first else ())
+        for loss, is_first in zip(torch.split(losses, lengths), first, strict=True)
+    ]
+
+
+def _losses_by_temperature(logits: Tensor, targets: Tensor) -> Tensor:
+    """Give each token's negative log-likelihood at each temperature: (tokens, temperatures)."""
+    at_once = TOKENS_IN_CACHE if logits.device.type == "cpu" else max(len(logits), 1)
+    parts = zip(torch.split(logits, at_once), torch.split(targets, at_once), strict=True)
+    return torch.cat(
+        [
+            torch.stack([_losses(part / temperature, of_part) for temperature in TEMPERATURES], 1)
+            for part, of_part in parts
+        ]
     )
-    # not the default type, which `bf16-true` changes
-    sums = torch.zeros(owner, dtype=torch.float32, device=device).index_add_(
-        0, torch.tensor(owners, device=device), -losses
-    )
-    each = iter(sums.tolist())
-    return [[next(each) for _ in choices] for _, choices in questions]
+
+
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Give each token's negative log-likelihood, on the CPU; sums of float64 do not depend on the order of tokens."""
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none").cpu().double()
+
+
+def _firsts(choices_of: Sequence[Sequence[list[int]]]) -> list[bool]:
+    """Say of every choice of every question whether it is the first one there."""
+    return [place == 0 for choices in choices_of for place, _ in enumerate(choices)]
+
+
+def _of_questions(scores: Sequence[ChoiceScore], choices_of: Sequence[Sequence[list[int]]]) -> list[list[ChoiceScore]]:
+    each = iter(scores)
+    return [[next(each) for _ in choices] for choices in choices_of]
 
 
 def _tree_mask(model: Any, branch: Tensor) -> Tensor:
@@ -217,12 +262,17 @@ def _takes_trees(model: Any, questions: Sequence[_Encoded]) -> bool:
     longest = [question for question in questions if len(question.choices) > 1][-1]
     probe = [(longest.prompt, longest.choices)]
     try:
-        tree = torch.tensor(tree_scores(model, probe), dtype=torch.float64)
+        tree = _log_probabilities(tree_scores(model, probe))
     except (RuntimeError, ValueError, TypeError):  # a model of its own kind: plain rows always work
         return False
-    plain = torch.tensor(row_scores(model, probe, batch_size=1), dtype=torch.float64)
+    plain = _log_probabilities(row_scores(model, probe, batch_size=1))
     computes_exactly = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
     return torch.allclose(tree, plain, rtol=1e-4 if computes_exactly else 2e-2, atol=1e-3)
+
+
+def _log_probabilities(scores: Sequence[Sequence[ChoiceScore]]) -> Tensor:
+    every = [score.log_probability for of_question in scores for score in of_question]
+    return torch.tensor(every, dtype=torch.float64)  # not the default type, which `bf16-true` changes
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, question: Question, place: int) -> _Encoded:

@@ -14,7 +14,19 @@ from isara_pl.errors import InputError
 from isara_pl.evaluation import alpha
 from isara_pl.evaluation.comparison import Evaluated, evaluate
 from isara_pl.evaluation.comparison_table import Section, as_markdown, as_text, csv_text, section
-from isara_pl.evaluation.measured_runs import ICL, PRETRAINED, SELF_GENERATION, SFT, Entry, pool_runs, read_run
+from isara_pl.evaluation.measured_runs import (
+    CLAIMED,
+    CONTROL,
+    DISTILLATION,
+    ICL,
+    OF_SEEDS,
+    PRETRAINED,
+    SFT,
+    SFT_EARLY,
+    Entry,
+    pool_runs,
+    read_run,
+)
 from isara_pl.evaluation.measures import MEASURES
 from isara_pl.evaluation.named_runs import named_run
 from isara_pl.evaluation.statistics import CONFIDENCE
@@ -26,6 +38,10 @@ BASELINES = {
     SFT: "fit --config configs/baselines/sft_seeds.yaml",
     ICL: "validate --config configs/baselines/icl_knn.yaml",
 }
+CONTROL_MISSING = (
+    f"No run of {CONTROL} is among these, so nothing here says what the demonstrations add to distillation: the same "
+    "run with data.teacher_demonstrations off does."
+)
 FEW_ITEMS = 30
 LEGEND = (
     "it covers the choice of questions, not that of seeds or of training runs, and is not corrected for the number "
@@ -131,7 +147,7 @@ def _compare(given: Sequence[tuple[str, Path]], options: Namespace) -> tuple[lis
 def _reference(entries: Sequence[Entry], name: str | None) -> Entry:
     """Find the reference; of a method whose outer epochs are entries, the last one."""
     if name is None:
-        for kind in (SFT, PRETRAINED):
+        for kind in (*OF_SEEDS, PRETRAINED):
             of_kind = [entry for entry in entries if entry.kind == kind]
             if of_kind:
                 return [entry for entry in of_kind if entry.method == of_kind[0].method][-1]
@@ -149,20 +165,23 @@ def _reference(entries: Sequence[Entry], name: str | None) -> Entry:
 def _notes(entries: Sequence[Entry], evaluations: Sequence[Evaluated], reference: Entry) -> list[str]:
     """Say what is missing, and what must be known to read the tables."""
     notes, kinds = [], {entry.kind for entry in entries}
-    if SELF_GENERATION not in kinds:
-        notes.append("No run of self-generation is among these, so nothing here says whether it helps.")
+    claimed = " or ".join(kind for kind in CLAIMED if kind in kinds)
+    if not claimed:
+        notes.append(f"No run of {' or '.join(CLAIMED)} is among these, so nothing here says whether it helps.")
     else:
         notes += [
-            f"No run of {kind} is among these, so nothing here says whether self-generation beats it: "
+            f"No run of {kind} is among these, so nothing here says whether {claimed} beats it: "
             f"python -m isara_pl {command}"
             for kind, command in BASELINES.items()
-            if kind not in kinds
+            if kind not in kinds and not (kind == SFT and SFT_EARLY in kinds)
         ]
+    if DISTILLATION in kinds and CONTROL not in kinds:
+        notes.append(CONTROL_MISSING)
     notes += [
         f"{entry.name}: {path} was not measured after training (α ended it in outer epoch 1, or it did not finish); "
         "it counts with its pretrained model."
         for entry in entries
-        if entry.kind == SELF_GENERATION
+        if entry.kind in (*CLAIMED, CONTROL)
         for path, lines in entry.runs
         if all(line.outer_epoch == 0 for of_evaluation in lines.values() for line in of_evaluation)
     ]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isara_pl.errors import InputError
-from isara_pl.evaluation.measured_runs import ICL, PRETRAINED, SELF_GENERATION, SFT, Entry, Line
+from isara_pl.evaluation.measured_runs import CLAIMED, CONTROL, ICL, OF_SEEDS, PRETRAINED, Entry, Line
 from isara_pl.evaluation.measures import MEASURES
 from isara_pl.evaluation.statistics import Difference, Figure, Unit, average_units, pair_units, weighted_mean
 
@@ -71,7 +71,7 @@ class Evaluated:
         measures: Measures present, in the order of tables.
         rows: One for each method.
         contrasts: Every difference asked for.
-        sentences: What it says about self-generation.
+        sentences: What it says about self-generation and distillation.
     """
 
     name: str
@@ -86,15 +86,18 @@ class Evaluated:
 
 
 def claims_of(entries: Sequence[Entry]) -> list[tuple[Entry, Entry]]:
-    """Give what the sentences are about: self-generation against SFT and ICL, else against the pretrained model.
+    """Give what the sentences are about: self-generation and distillation against every baseline.
+
+    Baselines are SFT on the seeds, ICL and distillation from a teacher without demonstrations; where there is none,
+    the pretrained model.
 
     Args:
         entries: Everything that is compared. Of a baseline with several entries, the last outer epoch counts.
     """
     last = {entry.method: entry for entry in entries}.values()
-    baselines = [entry for entry in last if entry.kind in (SFT, ICL)]
+    baselines = [entry for entry in last if entry.kind in (*OF_SEEDS, ICL, CONTROL)]
     baselines = baselines or [entry for entry in last if entry.kind == PRETRAINED]
-    return [(entry, baseline) for entry in entries if entry.kind == SELF_GENERATION for baseline in baselines]
+    return [(entry, baseline) for entry in entries if entry.kind in CLAIMED for baseline in baselines]
 
 
 def evaluate(

@@ -137,13 +137,14 @@ def _above(figures: NDArray[np.floating[Any]], threshold: float) -> NDArray[np.i
     return np.flatnonzero(figures > threshold)
 
 
-def refuse_overlap(seeds: Sequence[Sample], items: Sequence[Sample], option: str) -> None:
-    """Refuse evaluation items that ask what a seed asks.
+def refuse_overlap(seeds: Sequence[Sample], items: Sequence[Sample], option: str, trained_on: str = "seeds") -> None:
+    """Refuse evaluation items that ask what a seed, or another question that is trained on, asks.
 
     Args:
-        seeds: The seeds.
+        seeds: The seeds, or the other questions.
         items: The items.
         option: Where they come from, for the error's text.
+        trained_on: What `seeds` are, for the error's text.
 
     Raises:
         InputError: If there are any; the message names them.
@@ -155,6 +156,6 @@ def refuse_overlap(seeds: Sequence[Sample], items: Sequence[Sample], option: str
     shown = "; ".join(f"{seed} = {item} ({questions[item][:60]!r})" for seed, item in pairs[:5])
     more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
     raise InputError(
-        f"{option}: {len(pairs)} of its items are seeds as well: {shown}{more}. "
+        f"{option}: {len(pairs)} of its items are {trained_on} as well: {shown}{more}. "
         "Remove them from one of the two files, or set data.allow_overlap true"
     )

@@ -1,20 +1,28 @@
 """Run folders as a comparison needs them: what each run is, and the figures of its items."""
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from isara_pl.conditions import read_conditions
 from isara_pl.errors import InputError
+from isara_pl.evaluation.calibration import FIELD, TEMPERATURES, cross_fitted
 from isara_pl.evaluation.measures import MEASURES
 from isara_pl.evaluation.results import FOLDER, read_results
 from isara_pl.evaluation.statistics import Figure
 from isara_pl.growth.pool import REJECTED
 
 PRETRAINED, ICL, SFT, SELF_GENERATION = "pretrained", "ICL", "SFT on the seeds", "self-generation"
-SFT_OTHER = "SFT on other pairs"
+SFT_OTHER, SFT_EARLY = "SFT on other pairs", "SFT on the seeds, early-stopped"
+DISTILLATION, CONTROL = "distillation", "distillation, no demonstrations"
+OF_SEEDS = (SFT, SFT_EARLY)
+FITTED = (*OF_SEEDS, SFT_OTHER, SELF_GENERATION, DISTILLATION, CONTROL)
+CLAIMED = (SELF_GENERATION, DISTILLATION)  # whether these help is what a comparison is for
+SCALED = "answer_nll_scaled"
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class Run:
     Attributes:
         method: The method that it is a run of.
         path: The folder.
-        kind: What it is: the pretrained model, ICL, SFT on the seeds or on other pairs, or self-generation.
+        kind: What it is: the pretrained model, ICL, or one of `FITTED`.
         lines: Its lines by evaluation.
     """
 
@@ -120,13 +128,7 @@ def read_run(method: str, path: Path) -> Run:
     every = [line for of_file in lines.values() for line in of_file]
     if not every:
         raise InputError(f"{path}: no items in {FOLDER}/*.jsonl, so there is nothing to compare. Evaluate this run")
-    if (path / REJECTED).exists():  # written with the first candidates, even where none is rejected
-        kind = SELF_GENERATION
-    elif any(line.outer_epoch > 0 for line in every):
-        kind = SFT
-    else:
-        kind = ICL if any(line.demonstrated for line in every) else PRETRAINED
-    return Run(method, path, kind, lines)
+    return Run(method, path, _kind(path, every), lines)
 
 
 def pool_runs(runs: Sequence[Run], every_outer_epoch: bool) -> list[Entry]:
@@ -155,23 +157,30 @@ def pool_runs(runs: Sequence[Run], every_outer_epoch: bool) -> list[Entry]:
         else:
             entries.append(Entry(method, method, kind, [(run.path, run.last()) for run in pooled]))
     if all(entry.kind != PRETRAINED and entry.method != PRETRAINED for entry in entries):
-        before = [
-            (run.path, _without_demonstrations(run.at(0)))
-            for run in runs
-            if run.kind in (SFT, SFT_OTHER, SELF_GENERATION)
-        ]
+        before = [(run.path, _without_demonstrations(run.at(0))) for run in runs if run.kind in FITTED]
         before = [(path, lines) for path, lines in before if lines]
         if before:
             entries.insert(0, Entry(PRETRAINED, PRETRAINED, PRETRAINED, before))
     return entries
 
 
+def _kind(path: Path, lines: Sequence[Line]) -> str:
+    conditions = read_conditions(path)
+    if conditions.get("model.objective") in ("distill", "sft+distill"):
+        return CONTROL if conditions.get("data.teacher_demonstrations") == 0 else DISTILLATION
+    if (path / REJECTED).exists():  # written with the first candidates, even where none is rejected
+        return SELF_GENERATION
+    if any(line.outer_epoch > 0 for line in lines):
+        return SFT_EARLY if conditions.get("best_epoch") is True else SFT
+    return ICL if any(line.demonstrated for line in lines) else PRETRAINED
+
+
 def _told_apart(runs: Sequence[Run]) -> list[Run]:
-    """Tell SFT on the seeds of self-generation from SFT on pairs that it never had, such as more human ones."""
+    """Tell SFT on the seeds of the other methods from SFT on pairs that they never had, such as more human ones."""
     seeds = {run.path: {line.seeds for lines in run.lines.values() for line in lines} for run in runs}
-    of_loops = set().union(*(seeds[run.path] for run in runs if run.kind == SELF_GENERATION))
+    of_loops = set().union(*(seeds[run.path] for run in runs if run.kind in (*CLAIMED, CONTROL)))
     return [
-        replace(run, kind=SFT_OTHER) if run.kind == SFT and of_loops and not seeds[run.path] & of_loops else run
+        replace(run, kind=SFT_OTHER) if run.kind in OF_SEEDS and of_loops and not seeds[run.path] & of_loops else run
         for run in runs
     ]
 
@@ -198,7 +207,8 @@ def _without_demonstrations(evaluations: dict[str, list[Line]]) -> dict[str, lis
 
 def _read_lines(path: Path) -> list[Line]:
     seen: Counter[tuple[int, str]] = Counter()
-    lines = []
+    lines: list[Line] = []
+    nlls: list[list[float] | None] = []
     for number, row in enumerate(read_results(path), start=1):
         outer_epoch, question, seeds = int(row["outer_epoch"]), row.get("question"), row.get("seeds")
         if not isinstance(question, str) or not isinstance(seeds, str | None):
@@ -206,20 +216,48 @@ def _read_lines(path: Path) -> list[Line]:
                 f"{path}:{number}: `question` is {question!r}, `seeds` {seeds!r}; both must be text. Evaluate again"
             )
         figures = {name: _figure(row, name, f"{path}:{number}") for name in MEASURES if name in row}
+        nlls.append(_by_temperature(row, f"{path}:{number}"))
         demonstrated, contaminated = bool(row.get("demonstrations")), row.get("contaminated")
         occurrence = seen[outer_epoch, question]
         conditions = row.get("conditions")
         stated = ", ".join(f"{name} {value}" for name, value in sorted(conditions.items())) if conditions else None
         lines.append(Line(outer_epoch, seeds, question, occurrence, demonstrated, contaminated, stated, figures))
         seen[outer_epoch, question] += 1
+    for outer_epoch in {line.outer_epoch for line in lines}:
+        _scale([(line, n) for line, n in zip(lines, nlls, strict=True) if n and line.outer_epoch == outer_epoch])
     return lines
+
+
+def _scale(measured: Sequence[tuple[Line, Sequence[float]]]) -> None:
+    """Add the temperature-scaled NLL to the lines of one model, each with its NLL at every temperature."""
+    weights = [line.figures["answer_nll"].weight for line, _ in measured]
+    scaled = cross_fitted([line.question for line, _ in measured], [nlls for _, nlls in measured], weights)
+    for (line, _), value, weight in zip(measured, scaled, weights, strict=True):
+        line.figures[SCALED] = Figure(value, weight)
+
+
+def _by_temperature(row: dict[str, Any], where: str) -> list[float] | None:
+    """Read the NLL at every temperature; None where it was not measured."""
+    if FIELD not in row or "answer_nll" not in row:
+        return None
+    values = row[FIELD]
+    if not isinstance(values, list) or len(values) != len(TEMPERATURES):
+        raise InputError(
+            f"{where}: `{FIELD}` must be a list of {len(TEMPERATURES)} numbers, one a temperature. Evaluate again"
+        )
+    return [_finite(value, FIELD, where) for value in values]
 
 
 def _figure(row: dict[str, Any], name: str, where: str) -> Figure:
     value, weighted_by = row[name], MEASURES[name].weight
     weight = 1 if weighted_by is None else row.get(weighted_by)
-    if not isinstance(weight, int | float) or not 0 < weight < math.inf:
+    if not isinstance(weight, int | float) or not 0 < weight <= sys.float_info.max:
         raise InputError(f"{where}: `{weighted_by}` is {weight!r}; `{name}` needs a number above 0. Evaluate again")
+    return Figure(_finite(value, name, where), float(weight))
+
+
+def _finite(value: object, name: str, where: str) -> float:
+    """Give a number of a line; NaN for what is not finite."""
     if value is not None and not isinstance(value, int | float):
         raise InputError(f"{where}: `{name}` is {value!r}; allowed: a number or null. Evaluate again")
-    return Figure(float(value) if value is not None and math.isfinite(value) else math.nan, float(weight))
+    return float(value) if value is not None and abs(value) <= sys.float_info.max else math.nan

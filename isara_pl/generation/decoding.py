@@ -8,12 +8,14 @@ of any left-padded batch, so every causal LM that generates in padded batches wo
 import inspect
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from isara_pl.errors import InputError
+from isara_pl.generation.distributions import TokenDistributions, TopLogprobs, joined, top_logprobs
 from isara_pl.generation.drawing import next_tokens, uniform_numbers
 from isara_pl.generation.kv_cache import RowsCache, layers_of
 from isara_pl.generation.protocol import Sampling
@@ -23,6 +25,19 @@ from isara_pl.stages import count
 
 # from so many tokens on a forward pass gains nothing by being larger, but takes more memory
 PREFILL_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written after a prompt.
+
+    Attributes:
+        ids: The new tokens, with the one that ended them if any did.
+        distributions: The distribution that each of them was drawn from, where that was asked for.
+    """
+
+    ids: list[int]
+    distributions: TokenDistributions | None = None
 
 
 class Batch:
@@ -129,17 +144,47 @@ class Batch:
 
     def _forward(self, ids: Tensor, lengths: Tensor, begin: int, end: int, last: int) -> Tensor:
         """Compute the tokens of the columns from `end` to `last`, of rows that have so many tokens by then."""
-        rows = len(ids)
-        start = last - int(lengths.max())
-        self.cache.look_at(slice(begin, begin + rows), start, end)
-        columns = torch.arange(start, last)
-        own = columns >= last - lengths[:, None]  # (rows, columns)
-        positions = (columns[end - start :] - (last - lengths[:, None])).clamp(min=0)  # (rows, columns from end)
-        inputs = self._inputs(ids, own.long(), positions)
+        inputs = self._placed(ids, lengths, begin, end, last)
         if "logits_to_keep" in self._parameters:
             inputs["logits_to_keep"] = 1
         logits: Tensor = self.model(**inputs).logits[:, -1].float()
         return logits
+
+    def behind(self, answers: Sequence[list[int]], begin: int) -> Tensor:
+        """Compute given tokens behind the prompts of neighbouring rows, instead of `step`.
+
+        Args:
+            answers: The tokens behind each of these rows' prompts, some of them at least.
+            begin: The first of the rows.
+
+        Returns:
+            The logits after each token, row after row, of shape (tokens, vocabulary), float32.
+        """
+        longest = max(map(len, answers))
+        ids = torch.zeros(len(answers), longest, dtype=torch.long)
+        wanted = torch.zeros_like(ids, dtype=torch.bool)
+        for row, answer in enumerate(answers):  # padded on the right, which no token before it sees
+            ids[row, : len(answer)] = torch.tensor(answer, dtype=torch.long)
+            wanted[row, : len(answer)] = True
+        prompts = [self.prompts[prompt] for prompt in self.order[begin : begin + len(answers)]]
+        lengths = torch.tensor([len(prompt) + longest for prompt in prompts])
+        inputs = self._placed(ids, lengths, begin, self.longest, self.longest + longest)
+        wanted = wanted.to(self.device)
+        inputs["attention_mask"][:, -longest:] *= wanted  # else padding could have places behind the model's window
+        if "position_ids" in inputs:
+            inputs["position_ids"] *= wanted
+        with only_logits_of(self.model, wanted):
+            logits: Tensor = self.model(**inputs).logits[0].float()
+        return logits
+
+    def _placed(self, ids: Tensor, lengths: Tensor, begin: int, end: int, last: int) -> dict[str, Any]:
+        """Give what the model is called with for the tokens of `_forward`, and set the cache to their columns."""
+        start = last - int(lengths.max())
+        self.cache.look_at(slice(begin, begin + len(ids)), start, end)
+        columns = torch.arange(start, last)
+        own = columns >= last - lengths[:, None]  # (rows, columns)
+        positions = (columns[end - start :] - (last - lengths[:, None])).clamp(min=0)  # (rows, columns from end)
+        return self._inputs(ids, own.long(), positions)
 
     def _inputs(self, ids: Tensor, mask: Tensor, positions: Tensor) -> dict[str, Any]:
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
@@ -198,7 +243,8 @@ def complete(
     sampling: Sampling,
     seeds: Sequence[int],
     stops: Sequence[int],
-) -> list[list[int]]:
+    top: TopLogprobs | None = None,
+) -> list[Written]:
     """Complete prompts in one batch.
 
     Args:
@@ -207,9 +253,10 @@ def complete(
         sampling: How to draw; only what `Sampling.is_plain` covers.
         seeds: What each prompt's draws follow from.
         stops: Tokens that end a completion; none of them comes first.
+        top: What to keep of the distributions, those before temperature, top_p and top_k; None keeps nothing.
 
     Returns:
-        The new tokens of each prompt, with the one that ended it if any did.
+        What was written after each prompt.
 
     Raises:
         InputError: If there is nothing to draw from, since the model gives NaN.
@@ -218,11 +265,16 @@ def complete(
     uniform = uniform_numbers(list(seeds), sampling.max_new_tokens)  # (prompts, new tokens)
     ends = set(stops)
     written: list[list[int]] = [[] for _ in prompts]
+    kept: list[list[TokenDistributions]] = [[] for _ in prompts]
     logits = batch.prefill()
     count(prompt_tokens=sum(map(len, prompts)))
     # a tokenizer may know more tokens than the model has outputs
     logits[:, [token for token in stops if token < logits.shape[1]]] = -torch.inf
     for steps in range(sampling.max_new_tokens):
+        if top is not None:
+            distributions = top_logprobs(logits, stops, top)
+            for row, prompt in enumerate(batch.order):
+                kept[prompt].append(distributions.rows(row, row + 1))
         tokens: list[int] = next_tokens(logits, sampling, uniform[batch.order, steps]).tolist()
         if min(tokens) < 0:
             raise InputError(
@@ -239,4 +291,4 @@ def complete(
         if not tokens or last:
             break
         logits = batch.step(tokens, steps)
-    return written
+    return [Written(ids, joined(of_ids) if of_ids else None) for ids, of_ids in zip(written, kept, strict=True)]

@@ -1,21 +1,25 @@
 """The engine: from prompts to completions, in batches that fit a budget of tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
-from isara_pl.generation import decoding, plain
+from isara_pl.generation import decoding, plain, scoring
+from isara_pl.generation.decoding import Written
+from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
 from isara_pl.generation.probe import completes_in_rows
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.generation.shared_prefixes import sharing_order
 from isara_pl.memory import is_out_of_memory
 from isara_pl.models import context_window
 from isara_pl.tokens import encode_prompt
+
+T = TypeVar("T")
 
 
 class GenerationEngine:
@@ -39,13 +43,17 @@ class GenerationEngine:
         self.tokens = tokens
 
     @torch.inference_mode()
-    def generate(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int], top: TopLogprobs | None = None
+    ) -> list[Completion]:
         """Complete each prompt.
 
         Args:
             prompts: Texts to complete.
             sampling: How to draw.
             seeds: One for each prompt.
+            top: What to keep of the distributions that tokens are drawn from, which costs next to nothing; not kept
+                where transformers' `generate` draws. None keeps nothing.
 
         Returns:
             One completion for each prompt, in their order.
@@ -54,21 +62,70 @@ class GenerationEngine:
             InputError: If a prompt and its new tokens do not fit into the model's window, or into memory.
         """
         encoded = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
-        self._check_window(encoded, sampling)
+        self._check_window(encoded, sampling.max_new_tokens)
         stops = self.stop_ids(sampling)
-        waiting = sharing_order(encoded)
-        written: dict[int, list[int]] = {}
-        while waiting:
-            chosen = self._first_batch(waiting, encoded, sampling)
-            ids = [encoded[place] for place in chosen]
-            new = self._complete(ids, sampling, [seeds[place] for place in chosen], stops)
-            if new is None:
-                self._halve(ids, sampling)
-                continue
-            written.update(zip(chosen, new, strict=True))
-            waiting = waiting[len(chosen) :]
+
+        def complete(chosen: list[int]) -> list[Written]:
+            ids, of_these = [encoded[place] for place in chosen], [seeds[place] for place in chosen]
+            if sampling.is_plain and self._in_rows:
+                return decoding.complete(self.model, ids, sampling, of_these, stops, top)
+            pad = int(self.tokenizer.pad_token_id)
+            return [Written(new) for new in plain.complete(self.model, ids, sampling, of_these, stops, pad)]
+
         ends = set(stops)
-        return [self._completion(written[place], ends) for place in range(len(prompts))]
+        written = self._in_batches(encoded, sampling.num_beams, sampling.max_new_tokens, complete)
+        return [self._completion(one, ends) for one in written]
+
+    @torch.inference_mode()
+    def distributions(
+        self, prompts: Sequence[str], answers: Sequence[list[int]], sampling: Sampling, top: TopLogprobs
+    ) -> list[TokenDistributions]:
+        """Give the distributions of the next token all along given answers.
+
+        Args:
+            prompts: Texts before the answers.
+            answers: Token ids of the answer to each.
+            sampling: Its stop_at_newline decides which tokens end an answer; none of them comes first.
+            top: What to keep.
+
+        Returns:
+            For each prompt the distributions at its answer's tokens, and behind the last one.
+
+        Raises:
+            InputError: If a prompt and its answer do not fit into the model's window, or into memory.
+        """
+        encoded = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
+        longest = max(map(len, answers), default=0)
+        self._check_window([prompt + answer for prompt, answer in zip(encoded, answers, strict=True)], 0)
+        stops = self.stop_ids(sampling)
+        score = scoring.score if self._in_rows else scoring.score_plainly
+
+        def scored(chosen: list[int]) -> list[TokenDistributions]:
+            ids, given = [encoded[place] for place in chosen], [answers[place] for place in chosen]
+            return score(self.model, ids, given, stops, top)
+
+        return self._in_batches(encoded, 1, longest, scored)
+
+    def _in_batches(
+        self, encoded: list[list[int]], beams: int, new_tokens: int, compute: Callable[[list[int]], list[T]]
+    ) -> list[T]:
+        """Compute something for each prompt, in batches within the budget, in an order that shares much."""
+        waiting = sharing_order(encoded)
+        found: dict[int, T] = {}
+        while waiting:
+            chosen = self._first_batch(waiting, encoded, beams, new_tokens)
+            try:
+                computed = compute(chosen)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                computed = None
+            if computed is None:  # only here, since the error holds on to what was allocated
+                self._halve([encoded[place] for place in chosen], beams, new_tokens)
+                continue
+            found.update(zip(chosen, computed, strict=True))
+            waiting = waiting[len(chosen) :]
+        return [found[place] for place in range(len(encoded))]
 
     def stop_ids(self, sampling: Sampling) -> list[int]:
         """Give the tokens that end a completion.
@@ -78,28 +135,14 @@ class GenerationEngine:
         """
         return sorted(self._end_ids | self._newline_ids) if sampling.stop_at_newline else sorted(self._end_ids)
 
-    def _first_batch(self, waiting: list[int], encoded: list[list[int]], sampling: Sampling) -> list[int]:
+    def _first_batch(self, waiting: list[int], encoded: list[list[int]], beams: int, new_tokens: int) -> list[int]:
         """Take as many prompts as the budget admits, and at least one."""
         longest = 0
         for count, place in enumerate(waiting):
             longest = max(longest, len(encoded[place]))
-            row = sampling.num_beams * (longest + sampling.max_new_tokens)
-            if count and (count + 1) * row > self.tokens:
+            if count and (count + 1) * beams * (longest + new_tokens) > self.tokens:
                 return waiting[:count]
         return waiting
-
-    def _complete(
-        self, ids: list[list[int]], sampling: Sampling, seeds: list[int], stops: list[int]
-    ) -> list[list[int]] | None:
-        """Complete one batch; None where the device's memory does not suffice."""
-        try:
-            if sampling.is_plain and self._in_rows:
-                return decoding.complete(self.model, ids, sampling, seeds, stops)
-            return plain.complete(self.model, ids, sampling, seeds, stops, int(self.tokenizer.pad_token_id))
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        return None  # only here, since the error holds on to what was allocated
 
     @cached_property
     def _in_rows(self) -> bool:
@@ -111,13 +154,13 @@ class GenerationEngine:
             )
         return suits
 
-    def _halve(self, ids: list[list[int]], sampling: Sampling) -> None:
+    def _halve(self, ids: list[list[int]], beams: int, new_tokens: int) -> None:
         """Halve the budget after a batch that did not fit into memory."""
-        needed = len(ids) * sampling.num_beams * (max(map(len, ids)) + sampling.max_new_tokens)
+        needed = len(ids) * beams * (max(map(len, ids)) + new_tokens)
         if len(ids) == 1:
             raise InputError(
                 f"the device's memory does not suffice to generate for one prompt of {len(ids[0])} tokens and "
-                f"{sampling.max_new_tokens} new ones. Lower max_new_tokens, demonstrations or num_beams"
+                f"{new_tokens} new ones. Lower max_new_tokens, demonstrations or num_beams"
             )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -127,24 +170,26 @@ class GenerationEngine:
             f"{self.tokens}"
         )
 
-    def _check_window(self, encoded: list[list[int]], sampling: Sampling) -> None:
+    def _check_window(self, encoded: list[list[int]], new_tokens: int) -> None:
         if not all(encoded):
             raise InputError("a prompt without any token cannot be completed")
         window = context_window(self.model)
         longest = max(map(len, encoded), default=0)
-        if window and longest + sampling.max_new_tokens > window:
+        if window and longest + new_tokens > window:
             raise InputError(
-                f"a prompt of {longest} tokens and {sampling.max_new_tokens} new ones do not fit into the model's "
+                f"a prompt of {longest} tokens and {new_tokens} new ones do not fit into the model's "
                 f"window of {window}. Lower max_new_tokens, shorten the text, or use a model with a longer window"
             )
 
-    def _completion(self, ids: list[int], stops: set[int]) -> Completion:
+    def _completion(self, written: Written, stops: set[int]) -> Completion:
+        ids = written.ids
         for place, token in enumerate(ids):
             if token in stops:
                 # a token that holds a newline may begin with text: "?\n" in some vocabularies
                 end = [] if token in self._end_ids else [token]
-                return Completion(self._decode(ids[:place] + end).rstrip(), finished=True)
-        return Completion(self._decode(ids), finished=False)
+                text = self._decode(ids[:place] + end).rstrip()
+                return Completion(text, finished=True, ids=tuple(ids[:place]), distributions=written.distributions)
+        return Completion(self._decode(ids), finished=False, ids=tuple(ids), distributions=written.distributions)
 
     def _decode(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from transformers import GenerationConfig
 
 from isara_pl.errors import InputError
+from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
 
 # one completion for a prompt, as token ids, ended by what the prompt format says
 DECIDED_HERE = (
@@ -84,10 +85,15 @@ class Completion:
     Attributes:
         text: The text, without the token that ended it.
         finished: Whether the model ended it, rather than running out of tokens.
+        ids: Its tokens, without the one that ended it; empty where the generator does not tell.
+        distributions: What was kept of the distribution of each token, the one that ended it included; None where
+            nothing was.
     """
 
     text: str
     finished: bool
+    ids: tuple[int, ...] = ()
+    distributions: TokenDistributions | None = None
 
 
 class TextGenerator(Protocol):
@@ -103,8 +109,27 @@ class TextGenerator(Protocol):
         """
 
 
+@runtime_checkable
+class Teacher(Protocol):
+    """A TextGenerator that also tells how likely it finds each token, as distillation needs it."""
+
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int], top: TopLogprobs | None = None
+    ) -> Sequence[Completion]:
+        """Complete as a TextGenerator does, and keep of the tokens' distributions what `top` says, if it can."""
+
+    def distributions(
+        self, prompts: Sequence[str], answers: Sequence[list[int]], sampling: Sampling, top: TopLogprobs
+    ) -> Sequence[TokenDistributions]:
+        """Give for each prompt the distributions at its answer's tokens, and behind the last one."""
+
+
 def completions_of(
-    generator: TextGenerator, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    generator: TextGenerator,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    seeds: Sequence[int],
+    top: TopLogprobs | None = None,
 ) -> Sequence[Completion]:
     """Complete prompts with a generator that may be anyone's, and count what it gives.
 
@@ -113,11 +138,15 @@ def completions_of(
         prompts: Texts to complete.
         sampling: How to draw.
         seeds: One for each prompt.
+        top: What to keep of the distributions; only a Teacher is asked for any.
 
     Raises:
         InputError: If it gives another number of completions than prompts.
     """
-    completions = generator.generate(prompts, sampling, seeds)
+    if top is not None and isinstance(generator, Teacher):
+        completions = generator.generate(prompts, sampling, seeds, top)
+    else:
+        completions = generator.generate(prompts, sampling, seeds)
     if len(completions) != len(prompts):
         raise InputError(
             f"{type(generator).__name__}.generate gave {len(completions)} completions for {len(prompts)} prompts; "

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from typing import Protocol, runtime_checkable
 
 from isara_pl.errors import InputError
+from isara_pl.generation.distributions import TopLogprobs
 from isara_pl.generation.protocol import Completion, Sampling, TextGenerator, completions_of
 from isara_pl.growth.demonstrations import Context, Order, draw_samples, shown_order
 from isara_pl.growth.pool import Rejected, SamplePool, Verdict
@@ -82,6 +83,29 @@ class GrowthSettings:
     candidates_per_batch: int
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A candidate's question.
+
+    Attributes:
+        text: The question.
+        finished: Whether the model ended it, rather than running out of tokens.
+        demonstrations: What it was written from; none where it was given.
+    """
+
+    text: str
+    finished: bool = True
+    demonstrations: Sequence[Sample] = ()
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A candidate, and its answer as the generator gave it."""
+
+    sample: Sample
+    completion: Completion
+
+
 class OuterEpoch:
     """Grows a pool by one outer epoch, in batches of candidates.
 
@@ -104,6 +128,10 @@ class OuterEpoch:
         question_writer: Entered while questions are written, e.g. to switch the adapter off.
         on_batch: Called after each batch with the candidates judged and accepted so far.
         processes: Those that grow it together. Each has the same pool, only the first one's with a folder.
+        questions: Given questions, one for each candidate, which are answered in place of written ones.
+        top: What to keep of the distributions that answers are drawn from; only a Teacher is asked for it.
+        on_accepted: Called with the accepted of a batch, in the first process alone, before they are on disk; of a
+            batch that an earlier process did not finish, also with those that are there already.
     """
 
     def __init__(
@@ -120,6 +148,9 @@ class OuterEpoch:
         question_writer: Callable[[], AbstractContextManager[object]] = nullcontext,
         on_batch: Callable[[int, int], None] | None = None,
         processes: Processes = ALONE,
+        questions: Sequence[str] | None = None,
+        top: TopLogprobs | None = None,
+        on_accepted: Callable[[Sequence[Answered]], None] | None = None,
     ) -> None:
         self.number = number
         self.pool = pool
@@ -133,6 +164,9 @@ class OuterEpoch:
         self.question_writer = question_writer
         self.on_batch = on_batch
         self.processes = processes
+        self.questions = questions
+        self.top = top
+        self.on_accepted = on_accepted
         self.shortened = 0
         self._known = pool.up_to(number - 1)  # what contexts are drawn from: the pool as it began
 
@@ -153,9 +187,9 @@ class OuterEpoch:
             self.processes.gathered(self._embedded)
         for numbers in missing:
             candidates = self.processes.gathered(partial(self._candidates, self.processes.share(numbers)))
-            new = [candidate for candidate in candidates if candidate.id not in judged]
-            accepted += self._judge(new)
-            count(done=len(new) if self.processes.is_first else 0)  # it judges for all
+            accepted += self._judge(candidates, judged)
+            new = sum(answered.sample.id not in judged for answered in candidates)
+            count(done=new if self.processes.is_first else 0)  # it judges for all
             if self.on_batch:
                 self.on_batch(numbers.stop, accepted)
         return Growth(
@@ -175,11 +209,45 @@ class OuterEpoch:
     def _id(self, number: int) -> str:
         return f"{self.number}-{number:05d}"
 
-    def _candidates(self, numbers: Sequence[int]) -> list[Sample]:
+    def _candidates(self, numbers: Sequence[int]) -> list[Answered]:
         """Write the questions of a batch, or of this process's part of it, then their answers."""
         if not numbers:
             return []
         seeds = [derive_seed(self.seed, "candidate", self.number, number) for number in numbers]
+        if self.questions is None:
+            asked = self._written_questions(numbers, seeds)
+        else:
+            asked = [Asked(self.questions[number]) for number in numbers]
+        questions = [question.text for question in asked]
+        answer_contexts = self._answer_contexts(numbers, questions)
+        answer_sampling = self._sampling(self.settings.answer_sampling)
+        prompts = [
+            self._prompt(context, partial(self.prompt_format.answer_prompt, question), answer_sampling, fewest=0)
+            for question, context in zip(questions, answer_contexts, strict=True)
+        ]
+        completions = self._generate([text for text, _ in prompts], answer_sampling, seeds, "answer", self.top)
+        return [
+            Answered(
+                Sample(
+                    id=self._id(number),
+                    question=question.text,
+                    answer=_writable(self.prompt_format.parse_answer(completion.text)),
+                    outer_epoch=self.number,
+                    question_demonstrations=tuple(sample.id for sample in question.demonstrations),
+                    answer_demonstrations=tuple(sample.id for sample in answered_from),
+                    sampling_seed=seed,
+                    question_finished=question.finished,
+                    answer_finished=completion.finished,
+                ),
+                completion,
+            )
+            for number, seed, question, (_, answered_from), completion in zip(
+                numbers, seeds, asked, prompts, completions, strict=True
+            )
+        ]
+
+    def _written_questions(self, numbers: Sequence[int], seeds: Sequence[int]) -> list[Asked]:
+        """Let the model write a question for each candidate."""
         question_contexts = self._question_contexts(numbers)
         question_sampling = self._sampling(self.settings.question_sampling)
         prompts = [
@@ -194,30 +262,9 @@ class OuterEpoch:
             completion.finished or question != completion.text.strip()
             for question, completion in zip(questions, completions, strict=True)
         ]
-        question_lineage = [used for _, used in prompts]
-
-        answer_contexts = self._answer_contexts(numbers, questions)
-        answer_sampling = self._sampling(self.settings.answer_sampling)
-        prompts = [
-            self._prompt(context, partial(self.prompt_format.answer_prompt, question), answer_sampling, fewest=0)
-            for question, context in zip(questions, answer_contexts, strict=True)
-        ]
-        completions = self._generate([text for text, _ in prompts], answer_sampling, seeds, "answer")
         return [
-            Sample(
-                id=self._id(number),
-                question=question,
-                answer=_writable(self.prompt_format.parse_answer(completion.text)),
-                outer_epoch=self.number,
-                question_demonstrations=tuple(sample.id for sample in written_from),
-                answer_demonstrations=tuple(sample.id for sample in answered_from),
-                sampling_seed=seed,
-                question_finished=question_ended,
-                answer_finished=completion.finished,
-            )
-            for number, seed, question, question_ended, written_from, (_, answered_from), completion in zip(
-                numbers, seeds, questions, ended, question_lineage, prompts, completions, strict=True
-            )
+            Asked(question, finished, used)
+            for question, finished, (_, used) in zip(questions, ended, prompts, strict=True)
         ]
 
     def _question_contexts(self, numbers: Sequence[int]) -> list[list[Sample]]:
@@ -283,28 +330,29 @@ class OuterEpoch:
         return replace(sampling, stop_at_newline=self.prompt_format.single_line)
 
     def _generate(
-        self, prompts: list[str], sampling: Sampling, seeds: Sequence[int], part: str
+        self, prompts: list[str], sampling: Sampling, seeds: Sequence[int], part: str, top: TopLogprobs | None = None
     ) -> Sequence[Completion]:
         """Generate for the questions or the answers of a batch; each candidate has its own randomness."""
         with stage(f"{part}s", total=len(prompts)) as generating:
-            given = completions_of(self.generator, prompts, sampling, [derive_seed(seed, part) for seed in seeds])
+            given = completions_of(self.generator, prompts, sampling, [derive_seed(seed, part) for seed in seeds], top)
             count(done=len(prompts) - generating.done)  # not every generator counts by itself
         return given
 
-    def _judge(self, candidates: list[Sample]) -> int:
-        """Put each candidate into the pool or among the rejected, in every process, and count the accepted."""
-        accepted, rejected = self.processes.from_first(partial(self._filtered, candidates))
+    def _judge(self, candidates: list[Answered], judged: set[str]) -> int:
+        """Put each new candidate into the pool or among the rejected, in every process, and count the accepted."""
+        accepted, rejected = self.processes.from_first(partial(self._filtered, candidates, judged))
         if not self.processes.is_first:
             for sample in accepted:
                 self.pool.add(sample)
             self.pool.record(accepted, rejected)
         return len(accepted)
 
-    def _filtered(self, candidates: list[Sample]) -> tuple[list[Sample], list[Rejected]]:
-        """Let the filters judge, and write the batch to disk."""
+    def _filtered(self, candidates: list[Answered], judged: set[str]) -> tuple[list[Sample], list[Rejected]]:
+        """Let the filters judge what is new, and write the batch to disk."""
         accepted, rejected = [], []
-        with stage("filtering", total=len(candidates)):
-            for candidate in candidates:
+        new = [answered.sample for answered in candidates if answered.sample.id not in judged]
+        with stage("filtering", total=len(new)):
+            for candidate in new:
                 scores = {}
                 for candidate_filter in self.filters:
                     name = type(candidate_filter).__name__
@@ -314,10 +362,13 @@ class OuterEpoch:
                         break
                     scores[name] = verdict.figure
                 else:
-                    sample = replace(candidate, scores=scores)
-                    self.pool.add(sample)
-                    accepted.append(sample)
+                    accepted.append(replace(candidate, scores=scores))
+                    self.pool.add(accepted[-1])
                 count(done=1)
+        if self.on_accepted:
+            in_pool = {sample.id: sample for sample in self.pool.accepted(self.number)}
+            every = [(in_pool.get(answered.sample.id), answered.completion) for answered in candidates]
+            self.on_accepted([Answered(sample, completion) for sample, completion in every if sample])
         self.pool.record(accepted, rejected)
         return accepted, rejected
 

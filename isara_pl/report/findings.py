@@ -102,7 +102,8 @@ def _seeds_alone(files: RunFiles, done: int) -> Finding:
     seeds = counted(len(files.samples), "seed")
     if not done:
         return Finding(STOPPED, f"It is not finished: training on the {seeds} alone has no end yet.", [GO_ON], "unsure")
-    answer = f"It trained on the {seeds} alone, to the end; nothing was to be generated."
+    kept = ", and went back to the weights of its best epoch" if files.conditions.get("best_epoch") is True else ""
+    answer = f"It trained on the {seeds} alone, to the end{kept}; nothing was to be generated."
     return Finding(STOPPED, answer, [], "neutral")
 
 

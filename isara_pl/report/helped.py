@@ -6,7 +6,17 @@ from dataclasses import dataclass, replace
 from isara_pl.errors import InputError
 from isara_pl.evaluation.compare import BASELINES, FEW_ITEMS
 from isara_pl.evaluation.comparison import Contrast, Evaluated, evaluate, sentence, summary
-from isara_pl.evaluation.measured_runs import PRETRAINED, SELF_GENERATION, SFT, Entry, Run, pool_runs
+from isara_pl.evaluation.measured_runs import (
+    CLAIMED,
+    CONTROL,
+    DISTILLATION,
+    OF_SEEDS,
+    PRETRAINED,
+    SFT,
+    Entry,
+    Run,
+    pool_runs,
+)
 from isara_pl.evaluation.measures import MEASURES
 from isara_pl.evaluation.statistics import weighted_mean
 from isara_pl.report.contents import Finding, Tone
@@ -20,9 +30,14 @@ MEASURE_IT = (
     "seeds (--data.held_out FILE) and the callback TruthfulnessEvaluation, or another evaluation."
 )
 SFT_MISSING = (
-    f"Without a run of {SFT}, nothing here shows whether the loop beats it. Such a run: `python -m isara_pl "
+    f"Without a run of {SFT}, nothing here shows whether this one beats it. Such a run: `python -m isara_pl "
     f"{BASELINES[SFT]}` with this run's model, seeds and items; then `python -m isara_pl report RUN "
     "--baselines sft=ITS_FOLDER`."
+)
+CONTROL_MISSING = (
+    "Without a run whose teacher is shown no demonstrations, nothing here shows whether what helps or harms comes from "
+    "the demonstrations. Such a run: this one's command with data.teacher_demonstrations off; then give it among the "
+    "baselines."
 )
 SMALL = 0.001  # a difference that three decimals do not show
 BRACKETS = (
@@ -75,7 +90,7 @@ def helped(run: Run | None, rows: Rows, baselines: Sequence[Run]) -> Finding:
     if not compared:
         answer = f"Nothing shows it: {BEFORE} was not measured in the same way."
         return Finding(QUESTION, answer, [*notes, MEASURE_IT], "unsure")
-    said, more, outdone = _against(run, after, baselines) if run.kind == SELF_GENERATION else ("", [], False)
+    said, more, outdone = _against(run, after, baselines) if run.kind in CLAIMED else ("", [], False)
     answer, tone = _verdict(after.name, compared, outdone)
     answer += said
     # what is better or worse stands in the answer
@@ -234,24 +249,29 @@ def _earlier(run: Run, trained: Sequence[int], compared: Sequence[_Compared]) ->
 
 
 def _against(run: Run, after: Entry, baselines: Sequence[Run]) -> tuple[str, list[str], bool]:
-    """Say how it stands against SFT on the seeds, then against every baseline, and whether any is better."""
+    """Say how it stands against SFT on the seeds and the control, then every baseline, and whether any is better."""
     names = [baseline.method for baseline in baselines]
     # with the run among them: whether a baseline had its seeds is told from it
     entries = [
         entry for entry in pool_runs([replace(run, method=after.name), *baselines], False) if entry.name in names
     ]
-    of_sft, details, worse = [], [], False
+    in_short, details, worse = [], [], False
     for entry in entries:
         compared, notes = _compare(after, entry, TELLING)
         said = [summary(after.name.capitalize(), entry, each.contrasts) for each in compared]
         said = said or [f"It could not be compared with {entry.name} ({entry.kind})."]
-        of_sft += said if entry.kind == SFT else []
+        telling = entry.kind in (*OF_SEEDS, CONTROL)
+        in_short += said if telling else []
         sentences = [each.say(sentence(contrast)) for each in compared for contrast in each.contrasts]
-        details += [*notes, *(said if entry.kind != SFT else []), *sentences]
+        details += [*notes, *([] if telling else said), *sentences]
         worse = worse or any(contrast.conclusion == "worse" for each in compared for contrast in each.contrasts)
-    if not of_sft:
-        return " Nothing here shows whether it beats SFT on the seeds alone.", [*details, SFT_MISSING], worse
-    return " " + " ".join(of_sft), details, worse
+    kinds = {entry.kind for entry in entries}
+    if run.kind == DISTILLATION and CONTROL not in kinds:
+        details.append(CONTROL_MISSING)
+    if kinds.isdisjoint(OF_SEEDS):
+        in_short.append("Nothing here shows whether it beats SFT on the seeds alone.")
+        details.append(SFT_MISSING)
+    return " " + " ".join(in_short), details, worse
 
 
 def _contamination(compared: Sequence[_Compared]) -> list[str]:

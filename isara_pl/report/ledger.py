@@ -12,7 +12,7 @@ from isara_pl.stages import Stage
 
 FILE = "ledger.csv"
 ALL = "all"  # the row of a whole outer epoch
-TRAINING = "training"
+TEACHING, TRAINING = "teaching", "training"
 GROWING = ("growth", "embedding", "questions", "answers", "filtering")
 TAKEN = (
     *("wall_seconds", "cpu_seconds", "prompt_tokens", "generated_tokens", "flops"),
@@ -160,7 +160,7 @@ def ledger_rows(usages: Usages, gains: Mapping[int, Gain], price_per_hour: float
         Values by column; what does not exist is missing.
     """
     rows: list[Row] = []
-    flops_so_far = 0  # of growing and training: what the loop takes, not what measuring it takes
+    flops_so_far = 0  # of growing, teaching and training: what the loop takes, not what measuring it takes
     for outer_epoch in sorted({key[0] for key in usages} | set(gains)):
         stages = {name: usage for (of, name), usage in usages.items() if of == outer_epoch}
         rows += [_row(outer_epoch, name, usage, price_per_hour) for name, usage in stages.items()]
@@ -168,7 +168,7 @@ def ledger_rows(usages: Usages, gains: Mapping[int, Gain], price_per_hour: float
         for name, usage in stages.items():
             together = together.then(usage)
             growing = growing.then(usage) if name in GROWING else growing
-            flops_so_far += usage.flops if name in (*GROWING, TRAINING) else 0
+            flops_so_far += usage.flops if name in (*GROWING, TEACHING, TRAINING) else 0
         row = _row(outer_epoch, ALL, together, price_per_hour)
         del row["samples"]  # of one stage they are the prompts of another
         row.pop("samples_per_second", None)

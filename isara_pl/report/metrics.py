@@ -14,6 +14,7 @@ OF_TRAINING = ("train_loss", "learning_rate")  # logged as well, but by step
 # what the terminal shows, where it was measured
 SHOWN = {
     "answer_nll": "answer NLL",
+    "validation_nll": "validation NLL",
     "mc2": "MC2",
     "harm_rate": "harm rate",
     "harm_preference": "harm preference",
@@ -59,19 +60,21 @@ def rows_text(rows: Mapping[int, Row]) -> str:
     return table.getvalue()
 
 
-def format_table(rows: Mapping[int, Row]) -> str:
+def format_table(rows: Mapping[int, Row], baselines: Mapping[str, Row]) -> str:
     """Give the rows as a small table for the terminal.
 
     Args:
         rows: Rows by outer epoch.
+        baselines: Rows of other runs by their names, below.
     """
     shown = [name for name in SHOWN if any(name in row for row in rows.values())]
     lines = [("", *(SHOWN[name] for name in shown), "novelty", "accepted", "trained on", "seconds")]
-    for outer_epoch, row in sorted(rows.items()):
+    named = [(outer_epoch_name(outer_epoch), row) for outer_epoch, row in sorted(rows.items())]
+    for name, row in [*named, *baselines.items()]:
         accepted = f"{row['accepted']} of {row['candidates']}" if "candidates" in row else "-"
         lines.append(
             (
-                outer_epoch_name(outer_epoch),
+                name,
                 *(cell(row, figure, ".3f") for figure in shown),
                 cell(row, "novelty", ".2f"),
                 accepted,

@@ -1,6 +1,6 @@
 """What the terminal shows when a run has ended: its figures, how to read them, and where everything lies."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from isara_pl.report.metrics import LAST, Row, format_table, read_rows
@@ -17,15 +17,18 @@ FILES = {
 }
 
 
-def ending(run_dir: Path) -> str:
+def ending(run_dir: Path, baselines: Sequence[tuple[str, Path]]) -> str:
     """Give what is shown at the end of a run.
 
     Args:
         run_dir: The run folder.
+        baselines: Names and folders of the runs that it is compared with.
     """
     rows = read_rows(run_dir / "metrics.csv")
+    of_baselines = {name: read_rows(path / "metrics.csv") for name, path in baselines}
+    last = {name: of_one[max(of_one)] for name, of_one in of_baselines.items() if of_one}
     files = [f"{run_dir / name}: {meaning}" for name, meaning in FILES.items() if (run_dir / name).exists()]
-    return "\n".join(["", format_table(rows), reading(rows), "", *files])
+    return "\n".join(["", format_table(rows, last), reading(rows), "", *files])
 
 
 def reading(rows: Mapping[int, Row]) -> str:

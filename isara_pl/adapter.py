@@ -1,0 +1,37 @@
+"""A fresh LoRA adapter on a base model."""
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from isara_pl.lora import LoraOptions
+
+
+def with_adapter(base: PreTrainedModel, options: LoraOptions, name: str, seed: int) -> PeftModel:
+    """Put a fresh adapter on a base model; it changes nothing before it is trained.
+
+    Args:
+        base: The model.
+        options: The adapter's.
+        name: What the user calls the model, which the exported adapter refers to.
+        seed: Of the adapter's first weights.
+    """
+    config = LoraConfig(
+        r=options.r,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=options.targets or "all-linear",
+        # GPT-2's layers hold their weights the other way round
+        fan_in_fan_out=any(isinstance(part, Conv1D) for part in base.modules()),
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = get_peft_model(base, config)
+    assert isinstance(model, PeftModel)
+    own = model.peft_config["default"]
+    own.base_model_name_or_path = name  # not the folder that it was found in
+    # peft keeps them as a set, whose order, and so the file that is exported, differs between processes
+    own.target_modules = sorted(own.target_modules)
+    return model

@@ -1,0 +1,83 @@
+"""What a model finds likely at each token of an answer: the likeliest tokens, and what is left."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TopLogprobs:
+    """What is kept of the distributions of an answer's tokens.
+
+    Attributes:
+        count: k, likeliest tokens of which the log-probability is kept; more than the vocabulary keeps all.
+        end_id: Token that takes the mass of all that end an answer.
+    """
+
+    count: int
+    end_id: int
+
+
+@dataclass(frozen=True)
+class TokenDistributions:
+    """Distributions of the next token at n places of an answer, each as its k likeliest tokens.
+
+    The last place is behind the answer, where it ends.
+
+    Attributes:
+        ids: The likeliest tokens, of shape (n, k), int32.
+        log_probs: Their log-probabilities, of shape (n, k), float32; −∞ for what cannot come.
+        rest: Probability of all other tokens together, of shape (n,), float32; 0 where k is the vocabulary.
+    """
+
+    ids: Tensor
+    log_probs: Tensor
+    rest: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rest)
+
+    def rows(self, begin: int, end: int) -> "TokenDistributions":
+        """Give some of the places.
+
+        Args:
+            begin: The first.
+            end: The one behind the last.
+        """
+        return TokenDistributions(self.ids[begin:end], self.log_probs[begin:end], self.rest[begin:end])
+
+
+def joined(parts: Sequence[TokenDistributions]) -> TokenDistributions:
+    """Put distributions one after the other.
+
+    Args:
+        parts: At least one; all with the same k.
+    """
+    return TokenDistributions(
+        torch.cat([part.ids for part in parts]),
+        torch.cat([part.log_probs for part in parts]),
+        torch.cat([part.rest for part in parts]),
+    )
+
+
+def top_logprobs(logits: Tensor, stops: Sequence[int], top: TopLogprobs) -> TokenDistributions:
+    """Give the likeliest tokens of each distribution, on the CPU.
+
+    Args:
+        logits: Of shape (n, vocabulary). −∞ is what cannot come.
+        stops: Tokens that end an answer; their mass goes to `top.end_id`.
+        top: What to keep.
+    """
+    log_probs = logits.float().log_softmax(dim=-1)
+    vocabulary = log_probs.shape[-1]
+    # a tokenizer may know more tokens than the model has outputs
+    ends = torch.tensor(sorted(token for token in {*stops, top.end_id} if token < vocabulary), device=logits.device)
+    ending = log_probs[:, ends].logsumexp(dim=-1)
+    log_probs = log_probs.index_fill(1, ends, -torch.inf)
+    log_probs[:, top.end_id] = ending
+    likeliest = log_probs.topk(min(top.count, vocabulary))
+    # what is left, added up by itself: 1 minus the others would leave rounding errors where nothing is left
+    rest = log_probs.scatter(1, likeliest.indices, -torch.inf).exp().sum(dim=-1)
+    return TokenDistributions(likeliest.indices.int().cpu(), likeliest.values.cpu(), rest.cpu())
