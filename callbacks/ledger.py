@@ -38,16 +38,16 @@ class Ledger(Callback):
     """Writes `ledger.csv` to the run folder: what each stage of each outer epoch took.
 
     Columns: `outer_epoch` (0 is measuring the pretrained model), `stage` (`questions`, `answers`, `embedding`,
-    `filtering`, `growth` for the rest of growing, `training`, `validation`, every evaluation by its name, `judging`,
-    `loading` of the encoder, and `report`), `wall_seconds`, `cpu_seconds`, `prompt_tokens`, `generated_tokens`,
-    `flops`, `peak_memory_bytes`, `samples`, `samples_per_second` and `cost`. The row `all` of an outer epoch has,
-    beside the sums, `accepted`, `seconds_per_accepted`, `flops_per_accepted` and `cost_per_accepted` (of growing
-    alone), `flops_saved_per_query` (what a question takes less without demonstrations in its prompt) and
-    `break_even_queries`: the number of questions from which on growing and training so far took fewer FLOPs than those
-    demonstrations. Written after every batch of candidates, every epoch and every measurement; a resumed run goes on
-    counting, so what was done twice counts twice. The report at the end of a run, which shows the ledger, is not in it.
-    Of several processes, seconds are those of the slowest and the rest is added up; each embeds for itself. While this
-    listens, torch's own peak of GPU memory is reset with every stage.
+    `filtering`, `growth` for the rest of growing, `teaching` where the teacher is asked, `training`, `validation`,
+    every evaluation by its name, `judging`, `loading` of the encoder, and `report`), `wall_seconds`, `cpu_seconds`,
+    `prompt_tokens`, `generated_tokens`, `flops`, `peak_memory_bytes`, `samples`, `samples_per_second` and `cost`. The
+    row `all` of an outer epoch has, beside the sums, `accepted`, `seconds_per_accepted`, `flops_per_accepted` and
+    `cost_per_accepted` (of growing alone), `flops_saved_per_query` (what a question takes less without demonstrations
+    in its prompt) and `break_even_queries`: the number of questions from which on growing, teaching and training so far
+    took fewer FLOPs than those demonstrations. Written after every batch of candidates, every epoch and every
+    measurement; a resumed run goes on counting, so what was done twice counts twice. The report at the end of a run,
+    which shows the ledger, is not in it. Of several processes, seconds are those of the slowest and the rest is added
+    up; each embeds for itself. While this listens, torch's own peak of GPU memory is reset with every stage.
 
     Args:
         price_per_hour: What an hour of the machine costs, in any currency; null leaves the costs empty.

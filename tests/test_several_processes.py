@@ -22,6 +22,7 @@ from test_outer_epoch import SETTINGS, NothingOdd, outer_epoch
 
 from isara_pl.cli import main
 from isara_pl.errors import InputError
+from isara_pl.generation.distributions import TopLogprobs, top_logprobs
 from isara_pl.growing import check_processes
 from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.prompts import prompt_format
@@ -43,12 +44,12 @@ RANK, PLACE = os.environ["FATAL"].split(":")
 class Fatal(Callback):
     def setup(self, trainer, pl_module, stage):
         own = pl_module.generate
-        def generate(prompts, sampling, seeds):
+        def generate(prompts, sampling, seeds, *more):
             if PLACE == "generate" and stage == "fit" and trainer.current_epoch == 2:
                 if trainer.global_rank == int(RANK):
                     os.kill(os.getpid(), signal.SIGKILL)
                 time.sleep(1000)
-            return own(prompts, sampling, seeds)
+            return own(prompts, sampling, seeds, *more)
         pl_module.generate = generate
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
@@ -64,12 +65,14 @@ GREEDY = (
 
 
 @pytest.fixture
-def arguments(options, pairs_file):
-    """Arguments of a fit with all that is measured; 7 candidates in batches of 4, so that shares are uneven."""
+def arguments(options, pairs_file, speaker):
+    """Arguments of a fit with a teacher and all that is measured; 7 candidates in batches of 4: uneven shares."""
     return [
         "fit",
         *options,
         *GREEDY,
+        f"--model.name={speaker}",
+        "--model.objective=distill",
         "--trainer.callbacks+=isara_pl.callbacks.ContaminationGuard",
         "--trainer.callbacks.ngram=3",
         "--trainer.callbacks+=isara_pl.callbacks.HarmPreferenceEvaluation",
@@ -110,6 +113,10 @@ def assert_like(run_dir: Path, alone: Path) -> None:
     adapters = [load_file(folder / "adapter/adapter_model.safetensors") for folder in (run_dir, alone)]
     for key, value in adapters[0].items():
         torch.testing.assert_close(value, adapters[1][key], rtol=0, atol=1e-4)
+    files = [{path.name: load_file(path) for path in (folder / "teacher").iterdir()} for folder in (run_dir, alone)]
+    assert files[0].keys() == files[1].keys()
+    for name, of_two in files[0].items():
+        torch.testing.assert_close(of_two["log_probs"], files[1][name]["log_probs"], rtol=0, atol=1e-3)
     names = [sorted(path.name for path in (folder / "evaluation").iterdir()) for folder in (run_dir, alone)]
     assert names[0] == names[1]
     for name in names[0]:
@@ -128,6 +135,7 @@ def test_two_processes_give_the_pool_the_figures_and_the_adapter_of_one(argument
     assert done.returncode == 0, done.stdout
     assert "Warning" not in done.stdout.replace("UserWarning: outer epoch", "")
     assert_like(tmp_path / "two", tmp_path / "one")
+    assert len([*(tmp_path / "one/teacher").iterdir()]) == 3, "recorded in both outer epochs, and asked in one"
     assert not all(math.isnan(row["answer_nll"]) for row in table(tmp_path / "two"))
 
 
@@ -286,6 +294,15 @@ def test_the_mean_of_the_processes_gradients_is_that_of_all_tokens(tiny_llama):
     qa, samples = prompt_format("qa", None), make_seeds(4)
     pairs = [encode_pair(sample, qa, module.tokenizer, 256, end=True) for sample in samples]
 
+    def taught(sample, pair):
+        teacher = torch.randn(len(pair.input_ids) - pair.prompt_length, 50)
+        kept = top_logprobs(teacher, [], TopLogprobs(9, end_id=0))
+        return replace(pair, distributions=kept, learned=sample is samples[0])
+
+    loader = training_loader(samples, qa, module.tokenizer, 4, 256, 0, 0, Processes(), taught)
+    *of_teacher, without_loss = loader.dataset
+    pairs[0], pairs[3] = of_teacher[0], of_teacher[3]  # each part that has loss has one that is taught
+
     def gradient(chosen, trainer):
         module.zero_grad()
         module._trainer = trainer
@@ -295,7 +312,7 @@ def test_the_mean_of_the_processes_gradients_is_that_of_all_tokens(tiny_llama):
     alone = FakeTrainer(1)
     whole = gradient(pairs, alone)
     of_all = alone.reduced[0]
-    parts = [pairs[:3], pairs[3:], [replace(pairs[0], prompt_length=len(pairs[0].input_ids))]]  # the last has no loss
+    parts = [pairs[:3], pairs[3:], [without_loss]]
     mean = sum(gradient(part, FakeTrainer(3, of_all)) for part in parts) / 3
     torch.testing.assert_close(mean, whole)
     assert logged == [pytest.approx(logged[0])] * 4

@@ -60,7 +60,8 @@ def at_end(run_dir: Path, whole: Path) -> Findings:
         whole: Folder of the undisturbed run.
     """
     problems = []
-    for name in IDENTICAL:
+    identical = [*IDENTICAL, *(name for name in sorted(_files(whole)) if name.startswith("teacher/"))]
+    for name in identical:
         if not (run_dir / name).exists():
             problems.append(f"{name} is missing")
         elif (run_dir / name).read_bytes() != (whole / name).read_bytes():
@@ -68,7 +69,7 @@ def at_end(run_dir: Path, whole: Path) -> Findings:
     if _figures(run_dir) != _figures(whole):
         problems.append("metrics.csv differs")
     problems += [f"{name} is left over" for name in sorted(_files(run_dir) - _files(whole))]
-    problems += [f"{name} is missing" for name in sorted(_files(whole) - _files(run_dir) - set(IDENTICAL))]
+    problems += [f"{name} is missing" for name in sorted(_files(whole) - _files(run_dir) - set(identical))]
     found, expected = _all_ids(run_dir), _all_ids(whole)
     return Findings(
         problems, lost=len(expected.keys() - found.keys()), duplicated=sum(count > 1 for count in found.values())

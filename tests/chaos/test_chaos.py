@@ -30,6 +30,7 @@ from chaos.watch import (
     REPORT,
     STAGES,
     START,
+    TEACHER,
     TRAINING,
     VALIDATION,
 )
@@ -46,6 +47,7 @@ KILLS = (
     Kill(QUESTIONS, 4),
     Kill(ANSWERS, 4),
     Kill(JUDGING, 2),
+    Kill(TEACHER, 2),
     Kill(REJECTED, 1),
     Kill(POOL, 1),
     Kill(LEDGER, 2),
@@ -106,6 +108,7 @@ def finished(tmp_path):
         "adapter/adapter_model.safetensors": "weights",
         "adapter/adapter_config.json": "{}",
         "evaluation/truthfulness.jsonl": "{}\n",
+        "teacher/1-0.safetensors": "teaches",
     }
     for run in ("whole", "run"):
         for name, content in files.items():
@@ -136,6 +139,7 @@ def test_what_a_clock_measured_and_the_loggers_files_may_differ(finished):
         ("pool.jsonl", '{"id": "1-0"', '{"id"{"id": "1-0"', "pool.jsonl differs", 1, 0),
         ("metrics.csv", "0.5", "0.6", "metrics.csv differs", 0, 0),
         ("adapter/adapter_model.safetensors", "weights", "weighty", "adapter/adapter_model.safetensors differs", 0, 0),
+        ("teacher/1-0.safetensors", "teaches", "touches", "teacher/1-0.safetensors differs", 0, 0),
     ],
 )
 def test_what_differs_is_found(finished, name, old, new, problem, lost, duplicated):

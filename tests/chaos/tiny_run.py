@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import yaml
-from conftest import make_encoder, make_model, make_seeds, run_config
+from conftest import make_encoder, make_seeds, make_speaker, run_config
 
 SEEDS = 8
 # how checkpoints are written: after every epoch, or in the middle of epochs too
@@ -35,9 +35,9 @@ def prepare(folder: Path) -> Path:
     ]
     files = str(folder / "seeds.jsonl"), str(folder / "held_out.jsonl")
     of_data = {"candidates_per_batch": 3, "epochs_per_outer_epoch": 2, "batch_size": 3}
-    models = make_model(folder / "model"), make_encoder(folder / "encoder")
+    models = make_speaker(folder / "model"), make_encoder(folder / "encoder")
     config = run_config(*models, *files, callbacks, candidates_per_outer_epoch=6, **of_data)
-    config["model"] |= {"learning_rate": 0.01, "lora": {"r": 4, "dropout": 0.1}}
+    config["model"] |= {"objective": "distill", "learning_rate": 0.01, "lora": {"r": 4, "dropout": 0.1}}
     config |= {"seed_everything": 7, "alpha_stopping": {"alpha": 0}}
     path = folder / CONFIG
     path.write_text(yaml.safe_dump(config), encoding="utf-8")

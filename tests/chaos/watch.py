@@ -30,6 +30,7 @@ TRAINING = "training"
 VALIDATION = "validation"
 EVALUATION = "evaluation files"
 METRICS = "metrics.csv"
+TEACHER = "teacher"
 LEDGER = "ledger.csv"
 REPORT = "report.html"
 ADAPTER = "adapter"
@@ -51,6 +52,7 @@ STAGES = (
     QUESTIONS,
     ANSWERS,
     JUDGING,
+    TEACHER,
     REJECTED,
     POOL,
     GROWN,
@@ -74,6 +76,7 @@ FILES = {
     "report.html": REPORT,
     "evaluation": EVALUATION,
     "logs": LOGS,
+    "teacher": TEACHER,
     "adapter": ADAPTER,
     "checkpoints": CHECKPOINT,
 }
