@@ -5,7 +5,6 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Literal
 
-from lightning.pytorch import LightningDataModule
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.conditions import OnChange
@@ -13,7 +12,7 @@ from isara_pl.distillation import Objective
 from isara_pl.errors import InputError
 from isara_pl.evaluation.contamination import refuse_overlap
 from isara_pl.generation.protocol import Sampling
-from isara_pl.growing import QuestionWriter, check_processes, check_reloading, grow, pool_of_first
+from isara_pl.growing import QuestionWriter, grow
 from isara_pl.growth.demonstrations import Context, Order
 from isara_pl.growth.outer_epoch import GrowthSettings
 from isara_pl.growth.pool import SamplePool, is_grown
@@ -22,10 +21,10 @@ from isara_pl.growth.retrieval import EMBEDDED_ENCODER, PoolIndex, SentenceEncod
 from isara_pl.growth.samples import Sample, read_questions, read_samples, seeds_hash
 from isara_pl.loaders import held_out_loader, loader_without_pairs, question_loader, training_loader
 from isara_pl.models import is_local, load_tokenizer, resolve_path
-from isara_pl.opening import open_pool, refuse_lost, seeds_to_use
-from isara_pl.processes import ALONE, Processes
+from isara_pl.opening import refuse_lost
+from isara_pl.pooled_data import PooledDataModule
 from isara_pl.randomness import derive_seed
-from isara_pl.run_folder import RunLock, run_folder
+from isara_pl.run_folder import run_folder
 from isara_pl.sft import encode_pair
 from isara_pl.teacher_files import TeacherFiles
 from isara_pl.teaching import Distillation, DistillOn, Lessons, TeacherWeights, given_questions
@@ -35,7 +34,7 @@ from isara_pl.validation import Figure, in_file_order, left_out, training_part
 ALSO_DECISIVE = ("question_writer", "epochs_per_outer_epoch", "train_on", "batch_size", "max_length")
 
 
-class IsaraDataModule(LightningDataModule):
+class IsaraDataModule(PooledDataModule):
     """A training set that the model itself writes, outer epoch by outer epoch (arXiv 2401.06785).
 
     Whenever Lightning asks for the training set, the pool is grown if the outer epoch of the current
@@ -134,7 +133,6 @@ class IsaraDataModule(LightningDataModule):
         trust_remote_code: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__()
         for option, value, least in (
             ("candidates_per_outer_epoch", candidates_per_outer_epoch, 0),
             ("outer_epochs", outer_epochs, 1),
@@ -153,11 +151,14 @@ class IsaraDataModule(LightningDataModule):
                 f"data.candidates_per_outer_epoch is 0, so nothing grows, but data.outer_epochs is {outer_epochs}; "
                 "use outer_epochs 1 and epochs_per_outer_epoch for more passes over the seeds"
             )
+        # files are read now: a bad line is told before any model is loaded
+        given = read_samples(resolve_path(seeds, "data.seeds"))
+        super().__init__(training_part(given, validation_share, seed), epochs_per_outer_epoch, batch_size, on_change)
+        self._given = given
+        self.validation_share = validation_share
         self.outer_epochs = outer_epochs
-        self.epochs_per_outer_epoch = epochs_per_outer_epoch
         self.question_writer = question_writer
         self.train_on = train_on
-        self.batch_size = batch_size
         self.max_length = max_length
         self.seed = seed
         self.settings = GrowthSettings(
@@ -174,12 +175,7 @@ class IsaraDataModule(LightningDataModule):
         if is_local(encoder):
             resolve_path(encoder, "data.encoder")
         self.encoder_name = encoder
-        # files are read now: a bad line is told before any model is loaded
-        self._given = read_samples(resolve_path(seeds, "data.seeds"))
-        self.validation_share = validation_share
-        self.seeds = training_part(self._given, validation_share, seed)
         self.held_out = read_samples(resolve_path(held_out, "data.held_out"), "held-out") if held_out else []
-        self.on_change: OnChange = on_change
         self.allow_overlap = allow_overlap
         self.questions = read_questions(resolve_path(questions, "data.questions")) if questions else []
         self.tokenizer: PreTrainedTokenizerBase | None = (
@@ -195,14 +191,6 @@ class IsaraDataModule(LightningDataModule):
             refuse_overlap(self.unlabelled, self.validation, "data.validation_share", "unlabelled questions")
         self.prompt_format_name = prompt_format
         self.prompt_format: PromptFormat = _prompt_format(prompt_format, self.tokenizer)
-        self.pool: SamplePool | None = None
-        self.lessons: Lessons | None = None
-        self._taught: list[str] = []
-        self._grown: set[int] = set()
-        self._checkpointed: dict[str, Any] = {}
-        self._lock = RunLock()
-        self._trained_outer_epochs = 0
-        self._exhausted_epoch: int | None = None
 
     def check_overlap(self, items: Sequence[Sample], option: str) -> None:
         """Refuse evaluation items that ask what a seed asks, unless `allow_overlap`.
@@ -229,56 +217,6 @@ class IsaraDataModule(LightningDataModule):
         return seeds_hash(in_file_order([*self.seeds, *self.validation]))
 
     # -- outer epochs
-
-    def outer_epoch_of(self, epoch: int) -> int:
-        """Give the outer epoch, from 1, that an epoch, from 0, belongs to."""
-        return epoch // self.epochs_per_outer_epoch + 1
-
-    def setup(self, stage: str) -> None:
-        """Open the pool in the trainer's folder, before anything is written there."""
-        if stage == "fit":
-            self._checked_trainer()
-            # nothing of an earlier fit; Lightning loads the state of a checkpoint after this
-            self._grown, self._exhausted_epoch, self._checkpointed, self._trained_outer_epochs = set(), None, {}, 0
-            self._taught, self.lessons = [], None
-        elif self.trainer is not None:
-            check_processes(self.trainer, self.batch_size)
-        if self.trainer is not None:
-            self.pool = pool_of_first(self.processes, self._opened_pool)
-            self.seeds = self.pool.up_to(0) if self.pool else self.seeds
-
-    def _opened_pool(self) -> SamplePool | None:
-        trainer: Any = self.trainer
-        folder = run_folder(trainer)
-        if folder is not None and trainer.state.fn != "predict":  # which writes nothing that another run reads
-            self._lock.acquire(folder)
-        self.seeds = seeds_to_use(folder, self.seeds, self.on_change)
-        if trainer.state.fn == "fit":
-            return open_pool(trainer, folder, self.seeds, self.conditions(), self.on_change)
-        return SamplePool(self.seeds, folder) if folder is not None and is_grown(folder) else None
-
-    def teardown(self, stage: str) -> None:
-        """Let others use the run folder, and remember how far `fit` trained the model, for a later validation."""
-        self._lock.release()
-        if stage == "fit":
-            self._trained_outer_epochs = self.trained_outer_epochs
-
-    def on_exception(self, exception: BaseException) -> None:
-        """Let others use the run folder."""
-        self._lock.release()
-
-    @property
-    def processes(self) -> Processes:
-        """The processes that grow, train and measure together."""
-        return Processes.of(self.trainer) if self.trainer else ALONE
-
-    @property
-    def measured_outer_epoch(self) -> int:
-        """The outer epoch whose model a validation or test measures now; 0 is the pretrained model."""
-        trainer: Any = self.trainer
-        if trainer and trainer.state.fn == "fit":
-            return self.outer_epoch_of(trainer.current_epoch)
-        return self.trained_outer_epochs
 
     def train_dataloader(self) -> Any:
         """Grow the pool if this epoch's outer epoch is not in it yet, and give the epoch's batches.
@@ -334,19 +272,6 @@ class IsaraDataModule(LightningDataModule):
         """
         pool = self._known_pool()
         return pool.up_to(outer_epoch) if self.train_on == "all" else [*pool.up_to(0), *pool.accepted(outer_epoch)]
-
-    def _checked_trainer(self) -> Any:
-        trainer: Any = self.trainer  # Lightning sets many of its attributes without declaring them
-        if trainer is None:
-            raise RuntimeError("IsaraDataModule needs a Trainer: trainer.fit(module, datamodule=...)")
-        check_reloading(trainer)
-        check_processes(trainer, self.batch_size)
-        return trainer
-
-    def _known_pool(self) -> SamplePool:
-        if self.pool is None:
-            raise RuntimeError("the pool exists in trainer.fit only")
-        return self.pool
 
     def conditions(self) -> dict[str, Any]:
         """Give what the pool depends on here, by the names of the options."""
@@ -434,32 +359,6 @@ class IsaraDataModule(LightningDataModule):
         if not self.questions:
             raise InputError("data.questions: predict needs a file of questions to answer")
         return question_loader(self.questions, self.prompt_format, self.settings.candidates_per_batch, self.processes)
-
-    # -- state
-
-    def state_dict(self) -> dict[str, Any]:
-        """Give what a resume must find on disk, and how far training is."""
-        known = self.pool.known() if self.pool else {}
-        taught = [*self.lessons.files.known] if self.lessons else self._taught
-        return {**known, "trained_outer_epochs": self.trained_outer_epochs, "taught": taught}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember what the checkpoint knew, to compare with the pool on disk."""
-        self._checkpointed = dict(state_dict)
-        self._trained_outer_epochs = self._checkpointed.pop("trained_outer_epochs", 0)
-        self._taught = self._checkpointed.pop("taught", [])
-
-    @property
-    def trained_outer_epochs(self) -> int:
-        """How many outer epochs the model is trained for: by the running fit, else by the last fit or checkpoint."""
-        trainer: Any = self.trainer
-        if not trainer or trainer.state.fn != "fit":
-            return self._trained_outer_epochs
-        # `processed`, not `current_epoch`: checkpoints are saved before Lightning counts the epoch as done
-        epochs: int = trainer.fit_loop.epoch_progress.current.processed
-        if self._exhausted_epoch is not None:
-            epochs = min(epochs, self._exhausted_epoch)
-        return max(epochs // self.epochs_per_outer_epoch, self._trained_outer_epochs)
 
 
 # the parameter of IsaraDataModule hides the function's name

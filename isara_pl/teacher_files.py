@@ -47,7 +47,7 @@ class TeacherFiles:
             found: By the samples' ids, at least one; the file has the name of the first.
 
         Raises:
-            InputError: If another number of tokens was kept of each so far.
+            InputError: If another number of tokens was kept of each so far, or that id cannot name a file.
         """
         numbers = {distributions.ids.shape[1] for distributions in (*self.known.values(), *found.values())}
         if len(numbers) > 1:
@@ -56,12 +56,15 @@ class TeacherFiles:
                 f"tokens, {' and '.join(map(str, sorted(numbers)))}. Give the number of then, or start anew in another "
                 "folder"
             )
+        first = next(iter(found))
+        if Path(first).name != first:  # a pool.jsonl from elsewhere may hold any id
+            raise InputError(f"{self.folder}: the sample id {first!r} cannot name a file there. Start anew elsewhere")
         if self.folder is not None:
             every = joined([*found.values()])
             tensors = {"ids": every.ids, "log_probs": every.log_probs, "rest": every.rest}
             tokens = json.dumps({name: len(distributions) for name, distributions in found.items()})
             content = save({name: values.contiguous() for name, values in tensors.items()}, {"samples": tokens})
-            save_whole(self.folder / f"{next(iter(found))}.safetensors", content)
+            save_whole(self.folder / f"{first}.safetensors", content)
         self.known.update(found)
 
 

@@ -182,6 +182,7 @@ class Lessons:
         self.tokenizer = tokenizer
         self.prompt_format = prompt_format
         self.longest = longest
+        self._told: set[str] = set()
         self.sampling = replace(sampling, stop_at_newline=prompt_format.single_line)
 
     @property
@@ -229,7 +230,10 @@ class Lessons:
             InputError: If any of those is not known any more.
         """
         processes = Processes.of(trainer)
-        self.files.known = processes.from_first(lambda: self.files.known)  # which alone reads, and has recorded
+        # the first one alone reads and records; what it told before is not sent again
+        untold = {name: each for name, each in self.files.known.items() if name not in self._told}
+        self.files.known.update(processes.from_first(lambda: untold))
+        self._told = set(self.files.known)
         lost = [name for name in before if name not in self.files.known]
         if lost:
             raise InputError(
@@ -250,6 +254,7 @@ class Lessons:
         with stage("teaching", outer_epoch, total=len(processes.share(missing))), generating(trainer), weights():
             given = processes.gathered(asked)
         self.files.add({sample.id: distributions for sample, distributions in zip(missing, given, strict=True)})
+        self._told = set(self.files.known)
 
     def _asked(
         self, module: Teacher, samples: Sequence[Sample], contexts: Sequence[Sequence[Sample]]

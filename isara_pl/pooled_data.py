@@ -1,0 +1,137 @@
+"""The data module's part in a run: its pool is opened in the run folder, locked, and remembered by checkpoints."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+
+from isara_pl.conditions import OnChange
+from isara_pl.growing import check_processes, check_reloading, pool_of_first
+from isara_pl.growth.pool import SamplePool, is_grown
+from isara_pl.growth.samples import Sample
+from isara_pl.opening import open_pool, seeds_to_use
+from isara_pl.processes import ALONE, Processes
+from isara_pl.run_folder import RunLock, run_folder
+from isara_pl.teaching import Lessons
+
+
+class PooledDataModule(LightningDataModule, ABC):
+    """A data module whose samples are a pool in the run folder, and which knows how far a run is.
+
+    Args:
+        seeds: What the pool begins with.
+        epochs_per_outer_epoch: Passes over the training set in each outer epoch.
+        batch_size: Pairs of a training step, over all processes.
+        on_change: What a resume under other conditions does.
+    """
+
+    def __init__(
+        self, seeds: Sequence[Sample], epochs_per_outer_epoch: int, batch_size: int, on_change: OnChange
+    ) -> None:
+        super().__init__()
+        self.seeds = list(seeds)
+        self.epochs_per_outer_epoch = epochs_per_outer_epoch
+        self.batch_size = batch_size
+        self.on_change: OnChange = on_change
+        self.pool: SamplePool | None = None
+        self.lessons: Lessons | None = None
+        self._taught: list[str] = []
+        self._grown: set[int] = set()
+        self._checkpointed: dict[str, Any] = {}
+        self._lock = RunLock()
+        self._trained_outer_epochs = 0
+        self._exhausted_epoch: int | None = None
+
+    @abstractmethod
+    def conditions(self) -> dict[str, Any]:
+        """Give what the pool depends on here, by the names of the options."""
+
+    def outer_epoch_of(self, epoch: int) -> int:
+        """Give the outer epoch, from 1, that an epoch, from 0, belongs to."""
+        return epoch // self.epochs_per_outer_epoch + 1
+
+    def setup(self, stage: str) -> None:
+        """Open the pool in the trainer's folder, before anything is written there."""
+        if stage == "fit":
+            self._checked_trainer()
+            # nothing of an earlier fit; Lightning loads the state of a checkpoint after this
+            self._grown, self._exhausted_epoch, self._checkpointed, self._trained_outer_epochs = set(), None, {}, 0
+            self._taught, self.lessons = [], None
+        elif self.trainer is not None:
+            check_processes(self.trainer, self.batch_size)
+        if self.trainer is not None:
+            self.pool = pool_of_first(self.processes, self._opened_pool)
+            self.seeds = self.pool.up_to(0) if self.pool else self.seeds
+
+    def _opened_pool(self) -> SamplePool | None:
+        trainer: Any = self.trainer
+        folder = run_folder(trainer)
+        if folder is not None and trainer.state.fn != "predict":  # which writes nothing that another run reads
+            self._lock.acquire(folder)
+        self.seeds = seeds_to_use(folder, self.seeds, self.on_change)
+        if trainer.state.fn == "fit":
+            return open_pool(trainer, folder, self.seeds, self.conditions(), self.on_change)
+        return SamplePool(self.seeds, folder) if folder is not None and is_grown(folder) else None
+
+    def teardown(self, stage: str) -> None:
+        """Let others use the run folder, and remember how far `fit` trained the model, for a later validation."""
+        self._lock.release()
+        if stage == "fit":
+            self._trained_outer_epochs = self.trained_outer_epochs
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Let others use the run folder."""
+        self._lock.release()
+
+    @property
+    def processes(self) -> Processes:
+        """The processes that grow, train and measure together."""
+        return Processes.of(self.trainer) if self.trainer else ALONE
+
+    @property
+    def measured_outer_epoch(self) -> int:
+        """The outer epoch whose model a validation or test measures now; 0 is the pretrained model."""
+        trainer: Any = self.trainer
+        if trainer and trainer.state.fn == "fit":
+            return self.outer_epoch_of(trainer.current_epoch)
+        return self.trained_outer_epochs
+
+    def _checked_trainer(self) -> Any:
+        trainer: Any = self.trainer  # Lightning sets many of its attributes without declaring them
+        if trainer is None:
+            raise RuntimeError("IsaraDataModule needs a Trainer: trainer.fit(module, datamodule=...)")
+        check_reloading(trainer)
+        check_processes(trainer, self.batch_size)
+        return trainer
+
+    def _known_pool(self) -> SamplePool:
+        if self.pool is None:
+            raise RuntimeError("the pool exists in trainer.fit only")
+        return self.pool
+
+    # -- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what a resume must find on disk, and how far training is."""
+        known = self.pool.known() if self.pool else {}
+        taught = [*self.lessons.files.known] if self.lessons else self._taught
+        return {**known, "trained_outer_epochs": self.trained_outer_epochs, "taught": taught}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember what the checkpoint knew, to compare with the pool on disk."""
+        self._checkpointed = dict(state_dict)
+        self._trained_outer_epochs = self._checkpointed.pop("trained_outer_epochs", 0)
+        self._taught = self._checkpointed.pop("taught", [])
+
+    @property
+    def trained_outer_epochs(self) -> int:
+        """How many outer epochs the model is trained for: by the running fit, else by the last fit or checkpoint."""
+        trainer: Any = self.trainer
+        if not trainer or trainer.state.fn != "fit":
+            return self._trained_outer_epochs
+        # `processed`, not `current_epoch`: checkpoints are saved before Lightning counts the epoch as done
+        epochs: int = trainer.fit_loop.epoch_progress.current.processed
+        if self._exhausted_epoch is not None:
+            epochs = min(epochs, self._exhausted_epoch)
+        return max(epochs // self.epochs_per_outer_epoch, self._trained_outer_epochs)
