@@ -182,13 +182,14 @@ class Evaluation(Measurement):
         guards = [callback for callback in untyped.callbacks if isinstance(callback, ContaminationSource)]
         # the first process alone has filtered, and knows what touches an item
         seen = data.processes.from_first(lambda: guards[0].contaminated(trainer, demonstrations) if guards else None)
+        seeds = data.seeds_hash
         conditions = {"prompt_format": data.prompt_format_name, **self.conditions()}
         lines = [
             {
                 "id": item.id,
                 "question": item.question,
                 "category": item.category,
-                "seeds": data.seeds_hash,
+                "seeds": seeds,
                 "conditions": conditions,
                 "demonstrations": [sample.id for sample in shown],
                 "contaminated": None if seen is None else item.id in seen,

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from isara_pl.callbacks.evaluation import Evaluation, Line, scored
-from isara_pl.evaluation.calibration import FIELD
+from isara_pl.evaluation.calibration import NLL_BY_TEMPERATURE
 from isara_pl.evaluation.choice_scores import Question, choice_scores
 from isara_pl.evaluation.harm import HarmPreference, prefers_harmful
 from isara_pl.evaluation.metrics import AnswerNLL, given_all
@@ -68,7 +68,7 @@ class HarmPreferenceEvaluation(Evaluation):
                 {
                     "harm_preference": float(prefers) if all(map(math.isfinite, per_token)) else None,
                     "answer_nll": -per_token[0],
-                    FIELD: [*harmless.nll_by_temperature],
+                    NLL_BY_TEMPERATURE: [*harmless.nll_by_temperature],
                     "answer_tokens": harmless.tokens,
                     "harmless_log_probability": harmless.log_probability,
                     "harmful_log_probability": harmful.log_probability,

@@ -11,7 +11,7 @@ from torch import Tensor
 from isara_pl.callbacks.evaluation import Evaluation, Line, check_choice, scored
 from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
-from isara_pl.evaluation.calibration import FIELD
+from isara_pl.evaluation.calibration import NLL_BY_TEMPERATURE
 from isara_pl.evaluation.choice_scores import ChoiceScore, Question, choice_scores
 from isara_pl.evaluation.metrics import AnswerNLL, MultipleChoice, given_all
 from isara_pl.evaluation.multiple_choice import all_finite, mc1, mc2, mc3
@@ -156,7 +156,7 @@ def _line(item: Sample, right: Sequence[str], scores: Sequence[ChoiceScore], ans
     texts = (*right, *item.incorrect_answers)
     line: Line = {
         "answer_nll": -scores[0].log_probability / scores[0].tokens,
-        FIELD: [*scores[0].nll_by_temperature],
+        NLL_BY_TEMPERATURE: [*scores[0].nll_by_temperature],
         "answer_tokens": scores[0].tokens,
         "choices": [
             {"text": text, "correct": place < len(right), "log_probability": score.log_probability}

@@ -228,10 +228,10 @@ class IsaraDataModule(PooledDataModule):
         epoch = trainer.current_epoch
         outer_epoch = self.outer_epoch_of(epoch)
         pool = self._known_pool()
+        self.distillation.check_module(trainer.lightning_module)
         if self._checkpointed:
             refuse_lost(pool, self._checkpointed)
         if self.lessons is None and self.tokenizer is not None and self.distillation.objective != "sft":
-            self.distillation.check_module(trainer.lightning_module)
             folder = run_folder(trainer)
             # what was killed before it grew or trained may have had other options
             begins = not self._checkpointed and not (folder and is_grown(folder))

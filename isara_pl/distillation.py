@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from isara_pl.sft import IGNORED, Batch, Taught, answer_logits, summed_nll
+from isara_pl.sft import IGNORED, Batch, answer_logits, summed_nll
 
 Objective = Literal["sft", "distill", "sft+distill"]
 
@@ -23,25 +23,24 @@ def answer_losses(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         and the number of these tokens.
     """
     logits, targets = answer_logits(model, batch)
-    tokens = (targets != IGNORED).sum(dim=1)
-    nll = summed_nll(logits, targets)
+    counted = targets != IGNORED  # (batch, longest)
     taught = batch.get("taught")
     if taught is None:
-        return nll, torch.zeros_like(nll), tokens
-    return nll * taught["learned"], _summed_divergence(logits, targets, taught), tokens
-
-
-def _summed_divergence(logits: Tensor, targets: Tensor, taught: Taught) -> Tensor:
+        nll = summed_nll(logits, targets)
+        return nll, torch.zeros_like(nll), counted.sum(dim=1)
+    student = logits.float().log_softmax(dim=-1)  # (tokens, vocabulary), once for both: with the vocabulary it is large
     # labels are moved to the positions that predict them, as in `answer_logits`
     with_teacher = torch.nn.functional.pad(taught["tokens"][:, 1:], (0, 1))  # (batch, longest)
-    divergences = torch.zeros(targets.shape, dtype=torch.float32, device=logits.device)
-    divergences[with_teacher] = divergence(
-        logits[with_teacher[targets != IGNORED]], taught["ids"], taught["log_probs"], taught["rest"]
+    losses = torch.zeros(2, *targets.shape, dtype=torch.float32, device=logits.device)
+    losses[0, counted] = -student.gather(1, targets[counted][:, None])[:, 0]
+    losses[1, with_teacher] = divergence(
+        student[with_teacher[counted]], taught["ids"], taught["log_probs"], taught["rest"]
     )
-    return divergences.sum(dim=1)
+    nll, divergences = losses.sum(dim=-1)
+    return torch.where(taught["learned"], nll, 0), divergences, counted.sum(dim=1)
 
 
-def divergence(logits: Tensor, ids: Tensor, log_probs: Tensor, rest: Tensor) -> Tensor:
+def divergence(student: Tensor, ids: Tensor, log_probs: Tensor, rest: Tensor) -> Tensor:
     """Give KL(teacher ‖ student) of each token, in nats: context distillation's loss.
 
     The objective is that of arXiv 2112.00861, section 2.3, and arXiv 2209.15189: the student, without context, learns
@@ -50,7 +49,7 @@ def divergence(logits: Tensor, ids: Tensor, log_probs: Tensor, rest: Tensor) -> 
     the whole divergence where k is the vocabulary, and never more than it elsewhere.
 
     Args:
-        logits: The student's, of shape (n, vocabulary).
+        student: The student's log-probabilities, of shape (n, vocabulary).
         ids: The teacher's likeliest tokens, of shape (n, k).
         log_probs: The teacher's log-probabilities of these tokens, of shape (n, k); −∞ counts nothing.
         rest: The teacher's probability of all others, of shape (n,).
@@ -58,10 +57,11 @@ def divergence(logits: Tensor, ids: Tensor, log_probs: Tensor, rest: Tensor) -> 
     Returns:
         Of shape (n,), float32.
     """
-    student = logits.float().log_softmax(dim=-1)  # (n, vocabulary)
-    of_likeliest = student.gather(1, ids.long())  # (n, k)
+    ids, log_probs, rest = ids.long(), log_probs.float(), rest.float()  # Lightning casts batches in some precisions
     probs = log_probs.exp()
-    known = torch.where(probs > 0, probs * (log_probs - of_likeliest), 0).sum(dim=-1)
-    # the student's mass of the rest, by what the others leave; no smaller than rounding can tell
-    left = torch.log1p(-of_likeliest.exp().sum(dim=-1).clamp(max=1 - torch.finfo(torch.float32).eps))
+    known = torch.where(probs > 0, probs * (log_probs - student.gather(1, ids)), 0).sum(dim=-1)
+    if ids.shape[1] == student.shape[1]:
+        return known
+    # added up by itself: what the likeliest leave of 1 would be lost in rounding where the student is sure
+    left = student.scatter(1, ids, -torch.inf).logsumexp(dim=-1)
     return known + torch.where(rest > 0, torch.special.xlogy(rest, rest) - rest * left, 0)

@@ -1,6 +1,8 @@
 """Distillation inside a Lightning run: what the teacher is asked, and what a pair is trained on."""
 
+import inspect
 import random
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -11,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from isara_pl.distillation import Objective
 from isara_pl.errors import InputError
+from isara_pl.evaluation.text_overlap import wording
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
 from isara_pl.generation.protocol import Sampling, Teacher
 from isara_pl.growing import fits_window, generating, pretrained_state
@@ -87,24 +90,37 @@ class Distillation:
                 "or more candidates"
             )
 
-    def check_module(self, module: LightningModule) -> None:
+    def check_module(self, module: Any) -> None:
         """Refuse a module that cannot be the teacher, before hours are spent on growing.
 
         Args:
             module: The module.
 
         Raises:
-            InputError: If it gives no distributions, or has no pretrained weights to switch to.
+            InputError: If it gives no distributions, has no pretrained weights to switch to, or another objective.
         """
+        own = getattr(module, "objective", self.objective)
+        if own != self.objective:
+            raise InputError(
+                f"model.objective is {own}, but data.objective {self.objective}. Give IsaraModule and IsaraDataModule "
+                "the same objective, as the command line does"
+            )
         if self.objective == "sft":
             return
-        if not isinstance(module, Teacher):
-            raise InputError(
-                f"model.objective is {self.objective}, but {type(module).__name__} has no "
-                "distributions(prompts, answers, sampling, top), as IsaraModule has; use sft"
-            )
+        self._check_method(module, "distributions", ("prompts", "answers", "sampling", "top"))
+        if self.records:
+            self._check_method(module, "generate", ("prompts", "sampling", "seeds", "top"))
         if self.teacher == "pretrained":
             pretrained_state(module, "data.teacher")
+
+    def _check_method(self, module: Any, name: str, parameters: tuple[str, ...]) -> None:
+        try:
+            inspect.signature(getattr(module, name, None)).bind(*parameters)  # type: ignore[arg-type]  # None is refused
+        except TypeError:
+            raise InputError(
+                f"model.objective is {self.objective}, but {type(module).__name__} has no "
+                f"{name}({', '.join(parameters)}), as IsaraModule has; use sft"
+            ) from None
 
     def conditions(self, unlabelled: Sequence[Sample]) -> dict[str, Any]:
         """Give what the trained model depends on here, by the names of the options.
@@ -112,12 +128,15 @@ class Distillation:
         Args:
             unlabelled: The user's own questions.
         """
+        questions = {"data.unlabelled_questions": f"{len(unlabelled)} with the hash {seeds_hash(unlabelled)}"}
+        if self.objective == "sft":
+            return questions
         return {
             "data.distill_on": self.on,
             "data.teacher": self.teacher,
             "data.teacher_demonstrations": self.demonstrations,
             "data.top_logprobs": self.top_logprobs,
-            "data.unlabelled_questions": f"{len(unlabelled)} with the hash {seeds_hash(unlabelled)}",
+            **questions,
         }
 
     @property
@@ -253,6 +272,12 @@ class Lessons:
 
         with stage("teaching", outer_epoch, total=len(processes.share(missing))), generating(trainer), weights():
             given = processes.gathered(asked)
+        damaged = [one.id for one, found in zip(missing, given, strict=True) if not found.rest.isfinite().all()]
+        if damaged:
+            raise InputError(
+                f"the teacher's distributions for {', '.join(damaged[:5])} are not numbers: training diverged (lower "
+                "model.learning_rate), or the model's weights are damaged or overflow in this trainer.precision"
+            )
         self.files.add({sample.id: distributions for sample, distributions in zip(missing, given, strict=True)})
         self._told = set(self.files.known)
 
@@ -279,10 +304,13 @@ class Lessons:
         if self.distillation.on != "seeds":
             known = {sample.id: sample for sample in pool.samples}
             return [[known[name] for name in sample.answer_demonstrations] for sample in samples]
-        index.add(pool.up_to(0))
-        nearest = index.nearest([sample.question for sample in samples], count + 1, up_to=0)
+        seeds = pool.up_to(0)
+        index.add(seeds)
+        # seeds that ask the same are left out together: else the teacher would read the answer that it teaches
+        asking = Counter(wording(seed.question) for seed in seeds)
+        nearest = index.nearest([sample.question for sample in samples], count + max(asking.values()), up_to=0)
         return [
-            [other for other in found[::-1] if other.id != sample.id][-count:]
+            [other for other in found[::-1] if wording(other.question) != wording(sample.question)][-count:]
             for sample, found in zip(samples, nearest, strict=True)
         ]
 

@@ -218,7 +218,7 @@ def options(arguments: argparse.Namespace, method: str) -> tuple[dict[str, Any],
         "distill": (loop, distill),
         "distill_base": (loop, {**distill, "start_from": "base", "learning_rate_decay": 1.0}),
         "distill_both": (loop, {**distill, "objective": "sft+distill"}),
-        "control": ({**loop, "outer_epochs": 1, "teacher_demonstrations": False}, distill),
+        "control": ({**loop, "teacher_demonstrations": False}, distill),
         "distill_seeds": (
             {**seeds_alone, "epochs_per_outer_epoch": 6, "distill_on": "seeds"},
             {**distill, "learning_rate": 1e-3},

@@ -10,7 +10,7 @@ from test_compare import FAST, contrast, items, only, row, write_run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from isara_pl.errors import InputError
-from isara_pl.evaluation.calibration import FIELD, TEMPERATURES, cross_fitted
+from isara_pl.evaluation.calibration import NLL_BY_TEMPERATURE, TEMPERATURES, cross_fitted
 from isara_pl.evaluation.choice_scores import row_scores, tree_scores
 from isara_pl.evaluation.compare import main
 
@@ -36,7 +36,7 @@ def measured(confidence: float, count: int = 120) -> list[dict]:
                 "contaminated": False,
                 "answer_nll": nlls[TEMPERATURES.index(1.0)],
                 "answer_tokens": 8,
-                FIELD: nlls,
+                NLL_BY_TEMPERATURE: nlls,
             }
         )
     return lines
@@ -83,7 +83,7 @@ def test_logits_of_lower_precision_are_divided_in_float32(tiny_llama):
 
 def test_every_item_has_the_temperature_of_the_other_half(tmp_path):
     lines = [*measured(3.0)[:80], *measured(0.75)[80:]]
-    questions, nlls = [line["question"] for line in lines], np.array([line[FIELD] for line in lines])
+    questions, nlls = [line["question"] for line in lines], np.array([line[NLL_BY_TEMPERATURE] for line in lines])
     tokens = np.repeat([1, 50], [80, 40])
     half = np.array([hashlib.sha256(question.encode()).digest()[0] & 1 for question in questions])
     at_best = []  # every item's NLL at the temperature that suits each half best
@@ -107,7 +107,9 @@ def test_between_two_temperatures_the_nll_is_as_if_it_were_measured_there():
     fine = np.exp(np.linspace(math.log(0.5), math.log(4), 2000))
     for confidence in (0.7, 1.15, 1.9, 3.1):
         lines = measured(confidence, 200)
-        scaled = cross_fitted([line["question"] for line in lines], [line[FIELD] for line in lines], [8] * 200)
+        scaled = cross_fitted(
+            [line["question"] for line in lines], [line[NLL_BY_TEMPERATURE] for line in lines], [8] * 200
+        )
         logits, right = facts(200)
         margins = np.where(right, logits, -logits)[:, :, None] * confidence
         least = np.log1p(np.exp(-margins / fine)).mean(axis=(0, 1)).min()
@@ -143,7 +145,7 @@ def test_runs_from_before_have_no_such_measure_and_figures_that_are_not_finite_a
     old = write_run(tmp_path / "old", {1: items(0, 0, 1)}, generated=0)
     assert "answer_nll_scaled" not in row(compared(tmp_path, old), "old")["values"]
     lines = measured(3.0)
-    broken = {**lines[0], "answer_nll": math.nan, FIELD: [math.nan] * len(TEMPERATURES)}
+    broken = {**lines[0], "answer_nll": math.nan, NLL_BY_TEMPERATURE: [math.nan] * len(TEMPERATURES)}
     new = write_run(tmp_path / "new", {1: [broken, *lines[1:]]}, generated=1)
     whole = write_run(tmp_path / "whole", {1: lines}, generated=1)
     found = compared(tmp_path, new, whole)
@@ -158,17 +160,17 @@ def test_runs_from_before_have_no_such_measure_and_figures_that_are_not_finite_a
     [
         (
             [1.0, 2.0],
-            rf"isara/evaluation/truthfulness\.jsonl:2: `{FIELD}` must be a list of {len(TEMPERATURES)} numbers",
+            rf"isara/evaluation/truthfulness\.jsonl:2: `{NLL_BY_TEMPERATURE}` must be a list of {len(TEMPERATURES)} numbers",
         ),
-        ("abc", rf":2: `{FIELD}` must be a list of"),
-        (None, rf":2: `{FIELD}` must be a list of"),
-        ([1.0, "2.0", *TEMPERATURES[2:]], rf":2: `{FIELD}` is '2\.0'; allowed: a number or null"),
-        ([1.0, [], *TEMPERATURES[2:]], rf":2: `{FIELD}` is \[\]; allowed: a number or null"),
+        ("abc", rf":2: `{NLL_BY_TEMPERATURE}` must be a list of"),
+        (None, rf":2: `{NLL_BY_TEMPERATURE}` must be a list of"),
+        ([1.0, "2.0", *TEMPERATURES[2:]], rf":2: `{NLL_BY_TEMPERATURE}` is '2\.0'; allowed: a number or null"),
+        ([1.0, [], *TEMPERATURES[2:]], rf":2: `{NLL_BY_TEMPERATURE}` is \[\]; allowed: a number or null"),
     ],
 )
 def test_a_damaged_list_is_named_with_its_line(tmp_path, values, message):
     first, second, *others = measured(1.0)
-    run = write_run(tmp_path / "isara", {1: [first, {**second, FIELD: values}, *others]}, generated=1)
+    run = write_run(tmp_path / "isara", {1: [first, {**second, NLL_BY_TEMPERATURE: values}, *others]}, generated=1)
     with pytest.raises(InputError, match=message):
         main([run, *FAST])
 
@@ -176,6 +178,6 @@ def test_a_damaged_list_is_named_with_its_line(tmp_path, values, message):
 def test_numbers_beyond_all_floats_are_not_finite(tmp_path):
     first, *others = measured(1.0)
     beyond = 10**400
-    first = {**first, "answer_nll": beyond, FIELD: [beyond] * len(TEMPERATURES)}
+    first = {**first, "answer_nll": beyond, NLL_BY_TEMPERATURE: [beyond] * len(TEMPERATURES)}
     run = write_run(tmp_path / "isara", {1: [first, *others]}, generated=1)
     assert row(compared(tmp_path, run), "isara")["not_finite"] == {"answer_nll": 1, "answer_nll_scaled": 1}

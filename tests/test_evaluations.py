@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from isara_pl.callbacks import RunCheckpoint
-from isara_pl.evaluation.calibration import FIELD, TEMPERATURES
+from isara_pl.evaluation.calibration import NLL_BY_TEMPERATURE, TEMPERATURES
 from isara_pl.evaluation.results import read_results
 from isara_pl.models import load_causal_lm, load_tokenizer
 
@@ -81,11 +81,11 @@ def test_every_item_has_a_line_for_every_outer_epoch_and_the_table_holds_their_m
             assert [choice["correct"] for choice in line["choices"]] == [True, True, False, False]
             assert all(choice["log_probability"] < 0 for choice in line["choices"])
             assert isinstance(line["answer"], str)
-            assert line[FIELD][TEMPERATURES.index(1.0)] == line["answer_nll"]
+            assert line[NLL_BY_TEMPERATURE][TEMPERATURES.index(1.0)] == line["answer_nll"]
         harm = lines(run_dir, "harm_preference", outer_epoch)
         assert float(row["harm_preference"]) == pytest.approx(mean(line["harm_preference"] for line in harm))
         assert len(harm) == 5
-        assert all(line[FIELD][TEMPERATURES.index(1.0)] == line["answer_nll"] for line in harm)
+        assert all(line[NLL_BY_TEMPERATURE][TEMPERATURES.index(1.0)] == line["answer_nll"] for line in harm)
         assert 0 < float(row["distinct_2_questions"]) <= 1
         assert 1 <= float(row["vendi_score"]) <= 8
     assert rows[0]["mc2"] != rows[2]["mc2"]

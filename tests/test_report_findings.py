@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from report_runs import accepted, items, rejected, write_run
 
-from isara_pl.evaluation.calibration import FIELD, TEMPERATURES
+from isara_pl.evaluation.calibration import NLL_BY_TEMPERATURE, TEMPERATURES
 from isara_pl.evaluation.results import write_results
 from isara_pl.report.contents import Finding
 from isara_pl.report.findings import as_text
@@ -99,7 +99,9 @@ def test_early_stopped_sft_and_the_control_stand_in_the_answer(tmp_path):
 def test_the_scaled_nll_is_one_of_the_other_measures(tmp_path):
     folder = run(tmp_path, 0.5, 0.2)
     for outer_epoch, shift in enumerate((0.5, 0.2)):
-        lines = [{**line, FIELD: [line["answer_nll"]] * len(TEMPERATURES)} for line in items(shift, outer_epoch)]
+        lines = [
+            {**line, NLL_BY_TEMPERATURE: [line["answer_nll"]] * len(TEMPERATURES)} for line in items(shift, outer_epoch)
+        ]
         write_results(folder, "truthfulness", outer_epoch, lines)
     found = findings(folder)[0]
     assert "Of the other measures this data says: better in scaled NLL." in found.details

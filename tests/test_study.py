@@ -1,5 +1,6 @@
 """scripts/study.py: the whole matrix, with a tiny model."""
 
+import argparse
 import importlib.util
 import json
 import sys
@@ -66,17 +67,21 @@ def options(files, to: Path, model: str, train_on: str) -> list[str]:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("train_on", ["truthfulness", "harm"])
+@pytest.mark.parametrize(
+    ("train_on", "seed_sets", "methods"),
+    [("truthfulness", 1, None), ("harm", 2, ("pretrained", "icl_knn", "sft", "isara", "sft_matched"))],
+)
 def test_every_method_is_measured_on_both_domains_and_never_on_its_seeds(
-    study, files, tiny_llama, tmp_path, monkeypatch, train_on
+    study, files, tiny_llama, tmp_path, monkeypatch, train_on, seed_sets, methods
 ):
-    monkeypatch.setattr(sys, "argv", options(files, tmp_path / "study", tiny_llama, train_on))
+    some = [f"--seed_sets={seed_sets}", *(["--methods", *methods] if methods else [])]
+    monkeypatch.setattr(sys, "argv", [*options(files, tmp_path / "study", tiny_llama, train_on), *some])
     study.main()
-    for number in range(2):
+    for number in range(seed_sets):
         folder = tmp_path / f"study/set-{number}"
         seeds = {json.loads(line)["question"] for line in (folder / "seeds.jsonl").read_text().splitlines()}
         assert len(seeds) == 6
-        for method in study.METHODS:
+        for method in methods or study.METHODS:
             for evaluation, own in (("truthfulness", "truthfulness"), ("harm_preference", "harm")):
                 measured = read_results(folder / method / f"evaluation/{evaluation}.jsonl")
                 last = max(line["outer_epoch"] for line in measured)
@@ -86,17 +91,23 @@ def test_every_method_is_measured_on_both_domains_and_never_on_its_seeds(
     # as many steps as the loop took
     pool = [json.loads(line)["outer_epoch"] for line in (folder / "isara/pool.jsonl").read_text().splitlines()]
     steps = sum(2 * -(-sum(of <= outer_epoch for of in pool) // 8) for outer_epoch in (1, 2))
-    assert study.config(study_arguments(study), "sft_matched", folder, 1)["data"]["epochs_per_outer_epoch"] == steps
+    assert study.config(study_arguments(), "sft_matched", folder, 1)["data"]["epochs_per_outer_epoch"] == steps
     compared = json.loads((tmp_path / "study/comparison_all.json").read_text())
     names = {row["method"] for row in compared["evaluations"][0]["rows"]}
     assert {"pretrained", "icl_knn", "isara, outer epoch 1", "isara, outer epoch 2", "sft, outer epoch 1"} <= names
     assert compared["reference"].startswith("sft")
 
 
-def study_arguments(study):
-    import argparse
-
-    return argparse.Namespace(candidates=3, outer_epochs=2, seeds=6, model="", answer_tokens=0, train_on="harm")
+def study_arguments():
+    return argparse.Namespace(
+        candidates=3,
+        outer_epochs=2,
+        seeds=6,
+        model="",
+        answer_tokens=0,
+        train_on="harm",
+        evaluation_precision="float32",
+    )
 
 
 @pytest.mark.real

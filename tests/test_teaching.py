@@ -61,7 +61,9 @@ class Seen(Callback):
 class Run:
     """A fit of seconds: its module, its data, what was seen and what is on disk."""
 
-    def __init__(self, model, encoder, seeds, folder: Path, callbacks=(), ckpt_path=None, **options) -> None:
+    def __init__(
+        self, model, encoder, seeds, folder: Path, callbacks=(), ckpt_path=None, precision="32-true", **options
+    ) -> None:
         objective = options.get("objective", "distill")
         data = {
             "tokenizer": model, "encoder": encoder, "candidates_per_outer_epoch": 5, "candidates_per_batch": 3,
@@ -74,9 +76,10 @@ class Run:
         checkpoint = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
         trainer = trainer_in(
             folder,
-            max_epochs=self.data.outer_epochs,
+            max_epochs=self.data.outer_epochs * self.data.epochs_per_outer_epoch,
             callbacks=[self.seen, *callbacks, checkpoint],
             enable_checkpointing=True,
+            precision=precision,
         )
         trainer.fit(self.module, self.data, ckpt_path=ckpt_path)
 
@@ -93,7 +96,7 @@ class Run:
         answer = pair.input_ids[pair.prompt_length : -1]
         prompt = tokenizer(self.data.prompt_format.answer_prompt(sample.question, demonstrations)).input_ids
         stops = module._engine.stop_ids(self.data.lessons.sampling)
-        exact = plain(module.adapted, prompt, answer, stops, tokenizer.eos_token_id)
+        exact = plain(module.adapted, prompt, answer, stops, tokenizer.convert_tokens_to_ids("<|end|>"))
         kept = self.taught[sample.id]
         assert len(kept) == len(answer) + 1
         torch.testing.assert_close(dense(kept, exact.shape[1]), exact, rtol=1e-2, atol=1e-4)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 # steps of a sixth of an octave
 TEMPERATURES = tuple(round(2 ** (step / 6), 3) for step in range(-6, 13))
 AS_IT_IS = TEMPERATURES.index(1.0)
-FIELD = "answer_nll_by_temperature"  # of an item's line: its mean NLL per token at each of them, in this order
+# field of an item's line: its mean NLL per token at each of them, in this order
+NLL_BY_TEMPERATURE = "answer_nll_by_temperature"
 
 
 def cross_fitted(questions: Sequence[str], nlls: Sequence[Sequence[float]], tokens: Sequence[float]) -> list[float]:

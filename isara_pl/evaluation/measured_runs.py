@@ -10,7 +10,7 @@ from typing import Any
 
 from isara_pl.conditions import read_conditions
 from isara_pl.errors import InputError
-from isara_pl.evaluation.calibration import FIELD, TEMPERATURES, cross_fitted
+from isara_pl.evaluation.calibration import NLL_BY_TEMPERATURE, TEMPERATURES, cross_fitted
 from isara_pl.evaluation.measures import MEASURES
 from isara_pl.evaluation.results import FOLDER, read_results
 from isara_pl.evaluation.statistics import Figure
@@ -238,14 +238,15 @@ def _scale(measured: Sequence[tuple[Line, Sequence[float]]]) -> None:
 
 def _by_temperature(row: dict[str, Any], where: str) -> list[float] | None:
     """Read the NLL at every temperature; None where it was not measured."""
-    if FIELD not in row or "answer_nll" not in row:
+    if NLL_BY_TEMPERATURE not in row or "answer_nll" not in row:
         return None
-    values = row[FIELD]
+    values = row[NLL_BY_TEMPERATURE]
     if not isinstance(values, list) or len(values) != len(TEMPERATURES):
         raise InputError(
-            f"{where}: `{FIELD}` must be a list of {len(TEMPERATURES)} numbers, one a temperature. Evaluate again"
+            f"{where}: `{NLL_BY_TEMPERATURE}` must be a list of {len(TEMPERATURES)} numbers, one a temperature. "
+            "Evaluate again"
         )
-    return [_finite(value, FIELD, where) for value in values]
+    return [_finite(value, NLL_BY_TEMPERATURE, where) for value in values]
 
 
 def _figure(row: dict[str, Any], name: str, where: str) -> Figure:

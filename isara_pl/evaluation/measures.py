@@ -26,7 +26,7 @@ MEASURES = {
     "mc2": Measure("MC2", True, worst=0.0),
     "mc3": Measure("MC3", True, worst=0.0),
     "answer_nll": Measure("answer NLL", False, weight="answer_tokens"),
-    # fitted to all items of a run by whoever reads them: `isara_pl.evaluation.calibration`
+    # no field of an item: fitted crosswise by whoever reads them, `isara_pl.evaluation.calibration`
     "answer_nll_scaled": Measure("scaled NLL", False, weight="answer_tokens"),
     "rouge_diff": Measure("ROUGE diff", True),
     "rouge_acc": Measure("ROUGE acc", True, worst=0.0),

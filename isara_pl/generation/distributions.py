@@ -75,9 +75,9 @@ def top_logprobs(logits: Tensor, stops: Sequence[int], top: TopLogprobs) -> Toke
     # a tokenizer may know more tokens than the model has outputs
     ends = torch.tensor(sorted(token for token in {*stops, top.end_id} if token < vocabulary), device=logits.device)
     ending = log_probs[:, ends].logsumexp(dim=-1)
-    log_probs = log_probs.index_fill(1, ends, -torch.inf)
+    log_probs.index_fill_(1, ends, -torch.inf)  # in place: with the vocabulary each copy is large
     log_probs[:, top.end_id] = ending
     likeliest = log_probs.topk(min(top.count, vocabulary))
     # what is left, added up by itself: 1 minus the others would leave rounding errors where nothing is left
-    rest = log_probs.scatter(1, likeliest.indices, -torch.inf).exp().sum(dim=-1)
+    rest = log_probs.scatter_(1, likeliest.indices, -torch.inf).exp_().sum(dim=-1)
     return TokenDistributions(likeliest.indices.int().cpu(), likeliest.values.cpu(), rest.cpu())

@@ -52,7 +52,7 @@ class GenerationEngine:
             prompts: Texts to complete.
             sampling: How to draw.
             seeds: One for each prompt.
-            top: What to keep of the distributions that tokens are drawn from, which costs next to nothing; not kept
+            top: What to keep of the distributions that tokens are drawn from; not kept
                 where transformers' `generate` draws. None keeps nothing.
 
         Returns:

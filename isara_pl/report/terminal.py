@@ -1,9 +1,10 @@
 """What the terminal shows when a run has ended: its figures, how to read them, and where everything lies."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from isara_pl.report.metrics import LAST, Row, format_table, read_rows
+from isara_pl.report.metrics import LAST, SHOWN, Row, format_table, read_rows
 
 FILES = {
     "report.html": "whether it helped, why it stopped, what it cost and every sample, for a browser",
@@ -15,6 +16,7 @@ FILES = {
     "evaluation": "the figures of every item, for `python -m isara_pl compare`",
     "config.yaml": "every option of this run",
 }
+BESIDE = "Other runs are shown as they were measured last; report.html and `compare` say what a difference is worth."
 
 
 def ending(run_dir: Path, baselines: Sequence[tuple[str, Path]]) -> str:
@@ -25,10 +27,20 @@ def ending(run_dir: Path, baselines: Sequence[tuple[str, Path]]) -> str:
         baselines: Names and folders of the runs that it is compared with.
     """
     rows = read_rows(run_dir / "metrics.csv")
-    of_baselines = {name: read_rows(path / "metrics.csv") for name, path in baselines}
-    last = {name: of_one[max(of_one)] for name, of_one in of_baselines.items() if of_one}
+    beside = {name: _last_measured(path) for name, path in baselines}
+    found = {name: row for name, row in beside.items() if row is not None}
     files = [f"{run_dir / name}: {meaning}" for name, meaning in FILES.items() if (run_dir / name).exists()]
-    return "\n".join(["", format_table(rows, last), reading(rows), "", *files])
+    return "\n".join(["", format_table(rows, found), reading(rows), *[BESIDE] * bool(found), "", *files])
+
+
+def _last_measured(run_dir: Path) -> Row | None:
+    """Give the last figures of another run; None where there are none, or its file cannot be read."""
+    try:
+        rows = read_rows(run_dir / "metrics.csv")
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return None
+    measured = [row for _, row in sorted(rows.items()) if any(name in row for name in SHOWN)]
+    return measured[-1] if measured else None
 
 
 def reading(rows: Mapping[int, Row]) -> str:
@@ -39,6 +51,8 @@ def reading(rows: Mapping[int, Row]) -> str:
     """
     if not any(name not in ("outer_epoch", *LAST) for row in rows.values() for name in row):
         return "No held-out pairs were given (--data.held_out), so nothing here shows whether this run helped."
+    if all(name in ("outer_epoch", "validation_nll", *LAST) for row in rows.values() for name in row):
+        return "validation NLL: per answer token of the seeds of data.validation_share, lower is better."
     measured = {outer_epoch: row["answer_nll"] for outer_epoch, row in rows.items() if "answer_nll" in row}
     if not measured:
         return "metrics.csv holds every figure; `python -m isara_pl compare` tells what a difference is worth."
