@@ -16,7 +16,7 @@ from isara_pl.callbacks.evaluation import data_of
 
 
 class StageProgress(Callback):
-    """Shows generation, embedding, filtering and evaluation, in the style of the trainer's own progress bar.
+    """Shows generation, embedding, filtering, teaching and evaluation, in the style of the trainer's own progress bar.
 
     Below Lightning's bars, rich or tqdm, a growth has one for its candidates, with those accepted so far and the time
     that is left of it, and each stage one for its items, with the tokens that it generates per second (in the first

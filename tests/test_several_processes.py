@@ -73,6 +73,8 @@ def arguments(options, pairs_file, speaker):
         *GREEDY,
         f"--model.name={speaker}",
         "--model.objective=distill",
+        "--data.validation_share=0.25",
+        "--trainer.callbacks+=isara_pl.callbacks.BestEpoch",
         "--trainer.callbacks+=isara_pl.callbacks.ContaminationGuard",
         "--trainer.callbacks.ngram=3",
         "--trainer.callbacks+=isara_pl.callbacks.HarmPreferenceEvaluation",
@@ -109,10 +111,10 @@ def assert_like(run_dir: Path, alone: Path) -> None:
     for name in ("pool.jsonl", "rejected.jsonl"):
         assert (run_dir / name).read_bytes() == (alone / name).read_bytes()
     for row, of_one in zip(table(run_dir), table(alone), strict=True):
-        assert row == pytest.approx(of_one, rel=1e-4, abs=1e-5, nan_ok=True)
+        assert row == pytest.approx(of_one, rel=1e-3, abs=1e-5, nan_ok=True)
     adapters = [load_file(folder / "adapter/adapter_model.safetensors") for folder in (run_dir, alone)]
     for key, value in adapters[0].items():
-        torch.testing.assert_close(value, adapters[1][key], rtol=0, atol=1e-4)
+        torch.testing.assert_close(value, adapters[1][key], rtol=0, atol=1e-3)  # a step changes a weight by 1e-2
     files = [{path.name: load_file(path) for path in (folder / "teacher").iterdir()} for folder in (run_dir, alone)]
     assert files[0].keys() == files[1].keys()
     for name, of_two in files[0].items():
@@ -134,6 +136,8 @@ def test_two_processes_give_the_pool_the_figures_and_the_adapter_of_one(argument
     done = on_two(arguments, tmp_path / "two")
     assert done.returncode == 0, done.stdout
     assert "Warning" not in done.stdout.replace("UserWarning: outer epoch", "")
+    assert done.stdout.count("is best in validation NLL") == 2, "chosen in each outer epoch, and told by one process"
+    assert "outer epoch 2: epoch 1 of 2 is best" in done.stdout, "and gone back to"
     assert_like(tmp_path / "two", tmp_path / "one")
     assert len([*(tmp_path / "one/teacher").iterdir()]) == 3, "recorded in both outer epochs, and asked in one"
     assert not all(math.isnan(row["answer_nll"]) for row in table(tmp_path / "two"))

@@ -55,6 +55,8 @@ class Seen(Callback):
         self.batches.append([])
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if not self.batches:  # a resume in the middle of an epoch does not begin it
+            self.batches.append([])
         self.batches[-1].append(batch)
 
 
@@ -71,12 +73,15 @@ class Run:
             "objective": objective, "top_logprobs": ALL, "max_length": 256,
         }  # fmt: skip
         self.data = IsaraDataModule(seeds, **{**data, **options})
-        self.module = IsaraModule(model, LoraOptions(r=4), learning_rate=0.05, objective=objective)
+        epochs = self.data.epochs_per_outer_epoch
+        self.module = IsaraModule(
+            model, LoraOptions(r=4), learning_rate=0.05, objective=objective, epochs_per_outer_epoch=epochs
+        )
         self.seen, self.folder = Seen(), folder
         checkpoint = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
         trainer = trainer_in(
             folder,
-            max_epochs=self.data.outer_epochs * self.data.epochs_per_outer_epoch,
+            max_epochs=self.data.outer_epochs * epochs,
             callbacks=[self.seen, *callbacks, checkpoint],
             enable_checkpointing=True,
             precision=precision,
@@ -337,8 +342,9 @@ def test_what_cannot_be_distilled_is_refused(tiny_llama, seeds_file, held_out_fi
 @pytest.mark.parametrize(
     ("options", "lacking", "message"),
     [
-        ({}, ("distributions",), r"Mute has no distributions\(prompts, answers, sampling, top\)"),
-        ({"teacher": "pretrained"}, ("pretrained",), r"data.teacher is pretrained, but Mute has no method pretrained"),
+        ({}, "distributions", r"Mute has no distributions\(prompts, answers, sampling, top\)"),
+        ({}, "top", r"Mute has no generate\(prompts, sampling, seeds, top\)"),
+        ({"teacher": "pretrained"}, "pretrained", r"data.teacher is pretrained, but Mute has no method pretrained"),
     ],
 )
 def test_a_module_that_cannot_teach_is_refused_before_it_generates(
@@ -348,9 +354,12 @@ def test_a_module_that_cannot_teach_is_refused_before_it_generates(
         def __init__(self):
             super().__init__()
             self.fake = FakeGenerator()
-            self.generate = self.fake.generate
-            if "distributions" not in lacking:
+            self.generate = self.fake.generate if lacking == "top" else self.keeping
+            if lacking != "distributions":
                 self.distributions = lambda *_: []
+
+        def keeping(self, prompts, sampling, seeds, top=None):
+            return self.fake.generate(prompts, sampling, seeds)
 
         def training_step(self, batch, batch_idx):
             raise AssertionError("it cannot be taught")
@@ -369,3 +378,10 @@ def test_the_datas_objective_follows_from_the_models(options, capsys, tmp_path):
     error = fails(["fit", *options, f"--run_dir={tmp_path / 'run'}", "--data.objective=distill"], capsys)
     assert "data.objective" in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("of_model", "of_data"), [("distill", "sft"), ("sft", "distill")])
+def test_a_model_and_data_of_other_objectives_are_refused(tiny_llama, seeds_file, tmp_path, of_model, of_data):
+    data = IsaraDataModule(seeds_file, tokenizer=tiny_llama, objective=of_data)
+    with pytest.raises(InputError, match=f"model.objective is {of_model}, but data.objective (is )?{of_data}"):
+        trainer_in(tmp_path, max_epochs=4).fit(IsaraModule(tiny_llama, objective=of_model), data)
