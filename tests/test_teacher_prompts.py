@@ -77,16 +77,20 @@ def test_an_answer_that_is_cut_is_taught_up_to_where_it_is_cut(speaker, tiny_enc
         torch.testing.assert_close(dense(kept, exact.shape[1]), exact[: len(kept)], rtol=1e-2, atol=1e-4)
 
 
-@pytest.mark.parametrize(("cut", "finished", "recorded"), [(0, True, True), (1, True, False), (0, False, False)])
-def test_what_was_recorded_is_kept_where_it_is_of_the_very_labels(speaker, cut, finished, recorded):
+@pytest.mark.parametrize(
+    ("cut", "finished", "other", "recorded"),
+    [(0, True, 0, True), (1, True, 0, False), (0, False, 0, False), (0, True, 1, False)],
+    ids=["the very labels", "cut", "without an end", "another token"],
+)
+def test_what_was_recorded_is_kept_where_it_is_of_the_very_labels(speaker, cut, finished, other, recorded):
     tokenizer, qa, sample = load_tokenizer(speaker), prompt_format("qa", None), make_seeds(1)[0]
-    ids = encode_pair(sample, qa, tokenizer, 256, end=True)
-    answer = ids.input_ids[ids.prompt_length : -1]
-    distillation = Distillation("distill", "generated", "current", True, ALL)
-    files = TeacherFiles(None, [])
-    lessons = Lessons(distillation, files, tokenizer, qa, len(ids.input_ids) - cut, SHORT)
+    pair = encode_pair(sample, qa, tokenizer, 256, end=True)
+    answer = pair.input_ids[pair.prompt_length : -1]
+    files, distillation = TeacherFiles(None, []), Distillation("distill", "generated", "current", True, ALL)
+    lessons = Lessons(distillation, files, tokenizer, qa, len(pair.input_ids) - cut, SHORT)
     kept = top_logprobs(torch.randn(len(answer) + finished, 9), [], TopLogprobs(ALL, 0))
-    lessons.keep([Answered(sample, Completion(sample.answer, finished, tuple(answer), kept))])
+    completion = Completion(sample.answer, finished, (answer[0] + other, *answer[1:]), kept)
+    lessons.keep([Answered(sample, completion)])
     assert list(files.known) == [sample.id] * recorded
 
 

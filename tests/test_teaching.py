@@ -382,6 +382,6 @@ def test_the_datas_objective_follows_from_the_models(options, capsys, tmp_path):
 
 @pytest.mark.parametrize(("of_model", "of_data"), [("distill", "sft"), ("sft", "distill")])
 def test_a_model_and_data_of_other_objectives_are_refused(tiny_llama, seeds_file, tmp_path, of_model, of_data):
-    data = IsaraDataModule(seeds_file, tokenizer=tiny_llama, objective=of_data)
+    data = IsaraDataModule(seeds_file, tokenizer=tiny_llama, candidates_per_outer_epoch=2, objective=of_data)
     with pytest.raises(InputError, match=f"model.objective is {of_model}, but data.objective (is )?{of_data}"):
         trainer_in(tmp_path, max_epochs=4).fit(IsaraModule(tiny_llama, objective=of_model), data)

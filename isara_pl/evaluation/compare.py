@@ -22,7 +22,6 @@ from isara_pl.evaluation.measured_runs import (
     OF_SEEDS,
     PRETRAINED,
     SFT,
-    SFT_EARLY,
     Entry,
     pool_runs,
     read_run,
@@ -173,7 +172,7 @@ def _notes(entries: Sequence[Entry], evaluations: Sequence[Evaluated], reference
             f"No run of {kind} is among these, so nothing here says whether {claimed} beats it: "
             f"python -m isara_pl {command}"
             for kind, command in BASELINES.items()
-            if kind not in kinds and not (kind == SFT and SFT_EARLY in kinds)
+            if kind not in kinds
         ]
     if DISTILLATION in kinds and CONTROL not in kinds:
         notes.append(CONTROL_MISSING)

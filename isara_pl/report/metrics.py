@@ -71,7 +71,7 @@ def format_table(rows: Mapping[int, Row], baselines: Mapping[str, Row]) -> str:
     lines = [("", *(SHOWN[name] for name in shown), "novelty", "accepted", "trained on", "seconds")]
     named = [(outer_epoch_name(outer_epoch), row) for outer_epoch, row in sorted(rows.items())]
     for name, row in [*named, *baselines.items()]:
-        accepted = f"{row['accepted']} of {row['candidates']}" if "candidates" in row else "-"
+        accepted = f"{row['accepted']} of {row['candidates']}" if {"accepted", "candidates"} <= row.keys() else "-"
         lines.append(
             (
                 name,
