@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -177,7 +178,7 @@ class Reader:
         assert done.returncode == 0, done.stderr
         for line in done.stdout.replace("\\\n", " ").splitlines():
             if "-m isara_pl" in line:
-                self._isara(line.split("-m isara_pl")[1].split())
+                self._isara(shlex.split(line.split("-m isara_pl")[1]))
             elif "-m chaos" in line:
                 check_script(ROOT / "tests/chaos/__main__.py", line.split("-m chaos")[1].split(), self.patch)
 
