@@ -17,7 +17,7 @@ from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.samples import Sample
 from isara_pl.models import only_logits_of
-from isara_pl.tokens import encode_continuation, encode_prompt
+from isara_pl.tokens import encode_continuation, encode_prompt, first_control
 
 IGNORED = -100  # a label without loss, as everywhere in Hugging Face
 
@@ -108,9 +108,8 @@ def end_id(prompt_format: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> i
         prompt_format: How pairs become text.
         tokenizer: Encodes them.
     """
-    ids = tokenizer(prompt_format.ending, add_special_tokens=False).input_ids if prompt_format.ending else []
-    own = bool(ids) and ids[0] in tokenizer.all_special_ids
-    return int(ids[0] if own else tokenizer.eos_token_id)
+    own = first_control(tokenizer, prompt_format.ending)
+    return int(tokenizer.eos_token_id if own is None else own)
 
 
 class TooLong:

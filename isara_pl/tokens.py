@@ -59,6 +59,34 @@ def _turns(tokenizer: PreTrainedTokenizerBase) -> str:
         return ""
 
 
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Give the token with which the chat template ends an answer; None where it is no token of its own.
+
+    Args:
+        tokenizer: Its chat template; base models often have one whose end of turn is not their EOS.
+    """
+    if tokenizer.chat_template is None:
+        return None
+    answer = "ISARAANSWER"  # no template changes plain letters
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": answer}]
+    try:
+        text = str(tokenizer.apply_chat_template(said, tokenize=False))
+    except Exception:  # as in _turns
+        return None
+    return first_control(tokenizer, text.partition(answer)[2])
+
+
+def first_control(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
+    """Give the token that a text begins with, if it is one that was added to the vocabulary; else None.
+
+    Args:
+        tokenizer: Encodes.
+        text: The text.
+    """
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids if text else []
+    return ids[0] if ids and ids[0] in tokenizer.added_tokens_decoder else None
+
+
 def mark(content: str, controls: re.Pattern[str] | None) -> str:
     """Mark every control token that a question or an answer spells.
 

@@ -49,7 +49,6 @@ def test_in_a_chat_the_end_of_a_turn_takes_the_mass_of_all_ends(speaker, tiny_en
     tokenizer.eos_token, tokenizer.chat_template = "<|pad|>", SPACED_TEMPLATE  # a turn ends with <|end|>
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>", "<|turn|>"]})
     tokenizer.save_pretrained(model)
-    changed(model / "generation_config.json", eos_token_id=[0, 1])
     run = Run(str(model), tiny_encoder, seeds_file, tmp_path / "run", prompt_format="chat")
     accepted = run.data.pool.accepted(1)
     assert run.module._engine.stop_ids(SHORT) == [0, 1]

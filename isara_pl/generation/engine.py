@@ -17,7 +17,7 @@ from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.generation.shared_prefixes import sharing_order
 from isara_pl.memory import is_out_of_memory
 from isara_pl.models import context_window
-from isara_pl.tokens import encode_prompt
+from isara_pl.tokens import encode_prompt, end_of_turn
 
 T = TypeVar("T")
 
@@ -196,10 +196,11 @@ class GenerationEngine:
 
     @cached_property
     def _end_ids(self) -> set[int]:
-        """The tokens that end a text: the tokenizer's EOS and the model's own (end of turn, …)."""
+        """The tokens that end a text: the tokenizer's EOS and end of turn, and the model's own."""
         own = getattr(self.model.generation_config, "eos_token_id", None)
         ends = own if isinstance(own, list) else [own]
-        return {token for token in [self.tokenizer.eos_token_id, *ends] if token is not None}
+        every = [self.tokenizer.eos_token_id, end_of_turn(self.tokenizer), *ends]
+        return {token for token in every if token is not None}
 
     @cached_property
     def _newline_ids(self) -> set[int]:
