@@ -43,7 +43,7 @@ def answer_losses(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
 def divergence(student: Tensor, ids: Tensor, log_probs: Tensor, rest: Tensor) -> Tensor:
     """Give KL(teacher ‖ student) of each token, in nats: context distillation's loss.
 
-    The objective is that of arXiv 2112.00861, section 2.3, and arXiv 2209.15189: the student, without context, learns
+    The objective is that of arXiv 2112.00861 and arXiv 2209.15189: the student, without context, learns
     the distribution that the same model has with it. Of the teacher, k likeliest tokens are known, and the probability
     of all others together, which are compared as one: Σ p ln(p/q) over the k tokens, and of the rest's masses. That is
     the whole divergence where k is the vocabulary, and never more than it elsewhere.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from isara_pl.errors import InputError
-from isara_pl.generation.distributions import TokenDistributions, TopLogprobs, joined, top_logprobs
+from isara_pl.generation.distributions import TokenDistributions, TopLogprobs, joined, top_logprobs, without_ends
 from isara_pl.generation.drawing import next_tokens, uniform_numbers
 from isara_pl.generation.kv_cache import RowsCache, layers_of
 from isara_pl.generation.protocol import Sampling
@@ -266,10 +266,8 @@ def complete(
     ends = set(stops)
     written: list[list[int]] = [[] for _ in prompts]
     kept: list[list[TokenDistributions]] = [[] for _ in prompts]
-    logits = batch.prefill()
+    logits = without_ends(batch.prefill(), stops)
     count(prompt_tokens=sum(map(len, prompts)))
-    # a tokenizer may know more tokens than the model has outputs
-    logits[:, [token for token in stops if token < logits.shape[1]]] = -torch.inf
     for steps in range(sampling.max_new_tokens):
         if top is not None:
             distributions = top_logprobs(logits, stops, top)

@@ -62,6 +62,17 @@ def joined(parts: Sequence[TokenDistributions]) -> TokenDistributions:
     )
 
 
+def without_ends(logits: Tensor, stops: Sequence[int]) -> Tensor:
+    """Give logits of which nothing that ends an answer can come: those of first tokens.
+
+    Args:
+        logits: Of shape (n, vocabulary).
+        stops: Tokens that end an answer; a tokenizer may know more tokens than the model has outputs.
+    """
+    ends = [token for token in stops if token < logits.shape[-1]]
+    return logits.float().index_fill(1, torch.tensor(ends, dtype=torch.long, device=logits.device), -torch.inf)
+
+
 def top_logprobs(logits: Tensor, stops: Sequence[int], top: TopLogprobs) -> TokenDistributions:
     """Give the likeliest tokens of each distribution, on the CPU.
 

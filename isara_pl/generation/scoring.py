@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from isara_pl.generation.decoding import Batch
-from isara_pl.generation.distributions import TokenDistributions, TopLogprobs, joined, top_logprobs
+from isara_pl.generation.distributions import TokenDistributions, TopLogprobs, joined, top_logprobs, without_ends
 from isara_pl.generation.shared_prefixes import rounds
 from isara_pl.models import only_logits_of
 from isara_pl.stages import count
@@ -68,5 +68,4 @@ def score_plainly(
 
 def _first(logits: Tensor, stops: Sequence[int], top: TopLogprobs) -> TokenDistributions:
     """Give the distributions of first tokens: an answer has one, so none that ends it has any mass there."""
-    ends = [token for token in stops if token < logits.shape[-1]]
-    return top_logprobs(logits.float().index_fill(1, torch.tensor(ends, device=logits.device), -torch.inf), stops, top)
+    return top_logprobs(without_ends(logits, stops), stops, top)
