@@ -24,7 +24,7 @@ import torch
 import transformers
 from benchmark import ceiling, machine, print_table, summary, time_alternately, write_json
 from lightning.pytorch import Trainer
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from shapes import SHAPES, load_shape, tokenizer_name
 
 from isara_pl.growth.prompts import prompt_format
@@ -129,7 +129,7 @@ def main() -> None:
     print(
         f"Ceiling: {most.flops / 1e12:.2f} TFLOP/s of a matrix product, {most.bytes_per_second / 1e9:.1f} GB/s copied"
     )
-    work = step_flops(module, tokens, answers)
+    work = step_flops(module.adapted, tokens, answers)
     rates = {}
     for name, times in seconds.items():
         median = statistics.median(times)
@@ -269,18 +269,18 @@ def our_loss(module: IsaraModule, pairs: list[EncodedPair], places: list[int], p
     return float(sums.sum() / tokens.sum())
 
 
-def step_flops(module: IsaraModule, tokens: int, answer_tokens: int) -> float:
+def step_flops(adapted: PeftModel, tokens: int, answer_tokens: int) -> float:
     """Count what training on these tokens needs at least, padding and attention left out.
 
     Forward and back through a frozen matrix are 4 FLOP a weight and token: it has no gradient of its own.
     Through the adapter's they are 6. The output layer is needed for the answers' tokens only.
     """
-    head = module.adapted.get_output_embeddings()
+    head = adapted.get_output_embeddings()
     base = sum(
-        part.weight.numel() for name, part in module.adapted.named_modules()
+        part.weight.numel() for name, part in adapted.named_modules()
         if isinstance(part, torch.nn.Linear) and part is not head and "lora_" not in name
     )  # fmt: skip
-    trained = sum(parameter.numel() for parameter in module.adapted.parameters() if parameter.requires_grad)
+    trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     return tokens * (4 * base + 6 * trained) + answer_tokens * 4 * head.weight.numel()
 
 

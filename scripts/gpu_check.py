@@ -32,7 +32,7 @@ from gpu_generation import continuous, generation
 from gpu_kernels import attention, drawing
 from gpu_rows import Check, Row
 from gpu_run import quickstart
-from gpu_training import training
+from gpu_training import compiled, training, trl
 from shapes import SHAPES
 
 from isara_pl.errors import first_line
@@ -54,11 +54,13 @@ class Section:
 # the most valuable first
 SECTIONS = {
     "facts": Section(facts, 60),
-    "correctness": Section(correctness, 180),
+    "correctness": Section(correctness, 210),
     "generation": Section(generation, 150),
-    "training": Section(training, 150),
+    "training": Section(training, 90),
     "quickstart": Section(quickstart, 160),
     "evaluation": Section(evaluation, 80),
+    "compiled": Section(compiled, 90),
+    "trl": Section(trl, 60),
     "attention": Section(attention, 30),
     "drawing": Section(drawing, 30),
     "continuous": Section(continuous, 90),
@@ -89,10 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="The engine's budget, as model.generation_tokens.",
     )
     given = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quieten()
     check = Check(given.device, given.shape, given.generation_tokens)
     rows = run_sections(check, given.sections, given.budget, given.json)
     print(f"\n{given.shape} on {given.device}")
@@ -100,6 +99,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = [row for row in rows if row.failed]
     print(f"\n{len(failed)} failed" if failed else "\nnothing failed")
     return 1 if failed else 0
+
+
+def quieten() -> None:
+    """Let libraries say what is wrong and nothing else."""
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
 def run_sections(check: Check, names: Sequence[str], budget: float, path: str | None) -> list[Row]:
@@ -168,16 +175,22 @@ def at_most(seconds: float) -> Iterator[None]:
 
 
 def table(rows: Sequence[Row], width: int = 120) -> str:
-    """Give rows as a table; notes are cut to its width, the JSON has them whole."""
+    """Give rows as a table; notes are cut to its width, but not those of what failed."""
+    wide = min(max(len(row.what) for row in rows), 46)
     lines = []
     for place, row in enumerate(rows):
         section = row.section if place == 0 or rows[place - 1].section != row.section else ""
-        value = f"{row.value:.4g}" if isinstance(row.value, float) else row.value or ""
-        if isinstance(row.value, float) and abs(row.value) >= 1000:
-            value = f"{row.value:,.0f}"
-        line = f"{section:12} {row.what:46.46} {value:>12} {row.unit:9} {'FAILED ' if row.failed else ''}{row.note}"
-        lines.append(line.rstrip() if len(line.rstrip()) <= width else f"{line[: width - 1]}…")
+        line = f"{section:11} {row.what[:wide]:{wide}} {figure(row.value):>12} {row.unit:8} "
+        line = (line + ("FAILED " if row.failed else "") + row.note).rstrip()
+        lines.append(line if len(line) <= width or row.failed else f"{line[: width - 1]}…")
     return "\n".join(lines)
+
+
+def figure(value: float | str | None) -> str:
+    """Give a figure as the table shows it."""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 or value == round(value) else f"{value:.4g}"
+    return value or ""
 
 
 if __name__ == "__main__":

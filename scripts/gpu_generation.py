@@ -16,6 +16,7 @@ from transformers import ContinuousBatchingConfig, PreTrainedTokenizerBase
 
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Sampling
+from isara_pl.memory import is_out_of_memory
 from isara_pl.models import load_tokenizer
 
 SPREAD = 4.0  # standard deviation of a trained model's logits; random weights are three times as flat
@@ -96,7 +97,7 @@ def engine_epoch(check: Check, loaded: Loaded) -> Iterator[Row]:
     check.rates["engine"] = loaded.new_tokens / seconds[1]
     yield Row("engine: one outer epoch", seconds[1], "s", f"adapter folded in; the first time {seconds[0]:.2f} s")
     yield Row("engine: new tokens", check.rates["engine"], "tokens/s")
-    yield check.peak("engine")
+    yield from check.peak("engine")
 
 
 def generate_epoch(check: Check, loaded: Loaded) -> Iterator[Row]:
@@ -112,12 +113,14 @@ def generate_epoch(check: Check, loaded: Loaded) -> Iterator[Row]:
                 seconds = seconds_of(
                     lambda size=size: by_generate(bare, loaded.parts, size, stops, loaded.pad, True), check.device
                 )
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             yield Row(name, note="out of memory")
             continue
         best = max(best, loaded.new_tokens / seconds)
         yield Row(f"{name}: one outer epoch", seconds, "s", f"{loaded.new_tokens / seconds:.0f} tokens/s")
-        yield check.peak(name)
+        yield from check.peak(name)
     if best:
         yield Row("engine against generate's best", check.rates["engine"] / best, "x", "target: at least 3")
 
@@ -134,7 +137,7 @@ def continuous(check: Check) -> Iterator[Row]:
     seconds = seconds_of(work, check.device)
     rate = sum(map(len, new)) / seconds
     yield Row("generate_batch: one outer epoch", seconds, "s", f"{sum(map(len, new))} new tokens, {rate:.0f} tokens/s")
-    yield check.peak("generate_batch")
+    yield from check.peak("generate_batch")
     if "engine" in check.rates:
         yield Row("engine against generate_batch", check.rates["engine"] / rate, "x")
 
@@ -169,7 +172,7 @@ def near_limits(check: Check, loaded: Loaded, rows: int) -> Iterator[Row]:
     yield Row(f"{name}: decoding", rows / step, "tokens/s", f"{step * 1e3:.2f} ms a step{halved}")
     note = share(read, limits.bytes_per_second, "copy")
     yield Row(f"{name}: decoding reads", read / 1e9, "GB/s", f"{note}; target: 60% at 256 rows{halved}")
-    yield check.peak(name)
+    yield from check.peak(name)
 
 
 def step_bytes(adapted: PeftModel, lengths: list[int], new_tokens: int) -> float:

@@ -1,6 +1,7 @@
 """What the sections of gpu_check.py share: what is checked, the rows that they give, and the device's memory."""
 
 import gc
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -72,11 +73,10 @@ class Check:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
-    def peak(self, of: str) -> Row:
-        """Give the most memory that tensors had since `free_memory`."""
-        if self.device == "cpu":
-            return Row(f"{of}: peak memory", note="only a GPU counts it")
-        return Row(f"{of}: peak memory", torch.cuda.max_memory_allocated() / 1e9, "GB")
+    def peak(self, of: str) -> Iterator[Row]:
+        """Give the most memory that tensors had since `free_memory`; nothing where no GPU counts it."""
+        if self.device == "cuda":
+            yield Row(f"{of}: peak memory", torch.cuda.max_memory_allocated() / 1e9, "GB")
 
 
 def share(value: float, most: float, of: Literal["matmul", "copy"]) -> str:
