@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from isara_pl.errors import InputError
-from isara_pl.generation import decoding
+from isara_pl.generation import decoding, writing
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.kv_cache import layers_of
 from isara_pl.generation.probe import completes_in_rows
@@ -192,7 +192,7 @@ def test_tokens_are_drawn_as_often_as_the_model_says(tiny_llama):
     logits[generator.tokenizer.eos_token_id] = -torch.inf
     expected = (logits / 0.8).softmax(-1)
     draws = 4000
-    drawn = decoding.complete(
+    drawn = writing.complete(
         generator.model, [ids] * draws, Sampling(max_new_tokens=1, temperature=0.8), range(draws), [generator.tokenizer.eos_token_id]
     )  # fmt: skip
     counts = Counter(one.ids[0] for one in drawn)
@@ -214,7 +214,7 @@ def test_out_of_memory_halves_the_budget_and_loses_nothing(tiny_llama, monkeypat
     generator = engine(tiny_llama)
     with pytest.warns(UserWarning, match=r"out of memory while generating for \d+ prompts at once: going on with"):
         assert generator.generate(SHARING, DRAWN, range(len(SHARING))) == whole
-    assert generator.tokens < 4096
+    assert generator.budget.tokens < 4096
 
 
 def test_a_prompt_that_no_memory_holds_is_told(tiny_llama, monkeypatch):
