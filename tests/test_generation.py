@@ -242,11 +242,12 @@ def test_other_errors_of_a_model_are_not_taken_for_a_lack_of_memory(tiny_llama, 
         generator.generate(PROMPTS, GREEDY, range(5))
 
 
-def test_a_model_that_gives_no_numbers_is_told(tiny_llama):
+@pytest.mark.parametrize("sampling", [DRAWN, GREEDY], ids=["drawn", "greedy"])
+def test_a_model_that_gives_no_numbers_is_told(tiny_llama, sampling):
     generator = engine(tiny_llama)
     generator.model.lm_head.weight.data.fill_(torch.nan)
     with pytest.raises(InputError, match="logits are not numbers, so nothing can be drawn: training diverged"):
-        generator.generate(PROMPTS, DRAWN, range(5))
+        generator.generate(PROMPTS, sampling, range(5))
 
 
 def test_a_newline_inside_a_token_ends_a_completion_where_asked(tiny_llama):

@@ -78,7 +78,7 @@ def kept_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
 
 def _least_kept(probabilities: Tensor, top_p: float) -> Tensor:
     """Give the least probability of each row's nucleus."""
-    if probabilities.is_cuda:  # sorting all takes less than waiting for the device, to hear whether some suffice
+    if probabilities.device.type != "cpu":  # sorting all takes less than waiting to hear whether some suffice
         return _nucleus_border(probabilities.sort(descending=True).values, top_p)
     least = _nucleus_border(probabilities.topk(min(LIKELIEST, probabilities.shape[-1])).values, top_p)
     outside = least.isnan()

@@ -192,7 +192,7 @@ class GenerationEngine:
         self.budgets[self._work] = halved
         rank_zero_warn(
             f"out of memory while generating for {len(ids)} prompts at once: going on with model.generation_tokens "
-            f"{halved.tokens} for {self._work}"
+            f"{halved.tokens}{' while measuring' if self._work == 'measuring' else ''}"
         )
 
     def _check_window(self, encoded: list[list[int]], new_tokens: int) -> None:
