@@ -148,8 +148,9 @@ def near_ceiling(adapted: PeftModel, part: Part, limits: Ceiling, arguments: arg
                 2 * layer.memory[0].element_size() * layer.memory[0][0, :, 0].numel()
                 for layer in batch.cache._own_layers
             )
+            tokens = torch.full((len(chosen), 1), 5, device=batch.device)
             for step in range(15):
-                steps.append(seconds_of(partial(batch.step, [5] * len(chosen), step), arguments.device))
+                steps.append(seconds_of(partial(batch.step, tokens, step), arguments.device))
                 moved += weights + states * sum(len(prompt) + step + 1 for prompt in chosen)
     return {
         "prefill, FLOP/s": flops / sum(prefill),

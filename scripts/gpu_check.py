@@ -55,7 +55,7 @@ class Section:
 SECTIONS = {
     "facts": Section(facts, 60),
     "correctness": Section(correctness, 210),
-    "generation": Section(generation, 150),
+    "generation": Section(generation, 200),
     "training": Section(training, 90),
     "quickstart": Section(quickstart, 160),
     "evaluation": Section(evaluation, 80),
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--generation_tokens",
         type=lambda text: text if text == "auto" else int(text),
-        default=65536,
+        default="auto",
         help="The engine's budget, as model.generation_tokens.",
     )
     given = parser.parse_args(arguments)

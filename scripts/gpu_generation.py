@@ -2,7 +2,9 @@
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -87,11 +89,14 @@ def generation(check: Check) -> Iterator[Row]:
 def engine_epoch(check: Check, loaded: Loaded) -> Iterator[Row]:
     """Time one outer epoch by the engine, twice: the second time everything is warm."""
     check.free_memory()
-    seconds = []
-    for _ in range(2):
-        new: list[list[int]] = []
-        work = lambda: new.extend(by_engine(loaded.engine, loaded.adapted, loaded.parts))  # noqa: E731, B023
-        seconds.append(seconds_of(work, check.device))
+    new: list[list[int]] = []
+
+    def work() -> None:
+        new[:] = by_engine(loaded.engine, loaded.adapted, loaded.parts)
+
+    with heard() as said:
+        seconds = [seconds_of(work, check.device) for _ in range(2)]
+    yield from said
     if sum(map(len, new)) != loaded.new_tokens:
         yield Row("engine: new tokens", float(sum(map(len, new))), note="lengths are not those asked for", failed=True)
     check.rates["engine"] = loaded.new_tokens / seconds[1]
@@ -110,9 +115,8 @@ def generate_epoch(check: Check, loaded: Loaded) -> Iterator[Row]:
         name = f"generate, batches of {size}"
         try:
             with torch.inference_mode():
-                seconds = seconds_of(
-                    lambda size=size: by_generate(bare, loaded.parts, size, stops, loaded.pad, True), check.device
-                )
+                work = partial(by_generate, bare, loaded.parts, size, stops, loaded.pad, memory_kept=True)
+                seconds = seconds_of(work, check.device)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -133,13 +137,27 @@ def continuous(check: Check) -> Iterator[Row]:
     memory = ContinuousBatchingConfig(num_blocks=16, max_batch_tokens=128) if check.small else None
     stops = loaded.engine.stop_ids(loaded.parts[0].sampling)
     new: list[list[int]] = []
-    work = lambda: new.extend(by_generate_batch(bare, loaded.parts, stops, loaded.pad, memory))  # noqa: E731
+
+    def work() -> None:
+        new[:] = by_generate_batch(bare, loaded.parts, stops, loaded.pad, memory)
+
     seconds = seconds_of(work, check.device)
     rate = sum(map(len, new)) / seconds
     yield Row("generate_batch: one outer epoch", seconds, "s", f"{sum(map(len, new))} new tokens, {rate:.0f} tokens/s")
     yield from check.peak("generate_batch")
     if "engine" in check.rates:
         yield Row("engine against generate_batch", check.rates["engine"] / rate, "x")
+
+
+@contextmanager
+def heard() -> Iterator[list[Row]]:
+    """Make rows of what the engine warns of inside the block: that it went on in a slower way."""
+    rows: list[Row] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield rows
+    said = dict.fromkeys(str(warning.message) for warning in caught if "generat" in str(warning.message).lower())
+    rows += [Row("engine", "warned", note=text) for text in said]
 
 
 def near_limits(check: Check, loaded: Loaded, rows: int) -> Iterator[Row]:
@@ -156,22 +174,22 @@ def near_limits(check: Check, loaded: Loaded, rows: int) -> Iterator[Row]:
 
     def seconds(new_tokens: int) -> float:
         sampling = Sampling(max_new_tokens=new_tokens, temperature=0.9, top_p=0.95)
-        engine.generate(prompts, sampling, range(rows))  # kernels are picked, graphs captured
         return seconds_of(lambda: engine.generate(prompts, sampling, range(rows)), check.device)
 
-    with loaded.adapted.disable_adapter(), warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
+    with loaded.adapted.disable_adapter(), heard() as said:
+        for new_tokens in (1, few):  # kernels are picked, graphs tried
+            seconds(new_tokens)
         prefill = seconds(1)
         step = (seconds(many) - seconds(few)) / (many - few)
-    halved = "; split: out of memory" if any("out of memory" in str(one.message) for one in said) else ""
+    yield from said
     flops = sum(forward_flops(loaded.adapted, length) for length in lengths) / prefill
     read = step_bytes(loaded.adapted, lengths, (few + many) // 2) / step
     limits, name = check.limits, f"{rows} rows"
     note = share(flops, limits.flops, "matmul")
-    yield Row(f"{name}: prefill", flops / 1e12, "TFLOP/s", f"{note}; {prefill:.3f} s{halved}")
-    yield Row(f"{name}: decoding", rows / step, "tokens/s", f"{step * 1e3:.2f} ms a step{halved}")
+    yield Row(f"{name}: prefill", flops / 1e12, "TFLOP/s", f"{note}; {prefill:.3f} s")
+    yield Row(f"{name}: decoding", rows / step, "tokens/s", f"{step * 1e3:.2f} ms a step")
     note = share(read, limits.bytes_per_second, "copy")
-    yield Row(f"{name}: decoding reads", read / 1e9, "GB/s", f"{note}; target: 60% at 256 rows{halved}")
+    yield Row(f"{name}: decoding reads", read / 1e9, "GB/s", f"{note}; target: 60% at 256 rows")
     yield from check.peak(name)
 
 

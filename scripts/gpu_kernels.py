@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from unittest.mock import patch
 
 import torch
@@ -22,9 +23,8 @@ def attention(check: Check) -> Iterator[Row]:
     config = load_shape("smollm2", "cpu", DTYPE).config if check.shape == "smollm2" else random_config(check.shape)
     rows, columns = (4, 24) if check.small else (256, 400)
     heads, width = config.num_attention_heads, config.hidden_size // config.num_attention_heads
-    options = {"device": check.device, "dtype": DTYPE}
-    query = torch.randn(rows, heads, 1, width, **options)
-    keys, values = (torch.randn(rows, heads, columns, width, **options) for _ in range(2))
+    query = torch.randn(rows, heads, 1, width, device=check.device, dtype=DTYPE)
+    keys, values = (torch.randn(rows, heads, columns, width, device=check.device, dtype=DTYPE) for _ in range(2))
     # prompts of other lengths, padded on the left
     begins = torch.arange(rows, device=check.device) % (columns // 2)
     mask = (torch.arange(columns, device=check.device) >= begins[:, None])[:, None, None]  # (rows, 1, 1, columns)
@@ -73,15 +73,14 @@ def drawing(check: Check) -> Iterator[Row]:
     yield Row("drawing", float(rows), "rows", f"{vocabulary} tokens")
     for spread, kind in ((4.0, "peaked"), (1.0, "flat")):
         for top_p in (0.95, 1.0):
-            sampling, logits = Sampling(temperature=0.9, top_p=top_p), spread * noise
-            seconds = seconds_each(lambda: next_tokens(logits, sampling, uniform), check.device)  # noqa: B023
-            yield Row(f"top_p {top_p}, {kind}", seconds * 1e3, "ms")
+            draw = partial(next_tokens, spread * noise, Sampling(temperature=0.9, top_p=top_p), uniform)
+            yield Row(f"top_p {top_p}, {kind}", seconds_each(draw, check.device) * 1e3, "ms")
             if kind == "flat":
                 continue
             with patch.dict(os.environ, {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}):
                 torch.use_deterministic_algorithms(True)
                 try:
-                    seconds = seconds_each(lambda: next_tokens(logits, sampling, uniform), check.device)  # noqa: B023
+                    seconds = seconds_each(draw, check.device)
                 finally:
                     torch.use_deterministic_algorithms(False)
             yield Row(f"top_p {top_p}, {kind}, deterministic", seconds * 1e3, "ms")

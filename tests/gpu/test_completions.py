@@ -1,5 +1,7 @@
 """Completions on the device: those of the CPU, the same twice, and what happens where its memory does not suffice."""
 
+import re
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -49,7 +51,9 @@ def test_rows_that_end_at_different_steps_equal_the_cpus(speaker, device, at_new
     assert share_equal(engine(speaker, device).generate(SHARING, sampling, SEEDS), expected) >= 0.9
 
 
-@pytest.mark.parametrize("sampling", [DRAWN, replace(DRAWN, top_k=20), replace(DRAWN, top_p=1.0)], ids=str)
+@pytest.mark.parametrize(
+    "sampling", [DRAWN, replace(DRAWN, top_k=20), replace(DRAWN, top_p=1.0)], ids=["top_p", "top_k", "all"]
+)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_drawn_completions_repeat_themselves_and_equal_the_cpus(
     tiny, architecture, sampling, device, record_property: Record
@@ -69,6 +73,18 @@ def test_16_bit_draws_repeat_themselves(tiny_llama, device, dtype):
         pytest.skip("a CPU computes float16 slowly or not at all")
     generator = engine(tiny_llama, device, dtype)
     assert written(generator.generate(SHARING, DRAWN, SEEDS)) == written(generator.generate(SHARING, DRAWN, SEEDS))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_engine_does_not_give_itself_up(tiny, architecture, device, dtype):
+    if device == "cpu" and dtype == torch.float16:
+        pytest.skip("a CPU computes float16 slowly or not at all")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        engine(tiny(architecture), device, dtype).generate(SHARING, DRAWN, SEEDS)
+    said = [str(warning.message) for warning in caught]
+    assert [text for text in said if re.search("does not suit|no CUDA graph|out of memory", text)] == []
 
 
 def test_beams_and_penalties_go_through_transformers(tiny_llama, device):
