@@ -200,7 +200,7 @@ def step_bytes(adapted: PeftModel, lengths: list[int], new_tokens: int) -> float
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     of_token = 2 * config.num_hidden_layers * heads * width * adapted.dtype.itemsize
     weights = sum(weight.numel() * weight.element_size() for weight in layer_weights(adapted))
-    return weights + of_token * sum(length + new_tokens for length in lengths)
+    return float(weights + of_token * sum(length + new_tokens for length in lengths))
 
 
 def apart(tokenizer: PreTrainedTokenizerBase, rows: int, length: int) -> list[str]:

@@ -69,7 +69,7 @@ class Check:
     def free_memory(self) -> None:
         """Give back what nobody holds any more, and begin to look for the peak anew."""
         gc.collect()
-        if self.device == "cuda":
+        if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 

@@ -120,7 +120,7 @@ def work(check: Check) -> tuple[Setup, list[Lesson]]:
         samples = []
         for sample, length in zip(joined_samples(count, 30), lengths, strict=True):
             prompt = len(tokenizer(FORMAT.answer_prompt(sample.question)).input_ids)
-            answer = tokenizer.decode(tokenizer(sample.answer).input_ids[: length - prompt - 1])
+            answer = str(tokenizer.decode(tokenizer(sample.answer).input_ids[: length - prompt - 1]))
             samples.append(replace(sample, answer=answer))
         pairs = [encode_pair(sample, FORMAT, tokenizer, longest, end=True) for sample in samples]
         tokens = sum(len(pair.input_ids) for pair in pairs)

@@ -106,7 +106,7 @@ def test_a_budget_beyond_the_memory_is_halved_and_nothing_is_lost(tiny_llama, de
     if device == "cpu":
         pytest.skip("only a GPU has a memory that can be made small; test_generation.py imitates it")
     prompts = [f"{number} {SHARING[0]}" for number in range(1024)]
-    expected = engine(tiny_llama, device).generate(prompts, GREEDY, range(1024))
+    expected = engine(tiny_llama, device, tokens=10**5).generate(prompts, GREEDY, range(1024))
     torch.cuda.empty_cache()
     generator = engine(tiny_llama, device, tokens=10**7)
     generator.generate(SHARING[:2], GREEDY, range(2))
