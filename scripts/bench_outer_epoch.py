@@ -30,7 +30,7 @@ from unittest.mock import patch
 import torch
 from benchmark import machine, write_json
 from lightning.pytorch import Trainer
-from shapes import SHAPES, SMOLLM2, load_shape
+from shapes import SHAPES, load_shape, tokenizer_name
 
 import isara_pl.merging
 from isara_pl import IsaraDataModule, IsaraModule
@@ -154,7 +154,7 @@ def make_parts(
 ) -> tuple[IsaraModule, IsaraDataModule]:
     """Give the module and the data module of a run."""
     module = IsaraModule(
-        SMOLLM2,
+        tokenizer_name(),
         LoraOptions(r=8, alpha=16),
         learning_rate=1e-3,
         epochs_per_outer_epoch=2,
@@ -162,7 +162,7 @@ def make_parts(
     )
     data = IsaraDataModule(
         seeds,
-        tokenizer=SMOLLM2,
+        tokenizer=tokenizer_name(),
         candidates_per_outer_epoch=candidates,
         outer_epochs=arguments.outer_epochs if candidates else 1,
         epochs_per_outer_epoch=2,
@@ -227,7 +227,7 @@ def shape_of(arguments: argparse.Namespace) -> Iterator[None]:
 
 @torch.inference_mode()
 def in_fours(
-    engine: GenerationEngine, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    engine: GenerationEngine, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int], top: None
 ) -> list[Completion]:
     """Complete prompts as the released research code does: padded batches of 4, in prompt order."""
     pad = int(engine.tokenizer.pad_token_id)
