@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -44,7 +43,6 @@ class ContaminationGuard(Callback):
         ContaminationIndex([], None, ngram, rouge, cosine)  # tells of wrong numbers before anything runs
         self._items: list[Sample] = []
         self._data: IsaraDataModule | None = None
-        self._device = "cpu"
         self._index: ContaminationIndex | None = None
         self._contacts: dict[str, list[Contact]] = {}
 
@@ -59,7 +57,6 @@ class ContaminationGuard(Callback):
         if not every:
             rank_zero_info("ContaminationGuard: there is no evaluation item, so nothing to look for")
         self._data = data
-        self._device = pl_module.device.type
         self._items = [*every.values()]
         self._index = None
         self._contacts = {}
@@ -142,10 +139,8 @@ class ContaminationGuard(Callback):
             self._index = ContaminationIndex(self._items, encoder, self.ngram, self.rouge, self.cosine)
         new = [sample for sample in samples if sample.id not in self._contacts]
         self._contacts.update((sample.id, []) for sample in new)
-        # a filter is asked under the trainer's mixed precision, which would make its cosines other ones
-        with torch.autocast(self._device, enabled=False):
-            for contact in self._index.contacts(new):
-                self._contacts[contact.sample_id].append(contact)
+        for contact in self._index.contacts(new):
+            self._contacts[contact.sample_id].append(contact)
         return [contact for sample in samples for contact in self._contacts[sample.id]]
 
 

@@ -51,7 +51,8 @@ class DiversityMonitor(Measurement):
         for name, value in metric.compute().items():
             # NaN without samples: else the figures of the outer epoch before would stay
             figure = value.float() if samples else torch.tensor(math.nan)
-            pl_module.log(name, figure, batch_size=max(len(samples), 1), sync_dist=True)
+            # several GPUs average only what lies on them
+            pl_module.log(name, figure.to(pl_module.device), batch_size=max(len(samples), 1), sync_dist=True)
         run_dir = run_folder(trainer)
         if run_dir is not None:
             lines = [

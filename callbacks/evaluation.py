@@ -221,7 +221,8 @@ class Evaluation(Measurement):
         for name, value in figures.items():
             if name.endswith("not_finite") and value and not ending:
                 rank_zero_warn(f"{self.name}: {int(value)} items had a score that is not finite; it is never rewarded")
-            module.log(f"{self.prefix}{name}{ending}", value.float(), batch_size=items, sync_dist=True)
+            figure = value.float().to(module.device)  # several GPUs average only what lies on them
+            module.log(f"{self.prefix}{name}{ending}", figure, batch_size=items, sync_dist=True)
 
     def _prompts(self, data: IsaraDataModule, module: LightningModule, items: Sequence[Sample]) -> ItemPrompts:
         generator = text_generator(module, type(self).__name__)

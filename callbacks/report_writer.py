@@ -60,7 +60,6 @@ class ReportWriter(Callback):
         run_dir = run_folder(trainer)
         if run_dir is None or not (run_dir / POOL).exists():
             return
-        # made now, not in setup: the module is on its device by now, which the encoder shares
         self._encoder = self._encoder or EmbeddedOnce(data_of(trainer, self).encoder)
         try:
             with stage("report", outer_epoch):

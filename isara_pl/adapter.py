@@ -11,6 +11,8 @@ from isara_pl.lora import LoraOptions
 def with_adapter(base: PreTrainedModel, options: LoraOptions, name: str, seed: int) -> PeftModel:
     """Put a fresh adapter on a base model; it changes nothing before it is trained.
 
+    Its weights follow from the seed alone, on every device.
+
     Args:
         base: The model.
         options: The adapter's.
@@ -26,8 +28,10 @@ def with_adapter(base: PreTrainedModel, options: LoraOptions, name: str, seed: i
         fan_in_fan_out=any(isinstance(part, Conv1D) for part in base.modules()),
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    # drawn on the CPU, also where Lightning makes another device the default; peft moves them to the base's. The
+    # CPU's generator alone is seeded, since it alone is forked
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
         model = get_peft_model(base, config)
     assert isinstance(model, PeftModel)
     own = model.peft_config["default"]

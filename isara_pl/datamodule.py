@@ -314,9 +314,10 @@ class IsaraDataModule(PooledDataModule):
 
     @cached_property
     def encoder(self) -> SentenceEncoder:
-        """The sentence encoder, on the device of the model that is trained."""
+        """The sentence encoder, on the trainer's device."""
         trainer: Any = self.trainer
-        return SentenceEncoder(self.encoder_name, device=str(trainer.lightning_module.device) if trainer else "cpu")
+        # not the module's, which Lightning moves there only after some of the hooks
+        return SentenceEncoder(self.encoder_name, device=str(trainer.strategy.root_device) if trainer else "cpu")
 
     @cached_property
     def index(self) -> PoolIndex:

@@ -5,12 +5,14 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning_utilities.core.imports import RequirementCache
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -23,7 +25,10 @@ SOURCES = (
 )
 
 Quantization = Literal["none", "nf4"]
+OLDEST_BITSANDBYTES = "0.47"  # pyproject.toml says why
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+HALF = (torch.bfloat16, torch.float16)
+Widened = dict[Any, torch.dtype]  # of weights and of 4-bit layers
 
 
 def resolve_path(name: str, option: str) -> Path:
@@ -275,10 +280,19 @@ def context_window(model: Any) -> int | None:
 def _nf4(dtype: torch.dtype) -> Any:
     from transformers import BitsAndBytesConfig  # only here: it looks for bitsandbytes when imported
 
-    if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
+    try:
+        found = version("bitsandbytes")
+    except PackageNotFoundError:
+        found = None
+    if not torch.cuda.is_available() or found is None:
         raise InputError(
             "model.quantization: nf4 needs a CUDA GPU and the package bitsandbytes "
             "(pip install 'isara_pl[gpu]'). Use `none` here"
+        )
+    if not RequirementCache(f"bitsandbytes>={OLDEST_BITSANDBYTES}"):
+        raise InputError(
+            f"model.quantization: nf4 needs bitsandbytes {OLDEST_BITSANDBYTES} or newer, and {found} is installed, in "
+            "which the first figures in float32 would slow down the whole run. pip install -U 'isara_pl[gpu]'"
         )
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -288,27 +302,37 @@ def _nf4(dtype: torch.dtype) -> Any:
     )
 
 
-def widen(model: torch.nn.Module, widened: dict[torch.nn.Parameter, torch.dtype]) -> None:
+def widen(model: torch.nn.Module, widened: Widened) -> None:
     """Turn 16-bit weights into float32 ones, by which no bit of them is lost.
+
+    4-bit weights stay as they are, and their layers compute in float32.
 
     Args:
         model: Whose weights.
-        widened: Is given each weight that was widened, and its type before.
+        widened: Is given each weight and each 4-bit layer that was widened, and its type before.
     """
     with torch.inference_mode(False):  # weights made in it could not be trained through
         for parameter in model.parameters():
-            if parameter.dtype in (torch.bfloat16, torch.float16):
+            if parameter.dtype in HALF:
                 widened[parameter] = parameter.dtype
                 parameter.data = parameter.data.float()
+    layers: Iterable[Any] = model.modules()
+    for layer in layers:
+        if getattr(layer, "compute_dtype", None) in HALF:  # what a layer of bitsandbytes turns its input to
+            widened[layer] = layer.compute_dtype
+            layer.compute_dtype = torch.float32
 
 
-def narrow(widened: dict[torch.nn.Parameter, torch.dtype]) -> None:
-    """Give weights the type again that they had before `widen`.
+def narrow(widened: Widened) -> None:
+    """Give weights and 4-bit layers the type again that they had before `widen`.
 
     Args:
         widened: What `widen` filled; it is emptied.
     """
     with torch.inference_mode(False):
         while widened:
-            parameter, dtype = widened.popitem()
-            parameter.data = parameter.data.to(dtype)
+            part, dtype = widened.popitem()
+            if isinstance(part, torch.nn.Parameter):
+                part.data = part.data.to(dtype)
+            else:
+                part.compute_dtype = dtype

