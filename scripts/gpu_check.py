@@ -148,7 +148,7 @@ def guarded(check: Check, name: str, left: float, add: Callable[[Row], None]) ->
     """Run one section; what it raises becomes a row."""
     section = SECTIONS[name]
     try:
-        with at_most(min(section.seconds, left)):
+        with at_most(min(section.seconds * check.patience, left)):
             for row in section.run(check):
                 add(replace(row, section=name))
     except Exception as error:

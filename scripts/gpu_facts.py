@@ -68,11 +68,11 @@ def correctness(check: Check) -> Iterator[Row]:
                     env={**os.environ, "PYTHONPATH": places},
                     stdout=file,
                     stderr=subprocess.STDOUT,
-                    timeout=TEST_SECONDS,
+                    timeout=TEST_SECONDS * check.patience,
                     check=False,
                 )
             except subprocess.TimeoutExpired:
-                yield Row("tests that ended", note=f"not all in {TEST_SECONDS} s", failed=True)
+                yield Row("tests that ended", note=f"not all in {TEST_SECONDS * check.patience} s", failed=True)
         said = log.read_text(errors="replace")
         if report.exists():
             yield from reported(report.read_text())

@@ -56,6 +56,11 @@ class Check:
         """Whether only the code is tried."""
         return self.device == "cpu"
 
+    @property
+    def patience(self) -> int:
+        """How many times the usual seconds a section may take: a CPU is often shared."""
+        return 3 if self.small else 1
+
     @cached_property
     def limits(self) -> Ceiling:
         """What the device gives at best, measured once."""

@@ -79,7 +79,7 @@ def test_a_section_that_does_not_end_is_ended(script, monkeypatch, capsys):
 
     monkeypatch.setattr(script, "SECTIONS", {"hangs": script.Section(hangs, 1)})
     assert script.main(OPTIONS) == 1
-    assert "TimeoutError: not done in 1 s" in capsys.readouterr().out
+    assert "TimeoutError: not done in 3 s" in capsys.readouterr().out
 
 
 def test_the_tests_are_rows(script):
