@@ -127,6 +127,20 @@ def count(done: int = 0, prompt_tokens: int = 0, generated_tokens: int = 0, flop
             listener.on_stage_advance(current)
 
 
+@contextmanager
+def set_apart() -> Iterator[Stage]:
+    """Count what is done inside the block in no stage; nobody hears of it, and no clock stands still.
+
+    Gives where it is counted instead.
+    """
+    apart = Stage("apart", 0)
+    _open.append(apart)
+    try:
+        yield apart
+    finally:
+        _open.remove(apart)
+
+
 def listen(listener: StageListener) -> None:
     """Let a listener hear of all stages from now on; once, however often this is called.
 

@@ -34,7 +34,8 @@ def test_on_a_gpu_a_full_batch_of_a_7b_shape_fits_the_free_memory(monkeypatch, f
     length = 400
     rows = max(rows for rows in range(1, 4000) if found.admits(rows, length))
     logits = rows * 32000 * (4 + 4 + 4 + 12 + 8 + 8)  # scaled, softmax, sorted with places, float64 and its sums
-    needed = rows * length * state + logits
+    repeated = 2 * 32 * 128 * 2 if heads < 32 else 0  # of one layer, for each of its heads
+    needed = rows * length * (state + repeated) + logits
     assert needed < 0.9 * free
     assert needed > 0.45 * free or free < 5 * GIB  # most of it is used
 
@@ -110,8 +111,20 @@ def test_recurrent_models_without_keys_have_a_budget_of_tokens(monkeypatch):
     assert budget_of(MambaForCausalLM(config).eval(), "auto") == Budget(ON_A_CPU)
 
 
+@pytest.mark.parametrize("shared_by", [1, 7])
+def test_keys_and_values_that_heads_share_are_repeated_for_one_layer(shared_by):
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=56, num_hidden_layers=3, num_attention_heads=14,
+        num_key_value_heads=14 // shared_by, intermediate_size=16,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).eval()
+    of_layer = 2 * (14 // shared_by) * 4 * 4  # keys and values, heads, width, bytes
+    repeated = 2 * 14 * 4 * 4 if shared_by > 1 else 0
+    assert budget._bytes_of_a_token(model) == 3 * of_layer + repeated
+
+
 def test_every_architecture_tells_the_size_of_its_keys_and_values(tmp_path, monkeypatch):
-    for architecture in ("gpt2", "opt", "qwen2"):
+    for architecture in ("gpt2", "opt", "llama"):
         model = load_causal_lm(make_model(tmp_path / architecture, architecture)).eval()
         with torch.inference_mode():
             cache = model(input_ids=torch.tensor([[5] * 7]), use_cache=True).past_key_values

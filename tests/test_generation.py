@@ -358,3 +358,9 @@ def test_wrong_options_of_transformers_are_refused(tiny_llama, options, message)
 def test_numbers_outside_their_range_are_refused(field, value):
     with pytest.raises(InputError, match=f"sampling: {field} is {value}; allowed"):
         Sampling(**{field: value})
+
+
+def test_cudnns_attention_which_plans_for_every_new_length_is_off(tiny_llama):
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    GenerationEngine(load_causal_lm(tiny_llama), load_tokenizer(tiny_llama), 4096)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()

@@ -1,6 +1,7 @@
 """What a GPU is spared at every token, shown without one: devices without data, and graphs that only call again."""
 
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 
@@ -19,6 +20,7 @@ from isara_pl.generation.protocol import Sampling
 from isara_pl.generation.shared_prefixes import Row
 from isara_pl.generation.step_graphs import StepGraphs
 from isara_pl.models import load_causal_lm, load_tokenizer
+from isara_pl.stages import count, stage
 
 CONTEXT = f"Question: Why?\nAnswer: The air scatters light {'and more ' * 40}.\n\n"
 PROMPTS = [f"{CONTEXT * (i % 2)}Question: Why is the sky {'very ' * i}blue?\nAnswer:" for i in (3, 0, 7, 1, 5, 4, 2)]
@@ -121,6 +123,82 @@ def test_a_graph_that_does_not_give_the_same_is_given_up_loudly(tiny_llama, grap
     assert engine(tiny_llama).generate(PROMPTS, sampling, range(len(PROMPTS))) == found
 
 
+def test_a_graph_that_errs_only_in_longer_rows_is_given_up_there(tiny_llama, graphs, monkeypatch):
+    sampling = SAMPLINGS["top_p"]
+    own = writing.Rows.append_fixed
+
+    def near(self):  # as where a layer attends to the nearest columns only, counted from the last one
+        logits = own(self)
+        logits[0] += (self.columns > 120) * 2e-3 * logits.std()  # one row of many
+        return logits
+
+    monkeypatch.setattr(writing.Rows, "append_fixed", near)
+    generator, prompts = engine(tiny_llama), PROMPTS[::2] * 8  # these share their context
+    short = [prompt.removeprefix(CONTEXT) for prompt in prompts]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        generator.generate(short, sampling, range(len(short)))
+        captured = graphs["captured"]
+        generator.generate(short, sampling, range(len(short)))
+    assert graphs["captured"] == captured + captured - 1  # the first time one more was tried out
+    with pytest.warns(UserWarning, match="no CUDA graph of a decoding step"):
+        generator.generate([CONTEXT + prompt for prompt in short], sampling, range(len(short)))
+
+
+class Steps:
+    """Rows of a model that counts 7 operations a step."""
+
+    count, columns = 3, 16
+
+    def __init__(self, fails=False):
+        self.fails = fails
+        self.modes = []
+
+    def append_fixed(self):
+        count(flops=7)
+        self.modes.append(torch.cuda.get_sync_debug_mode())
+        if self.fails:
+            raise RuntimeError("called a synchronizing CUDA operation")
+        return torch.zeros(3, 5)
+
+
+@pytest.fixture
+def captures(monkeypatch):
+    """Stand-ins of what CUDA gives; a list of the graphs that were replayed."""
+    replayed, mode = [], [0]
+
+    class Graph:
+        def replay(self):
+            replayed.append(self)
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, capture_error_mode: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: mode[0])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda new: mode.__setitem__(0, new))
+    return replayed
+
+
+def test_operations_of_a_graph_are_counted_when_it_is_replayed(captures):
+    with stage("answers") as answers:
+        replay, _ = StepGraphs(None)._captured(Steps())
+        assert answers.flops == 0
+        for _ in range(3):
+            replay()
+    assert answers.flops == 21
+    assert len(captures) == 3
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_would_wait_for_the_device_is_refused_in_a_capture_alone(captures, fails):
+    steps = Steps(fails)
+    with pytest.raises(RuntimeError, match="synchronizing") if fails else nullcontext():
+        StepGraphs(None)._captured(steps)
+    assert steps.modes == ["error"]
+    assert torch.cuda.get_sync_debug_mode() == 0
+
+
 def test_a_lack_of_memory_while_capturing_is_no_fault_of_the_graph(tiny_llama, graphs, monkeypatch):
     captured = StepGraphs._captured
 
@@ -164,8 +242,9 @@ def test_layers_that_attend_to_a_moving_window_get_no_graph(tiny_llama, monkeypa
         vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1,
         intermediate_size=16, sliding_window=8,
     )  # fmt: skip
-    monkeypatch.setattr(MistralForCausalLM, "device", torch.device("cuda"))
-    monkeypatch.setattr(type(load_causal_lm(tiny_llama)), "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(MistralForCausalLM, "device", torch.device("cuda:0"))
+    monkeypatch.setattr(type(load_causal_lm(tiny_llama)), "device", torch.device("cuda:0"))
     assert not StepGraphs(MistralForCausalLM(config)).suit()
     config.sliding_window = None
     assert StepGraphs(MistralForCausalLM(config)).suit()
@@ -176,6 +255,9 @@ def test_layers_that_attend_to_a_moving_window_get_no_graph(tiny_llama, monkeypa
         assert not graphs.suit()
     finally:
         torch.use_deterministic_algorithms(False)
+    assert graphs.suit()
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert not graphs.suit()
 
 
 def test_on_a_cpu_there_is_no_graph(tmp_path):

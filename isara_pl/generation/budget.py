@@ -68,11 +68,21 @@ def budget_of(model: Any, tokens: GenerationTokens) -> Budget:
 
 
 def _bytes_of_a_token(model: Any) -> int:
-    """Give the size of the keys and values of one token, found by computing one."""
+    """Give the size of the keys and values of one token, found by computing one.
+
+    Where several heads share some, transformers repeats those of one layer at a time for its attention.
+    """
     ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     states = model(input_ids=ids, use_cache=True).get("past_key_values")
-    kept = [getattr(layer, name, None) for layer in getattr(states, "layers", []) for name in ("keys", "values")]
-    return sum(state.numel() * state.element_size() for state in kept if state is not None)
+    heads = getattr(model.config.get_text_config(), "num_attention_heads", None)
+    kept = repeated = 0
+    for layer in getattr(states, "layers", []):
+        pair = [state for name in ("keys", "values") if (state := getattr(layer, name, None)) is not None]
+        size = sum(state.numel() * state.element_size() for state in pair)
+        kept += size
+        sharing = heads // pair[0].shape[1] if pair and isinstance(heads, int) else 1
+        repeated = max(repeated, size * sharing if sharing > 1 else 0)
+    return kept + repeated
 
 
 def _free_bytes(device: torch.device) -> int | None:

@@ -35,6 +35,8 @@ class GenerationEngine:
     penalties or another `generation_config`, and for models that do not suit the engine's batches (it tries,
     and says so), transformers' `generate` draws, a whole batch from one seed.
 
+    Switches cuDNN's attention off, in the whole process.
+
     Args:
         model: The causal LM, in eval mode when it is used.
         tokenizer: Its tokenizer, with a padding token.
@@ -50,6 +52,9 @@ class GenerationEngine:
         self.budgets: dict[Work, Budget] = {}
         self._work: Work = "growing"
         self._graphs = StepGraphs(model)
+        # torch prefers it on an H100, and it makes a plan for every new shape: others saw half a second for each,
+        # forwards and backwards, and here nearly every batch and step has a length of its own
+        torch.backends.cuda.enable_cudnn_sdp(False)
 
     @contextmanager
     def measuring(self) -> Iterator[None]:

@@ -83,6 +83,11 @@ class Rows:
         """How many rows there are."""
         return len(self.batch.order)
 
+    @property
+    def columns(self) -> int:
+        """How many columns there are: tokens of a row at most."""
+        return self.batch.columns
+
     def append(self, steps: int) -> Tensor:
         """Append what was drawn last and draw anew.
 
