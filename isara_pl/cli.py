@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -258,6 +259,7 @@ def run(args: list[str] | dict[str, Any] | None = None) -> None:
     """
     quieten()
     keep_freed_memory()
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it would plan for the length of every training batch
     end_together(getattr(rank_zero_only, "rank", 0))
     try:
         IsaraCLI(

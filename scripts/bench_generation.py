@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--continuous", action="store_true", help="Time transformers' generate_batch as well.")
     parser.add_argument("--json", help="File for the figures.")
     arguments = parser.parse_args()
+    torch.backends.cuda.enable_cudnn_sdp(False)  # as the command line does
     precision, _ = fast_precision("cpu" if arguments.device == "cpu" else "auto")
     fast = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}.get(precision, "float32")
     dtype = DTYPES[arguments.dtype or fast]

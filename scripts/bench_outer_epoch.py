@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["training", "fit"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    torch.backends.cuda.enable_cudnn_sdp(False)  # as the command line does
     if arguments.only:
         print(json.dumps(peak(arguments)))
         return

@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="How often each way is timed.")
     parser.add_argument("--json", help="File for the same figures.")
     arguments = parser.parse_args()
+    torch.backends.cuda.enable_cudnn_sdp(False)  # as the command line does
     if importlib.util.find_spec("trl") is None:
         sys.exit("this compares with TRL, which is not installed: pip install 'isara_pl[bench]'")
     warnings.simplefilter("ignore")

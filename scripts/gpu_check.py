@@ -25,6 +25,7 @@ from types import FrameType
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
 
+import torch
 import transformers
 from gpu_evaluation import evaluation
 from gpu_facts import correctness, facts
@@ -92,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     quieten()
+    torch.backends.cuda.enable_cudnn_sdp(False)  # as the command line does
     check = Check(given.device, given.shape, given.generation_tokens)
     rows = run_sections(check, given.sections, given.budget, given.json)
     print(f"\n{given.shape} on {given.device}")

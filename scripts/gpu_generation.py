@@ -177,7 +177,7 @@ def near_limits(check: Check, loaded: Loaded, rows: int) -> Iterator[Row]:
         return seconds_of(lambda: engine.generate(prompts, sampling, range(rows)), check.device)
 
     with loaded.adapted.disable_adapter(), heard() as said:
-        for new_tokens in (1, few):  # kernels are picked, graphs tried
+        for new_tokens in (1, many):  # kernels are picked, graphs tried
             seconds(new_tokens)
         prefill = seconds(1)
         step = (seconds(many) - seconds(few)) / (many - few)

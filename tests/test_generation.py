@@ -360,7 +360,17 @@ def test_numbers_outside_their_range_are_refused(field, value):
         Sampling(**{field: value})
 
 
-def test_cudnns_attention_which_plans_for_every_new_length_is_off(tiny_llama):
+def test_cudnns_attention_which_plans_for_every_new_length_is_off_while_generating(tiny_llama):
+    generator, seen = engine(tiny_llama), []
+    generator.model.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cuda.cudnn_sdp_enabled()))
+    was = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(True)
-    GenerationEngine(load_causal_lm(tiny_llama), load_tokenizer(tiny_llama), 4096)
-    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        assert generator._in_rows
+        seen.clear()
+        generator.generate(PROMPTS, GREEDY, range(5))
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(was)
+    assert seen
+    assert not any(seen)

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
 from isara_pl.generation import plain, scoring, writing
+from isara_pl.generation.attention import without_cudnn_attention
 from isara_pl.generation.budget import Budget, GenerationTokens, budget_of
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
 from isara_pl.generation.probe import why_not_in_rows
@@ -35,8 +36,6 @@ class GenerationEngine:
     penalties or another `generation_config`, and for models that do not suit the engine's batches (it tries,
     and says so), transformers' `generate` draws, a whole batch from one seed.
 
-    Switches cuDNN's attention off, in the whole process.
-
     Args:
         model: The causal LM, in eval mode when it is used.
         tokenizer: Its tokenizer, with a padding token.
@@ -52,9 +51,6 @@ class GenerationEngine:
         self.budgets: dict[Work, Budget] = {}
         self._work: Work = "growing"
         self._graphs = StepGraphs(model)
-        # torch prefers it on an H100, and it makes a plan for every new shape: others saw half a second for each,
-        # forwards and backwards, and here nearly every batch and step has a length of its own
-        torch.backends.cuda.enable_cudnn_sdp(False)
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
@@ -145,7 +141,8 @@ class GenerationEngine:
         while waiting:
             chosen = self._first_batch(waiting, encoded, beams, new_tokens)
             try:
-                computed = compute(chosen)
+                with without_cudnn_attention():
+                    computed = compute(chosen)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
