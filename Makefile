@@ -4,6 +4,7 @@ VENV ?= .venv
 RUN_DIR ?= runs/quickstart
 KILLS ?= 200
 SEED ?= 0
+PACKED ?= offline
 BIN = $(VENV)/bin
 
 # the embedded models need no hub, so none may be asked
@@ -12,7 +13,7 @@ OFFLINE = HF_HUB_OFFLINE=1
 FEW_THREADS = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 FIT = $(OFFLINE) $(BIN)/python -m isara_pl fit --config
 
-.PHONY: quickstart test test-slow chaos lint format
+.PHONY: quickstart test test-slow check-offline chaos lint format
 
 # first SFT on the seeds alone, which the loop has to beat, then the loop with it beside its own figures
 quickstart: $(VENV)/.installed
@@ -26,6 +27,16 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	$(OFFLINE) $(BIN)/pytest -m slow
+
+# docs/OFFLINE.md: what is packed works in an environment that holds nothing but what a machine without a network brings
+check-offline: $(VENV)/.installed
+	$(BIN)/python scripts/pack_offline.py --to $(PACKED)
+	$(BIN)/python -m venv --clear $(PACKED)/machine
+	$(PACKED)/machine/bin/pip install --quiet --constraint constraints.txt \
+	    torch torchmetrics transformers sentence-transformers accelerate pyarrow
+	$(PACKED)/machine/bin/python scripts/unpack_offline.py --packed $(PACKED)
+	PYTHONPATH=$(CURDIR):$(abspath $(PACKED))/site $(OFFLINE) $(FEW_THREADS) $(PACKED)/machine/bin/python \
+	    -m pytest tests/test_generation.py tests/test_retrieval.py
 
 # FIRST: number of the first trial, to make one again; WORKERS: runs at once
 chaos: $(VENV)/.installed

@@ -26,12 +26,13 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from safetensors.torch import load_file, save_file
-from shapes import SMOLLM2, TOKENIZER
+from shapes import SMOLLM2
 from unpack_offline import MANIFEST, ROOT, unmet
 
 from isara_pl.growth.retrieval import EMBEDDED_ENCODER
-from isara_pl.models import PACKAGE_SCHEME, load_tokenizer, resolve_path
+from isara_pl.models import load_tokenizer, resolve_path
 
+TOKENIZER = "smollm2_tokenizer/files"  # shapes.py falls back to it, as package://smollm2_tokenizer/files
 # what the machine has: these packages, what they need themselves, and pyarrow, a wheel as large as all others here
 BROUGHT = {
     *("torch", "torchmetrics", "transformers", "sentence-transformers", "pyarrow"),
@@ -80,11 +81,11 @@ def main() -> None:
     parser.add_argument("--python", default=here, help="Python of the machine, such as 3.12; as here if not given.")
     parser.add_argument("--with", nargs="+", default=[], choices=further, dest="parts", help="What else to pack.")
     parser.add_argument("--most", type=int, default=60, help="Size of a folder in MiB, at most (%(default)s).")
-    parser.add_argument("--to", type=Path, default=Path("offline"), help="Gets the folders 1, 2, … (%(default)s).")
+    parser.add_argument("--to", type=Path, default=Path("offline"), help="Its folders 1, 2, … are written anew.")
     arguments = parser.parse_args()
     arguments.to.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=arguments.to) as folder:
-        parts = [Path(folder) / part for part in (base, *dict.fromkeys(arguments.parts))]
+    with tempfile.TemporaryDirectory(dir=arguments.to) as gathered:
+        parts = [Path(gathered) / part for part in (base, *dict.fromkeys(arguments.parts))]
         for part in parts:
             part.mkdir()
             get_wheels(PARTS[part.name], arguments.python, part)
@@ -101,9 +102,9 @@ def main() -> None:
         if missing:
             parser.error(f"needed, but neither packed nor on the machine by itself: {', '.join(missing)}")
         fill(parts, arguments.to, arguments.most * 2**20, needs)
-    for number in sorted(arguments.to.glob("[0-9]*"), key=lambda path: int(path.name)):
-        size = sum(path.stat().st_size for path in number.rglob("*") if path.is_file())
-        print(f"{number}: {size / 2**20:.1f} MiB")
+    for folder in numbered(arguments.to):
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        print(f"{folder}: {size / 2**20:.1f} MiB")
     print("the machine has to have:", *(f"{name}{needs[name]}" for name in needs if name not in wheels))
 
 
@@ -112,16 +113,13 @@ def get_wheels(packages: Iterable[str], python: str, to: Path) -> None:
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     pins = {canonicalize_name(line.partition("==")[0]): line for line in lines if not line.startswith("#")}
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    for names, how in (
-        (WITHOUT_WHEEL.intersection(packages), ["wheel", "--wheel-dir", str(to)]),
-        (
-            set(packages) - WITHOUT_WHEEL,
-            ["download", "--dest", str(to), "--only-binary=:all:", "--python-version", python]
-            + [f"--platform={platform}" for platform in PLATFORMS],
-        ),
+    machine = ["--only-binary=:all:", f"--python-version={python}", *(f"--platform={name}" for name in PLATFORMS)]
+    for names, command in (
+        (set(packages) - WITHOUT_WHEEL, ["download", *machine, f"--dest={to}"]),
+        (set(packages) & WITHOUT_WHEEL, ["wheel", f"--wheel-dir={to}"]),
     ):
         if names:
-            subprocess.run([*pip, *how, "--no-deps", *(pins[name] for name in sorted(names))], check=True)
+            subprocess.run([*pip, *command, "--no-deps", *(pins[name] for name in sorted(names))], check=True)
 
 
 def add_package(part: Path, package: Path) -> Path:
@@ -145,11 +143,10 @@ def add_encoder(part: Path, model: Path) -> None:
 
 
 def add_tokenizer(part: Path) -> None:
-    """Write SmolLM2's tokenizer and config as a package, which `shapes` knows."""
+    """Write SmolLM2's tokenizer and config, without its weights, as a package."""
     converted = Path(load_tokenizer(SMOLLM2).name_or_path)
-    files = part / TOKENIZER.removeprefix(PACKAGE_SCHEME)
-    shutil.copytree(converted, files, ignore=shutil.ignore_patterns("*.safetensors"))
-    (files.parent / "__init__.py").touch()
+    shutil.copytree(converted, part / TOKENIZER, ignore=shutil.ignore_patterns("*.safetensors"))
+    (part / TOKENIZER).with_name("__init__.py").touch()
 
 
 def add_own_metadata(part: Path) -> None:
@@ -213,12 +210,14 @@ def fill(parts: Iterable[Path], to: Path, most: int, needs: Mapping[str, str]) -
         most: Bytes that a folder holds at most.
         needs: Goes into the manifest.
     """
-    for old in to.glob("[0-9]*"):
+    for old in numbered(to):
         shutil.rmtree(old)
     room = [most - ROOM_FOR_MANIFEST]
-    files = {}
-    for part, path in ((part, path) for part in parts for path in sorted(part.rglob("*")) if path.is_file()):
-        name, data = path.relative_to(part).as_posix(), path.read_bytes()
+    files: dict[str, dict[str, object]] = {}
+    for path, name in [(path, str(path.relative_to(part))) for part in parts for path in sorted(part.rglob("*"))]:
+        if path.is_dir():
+            continue
+        data = path.read_bytes()
         cuts = range(0, max(len(data), 1), most)
         pieces = []
         for number, cut in enumerate(cuts):
@@ -233,6 +232,11 @@ def fill(parts: Iterable[Path], to: Path, most: int, needs: Mapping[str, str]) -
         files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "pieces": pieces}
     (to / MANIFEST).parent.mkdir(exist_ok=True)
     (to / MANIFEST).write_text(json.dumps({"needs": needs, "files": files}, indent=1) + "\n", "utf-8")
+
+
+def numbered(folder: Path) -> list[Path]:
+    """Give the folders 1, 2, … in a folder."""
+    return sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
 
 
 if __name__ == "__main__":

