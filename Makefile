@@ -36,7 +36,7 @@ check-offline: $(VENV)/.installed
 	    torch torchmetrics transformers sentence-transformers accelerate pyarrow
 	$(PACKED)/machine/bin/python scripts/unpack_offline.py --packed $(PACKED)
 	PYTHONPATH=$(CURDIR):$(abspath $(PACKED))/site $(OFFLINE) $(FEW_THREADS) $(PACKED)/machine/bin/python \
-	    -m pytest tests/test_generation.py tests/test_retrieval.py
+	    scripts/gpu_check.py --device cpu --shape tiny
 
 # FIRST: number of the first trial, to make one again; WORKERS: runs at once
 chaos: $(VENV)/.installed
