@@ -1,10 +1,10 @@
 # Two commands for a newcomer: `make quickstart` and `make test`. Both make .venv first.
 PYTHON ?= python3
 VENV ?= .venv
+PACKED ?= offline
 RUN_DIR ?= runs/quickstart
 KILLS ?= 200
 SEED ?= 0
-PACKED ?= offline
 BIN = $(VENV)/bin
 
 # the embedded models need no hub, so none may be asked
@@ -13,7 +13,7 @@ OFFLINE = HF_HUB_OFFLINE=1
 FEW_THREADS = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 FIT = $(OFFLINE) $(BIN)/python -m isara_pl fit --config
 
-.PHONY: quickstart test test-slow check-offline chaos lint format
+.PHONY: quickstart test test-slow offline-check chaos lint format
 
 # first SFT on the seeds alone, which the loop has to beat, then the loop with it beside its own figures
 quickstart: $(VENV)/.installed
@@ -29,7 +29,7 @@ test-slow: $(VENV)/.installed
 	$(OFFLINE) $(BIN)/pytest -m slow
 
 # docs/OFFLINE.md: what is packed works in an environment that holds nothing but what a machine without a network brings
-check-offline: $(VENV)/.installed
+offline-check: $(VENV)/.installed
 	$(BIN)/python scripts/pack_offline.py --to $(PACKED)
 	$(BIN)/python -m venv --clear $(PACKED)/machine
 	$(PACKED)/machine/bin/pip install --quiet --constraint constraints.txt \
