@@ -5,6 +5,8 @@ PACKED ?= offline
 RUN_DIR ?= runs/quickstart
 KILLS ?= 200
 SEED ?= 0
+DEVICE ?= cuda
+SHAPE ?= llama-7b
 BIN = $(VENV)/bin
 
 # the embedded models need no hub, so none may be asked
@@ -13,7 +15,7 @@ OFFLINE = HF_HUB_OFFLINE=1
 FEW_THREADS = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 FIT = $(OFFLINE) $(BIN)/python -m isara_pl fit --config
 
-.PHONY: quickstart test test-slow offline-check chaos lint format
+.PHONY: quickstart test test-slow offline-check chaos gpu-check lint format
 
 # first SFT on the seeds alone, which the loop has to beat, then the loop with it beside its own figures
 quickstart: $(VENV)/.installed
@@ -42,6 +44,10 @@ offline-check: $(VENV)/.installed
 chaos: $(VENV)/.installed
 	PYTHONPATH=tests $(OFFLINE) $(FEW_THREADS) $(BIN)/python -m chaos --kills $(KILLS) --seed $(SEED) \
 	    $(if $(FIRST),--first $(FIRST)) $(if $(WORKERS),--workers $(WORKERS))
+
+# DEVICE=cpu SHAPE=tiny tries the check itself
+gpu-check: $(VENV)/.installed
+	$(BIN)/python scripts/gpu_check.py --device $(DEVICE) --shape $(SHAPE)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from isara_pl.distillation import Objective, answer_losses
 from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL
 from isara_pl.flops import count_flops
+from isara_pl.generation.budget import Budget, GenerationTokens
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion, Sampling
@@ -61,8 +62,10 @@ class IsaraModule(LightningModule):
         gradient_checkpointing: Compute activations twice to save memory.
         compile: torch.compile the decoder's layers for training; the first step takes half a minute longer, so it
             pays on long runs.
-        generation_tokens: Most tokens, prompts and new ones, that are generated for at once. More is faster and
-            takes more memory; halved by itself where that does not suffice.
+        generation_tokens: Most tokens, prompts and new ones, that are generated for at once; `auto` is what the
+            GPU's free memory holds of their keys and values (on a CPU 32768). More is faster and takes more memory.
+            Halved by itself where that does not suffice, for growing and for measuring apart; a run that goes on
+            from a checkpoint keeps what it was then.
         evaluation_precision: In what held-out figures are computed. `float32` gives the same ones for every
             batch size, and takes twice the memory of a 16-bit base while it measures (and as much again while
             it generates answers); `trainer` is that of trainer.precision, faster and with rounding that depends
@@ -91,7 +94,7 @@ class IsaraModule(LightningModule):
         quantization: Quantization = "none",
         gradient_checkpointing: bool = False,
         compile: bool = False,
-        generation_tokens: int = 32768,
+        generation_tokens: GenerationTokens = "auto",
         evaluation_precision: Literal["float32", "trainer"] = "float32",
         prediction_sampling: Sampling = Sampling(do_sample=False, max_new_tokens=256),
         trust_remote_code: bool = False,
@@ -104,7 +107,10 @@ class IsaraModule(LightningModule):
             ("distill_weight", distill_weight, "above 0", distill_weight > 0),
             ("warmup_share", warmup_share, "at least 0 and below 1", 0 <= warmup_share < 1),
             ("epochs_per_outer_epoch", epochs_per_outer_epoch, "at least 1", epochs_per_outer_epoch >= 1),
-            ("generation_tokens", generation_tokens, "at least 1", generation_tokens >= 1),
+            (
+                *("generation_tokens", generation_tokens, "auto, or at least 1"),
+                generation_tokens == "auto" or generation_tokens >= 1,
+            ),
         ):
             if not right:
                 raise InputError(f"model.{option} is {value}; allowed: {allowed}")
@@ -122,7 +128,7 @@ class IsaraModule(LightningModule):
         self.quantization: Quantization = quantization
         self.gradient_checkpointing = gradient_checkpointing
         self.compiled = compile  # nn.Module.compile is a method
-        self.generation_tokens = generation_tokens
+        self.generation_tokens: GenerationTokens = generation_tokens
         self.evaluation_precision = evaluation_precision
         self.prediction_sampling = prediction_sampling
         self.trust_remote_code = trust_remote_code
@@ -332,11 +338,11 @@ class IsaraModule(LightningModule):
     def measuring(self) -> Iterator[None]:
         """Compute in `evaluation_precision` inside the block, between the start and the end of a validation."""
         if self.evaluation_precision == "float32":
-            with torch.autocast(self.device.type, enabled=False), self._uncompiled():
-                yield
+            precision: AbstractContextManager[object] = torch.autocast(self.device.type, enabled=False)
         else:
-            with self.trainer.precision_plugin.forward_context(), self._uncompiled():
-                yield
+            precision = self.trainer.precision_plugin.forward_context()
+        with precision, self._uncompiled(), self._engine.measuring():
+            yield
 
     def on_validation_epoch_start(self) -> None:
         """Widen the weights to float32 for as long as it is measured; no bit of them is lost by that."""
@@ -391,6 +397,11 @@ class IsaraModule(LightningModule):
         """
         check_weights(self.state_dict().values(), self._trained_on)
         checkpoint["base"] = {"name": self._base_name(), "fingerprint": self._base_fingerprint}
+        # in 16 bits other batches round differently: a run that goes on has to make them as it did
+        checkpoint["generation"] = {
+            "budgets": {work: (budget.tokens, budget.row) for work, budget in self._engine.budgets.items()},
+            "of": self._budgets_of(),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse an adapter of another base.
@@ -405,6 +416,15 @@ class IsaraModule(LightningModule):
                 f"the checkpoint's adapter was trained on {base.get('name')}, not on {self._base_name()}. "
                 "Give the model.name, model.quantization and model.dtype (or trainer.precision) of its run"
             )
+        generation = checkpoint.get("generation", {})
+        if generation.get("of") == self._budgets_of():
+            self._engine.budgets = {work: Budget(*numbers) for work, numbers in generation["budgets"].items()}
+
+    def _budgets_of(self) -> list[str]:
+        """Give what budgets of generation were found for: another device, or another wish, needs them anew."""
+        device = self.adapted.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        return [name, str(self.generation_tokens)]
 
     def _base_name(self) -> str:
         return f"{self.name} ({self.quantization}, {self.adapted.dtype})"

@@ -9,50 +9,27 @@ have no adapter to compute; the engine folds one in, and that is part of its tim
 """
 
 import argparse
-import random
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from benchmark import Ceiling, ceiling, machine, print_table, seconds_of, summary, time_alternately, write_json
+from generation_ways import Part, Work, by_engine, by_generate, by_generate_batch, make_parts
 from peft import LoraConfig, PeftModel, get_peft_model
-from shapes import SHAPES, SMOLLM2, load_shape
-from transformers import GenerationConfig
+from shapes import SHAPES, load_shape, tokenizer_name
 
-from isara_pl.generation import plain
 from isara_pl.generation.decoding import Batch
 from isara_pl.generation.engine import GenerationEngine
-from isara_pl.generation.protocol import Sampling
 from isara_pl.generation.shared_prefixes import Row
-from isara_pl.growth.demonstrations import shown_order
-from isara_pl.growth.prompts import prompt_format
-from isara_pl.growth.retrieval import PoolIndex, SentenceEncoder
-from isara_pl.growth.samples import Sample, read_samples
 from isara_pl.memory import keep_freed_memory, return_freed_memory
-from isara_pl.merging import MergedWeights
-from isara_pl.models import fast_precision, load_tokenizer, resolve_path
+from isara_pl.models import fast_precision, load_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BATCH_SIZES = (8, 16, 32, 64, 128, 256)
 KEPT = "freed memory kept"  # which the command line does
-
-
-@dataclass(frozen=True)
-class Part:
-    """The prompts of the questions or of the answers.
-
-    Attributes:
-        prompts: Texts to complete.
-        ids: Their tokens.
-        sampling: How they are completed.
-    """
-
-    prompts: list[str]
-    ids: list[list[int]]
-    sampling: Sampling
 
 
 def main() -> None:
@@ -75,22 +52,32 @@ def main() -> None:
     fast = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}.get(precision, "float32")
     dtype = DTYPES[arguments.dtype or fast]
     model = load_shape(arguments.shape, arguments.device, dtype)
-    tokenizer = load_tokenizer(SMOLLM2)
+    tokenizer = load_tokenizer(tokenizer_name())
     adapted = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")).eval()
     engine = GenerationEngine(adapted.get_base_model(), tokenizer, arguments.generation_tokens)
-    parts = make_parts(arguments, engine, adapted)
-    stops = engine.stop_ids(parts[0].sampling)
+    work = Work(
+        arguments.candidates,
+        arguments.demonstrations,
+        arguments.question_tokens,
+        arguments.answer_tokens,
+        arguments.order,
+        speaks=arguments.shape == "smollm2",
+    )
+    parts = make_parts(work, engine, adapted)
+    stops, pad = engine.stop_ids(parts[0].sampling), int(tokenizer.pad_token_id)
     written: dict[str, list[int]] = {}
 
     def count(name: str, new: Sequence[Sequence[int]]) -> None:
         return_freed_memory()  # the next way starts as an ordinary process
         written.setdefault(name, []).append(sum(map(len, new)))
 
+    def in_batches(size: int, kept: bool = False) -> list[list[int]]:
+        with adapted.disable_adapter():
+            return by_generate(engine.model, parts, size, stops, pad, kept)
+
     ways: dict[str, Callable[[], None]] = {
         "engine": lambda: count("engine", by_engine(engine, adapted, parts)),
-        "generate, batches of 4": lambda: count(
-            "generate, batches of 4", by_generate(engine, adapted, parts, 4, stops)
-        ),
+        "generate, batches of 4": lambda: count("generate, batches of 4", in_batches(4)),
     }
     with torch.inference_mode():
         engine.generate(parts[0].prompts[:4], replace(parts[0].sampling, max_new_tokens=2), range(4))
@@ -98,16 +85,19 @@ def main() -> None:
         tried = {}
         for size in sizes:
             try:
-                tried[size] = seconds_of(partial(by_generate, engine, adapted, parts, size, stops), arguments.device)
+                tried[size] = seconds_of(partial(in_batches, size), arguments.device)
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
         best = min(tried, key=lambda size: tried[size])
         for name, kept in ((f"generate, batches of {best} (its best)", False), (f"the same, {KEPT}", True)):
-            ways[name] = partial(
-                lambda name, kept: count(name, by_generate(engine, adapted, parts, best, stops, kept)), name, kept
-            )
+            ways[name] = partial(lambda name, kept: count(name, in_batches(best, kept)), name, kept)
         if arguments.continuous:
-            ways["generate_batch"] = lambda: count("generate_batch", by_generate_batch(adapted, parts, stops))
+
+            def continuous() -> None:
+                with adapted.disable_adapter():
+                    count("generate_batch", by_generate_batch(engine.model, parts, stops, pad))
+
+            ways["generate_batch"] = continuous
         seconds = time_alternately(ways, arguments.rounds, warmup=0, device=arguments.device)
         keep_freed_memory()
         limits = ceiling(arguments.device, dtype)
@@ -137,91 +127,6 @@ def main() -> None:
     write_json(arguments.json, machine(arguments.device), figures)
 
 
-def make_parts(arguments: argparse.Namespace, engine: GenerationEngine, adapted: PeftModel) -> list[Part]:
-    """Make the prompts of one outer epoch as the loop does: anchors with their neighbours, neighbours of questions."""
-    seeds = read_samples(resolve_path("package://isara_pl/quickstart/seeds.jsonl", "seeds"))
-    index = PoolIndex(SentenceEncoder())
-    index.add(seeds)
-    form, draw = prompt_format("qa", None), random.Random(0)
-    places = {sample.id: place for place, sample in enumerate(seeds)}
-
-    def contexts(questions: Sequence[str]) -> list[list[Sample]]:
-        nearest = index.nearest(questions, arguments.demonstrations)
-        return [shown_order(found[::-1], arguments.order, places) for found in nearest]
-
-    stop = arguments.shape == "smollm2"
-    asked = Sampling(temperature=0.9, top_p=0.95, max_new_tokens=arguments.question_tokens, stop_at_newline=stop)
-    answered = Sampling(max_new_tokens=arguments.answer_tokens, stop_at_newline=stop)
-    anchors = [draw.choice(seeds).question for _ in range(arguments.candidates)]
-    prompts = [form.question_prompt(context) for context in contexts(anchors)]
-    with adapted.disable_adapter():
-        written = engine.generate(prompts, asked, range(len(prompts))) if stop else []
-    # random weights write nothing that can be asked
-    held_out = [
-        item.question for item in read_samples(resolve_path("package://isara_pl/quickstart/held_out.jsonl", ""))
-    ]
-    made_up = [f"{held_out[n % len(held_out)]} ({n})" for n in range(arguments.candidates)]
-    questions = [form.parse_question(completion.text) for completion in written] or made_up
-    found = zip(questions, contexts(questions), strict=True)
-    answers = [form.answer_prompt(question, context) for question, context in found]
-    return [
-        Part(texts, [engine.tokenizer(text).input_ids for text in texts], sampling)
-        for texts, sampling in ((prompts, asked), (answers, answered))
-    ]
-
-
-def by_engine(engine: GenerationEngine, adapted: PeftModel, parts: Sequence[Part]) -> list[list[int]]:
-    """Fold the adapter in and complete all prompts with the engine, freed memory kept as the command line does."""
-    keep_freed_memory()
-    new = []
-    with MergedWeights(adapted).in_use():
-        for part in parts:
-            completions = engine.generate(part.prompts, part.sampling, range(len(part.prompts)))
-            new += [engine.tokenizer(completion.text).input_ids for completion in completions]
-    return new
-
-
-def by_generate(
-    engine: GenerationEngine,
-    adapted: PeftModel,
-    parts: Sequence[Part],
-    batch_size: int,
-    stops: list[int],
-    memory_kept: bool = False,
-) -> list[list[int]]:
-    """Complete all prompts, in their order, with transformers' `generate` on padded batches and no adapter."""
-    if memory_kept:
-        keep_freed_memory()
-    new = []
-    pad = int(engine.tokenizer.pad_token_id)
-    with adapted.disable_adapter():
-        for part in parts:
-            for start in range(0, len(part.ids), batch_size):
-                chosen = part.ids[start : start + batch_size]
-                rows = plain.complete(engine.model, chosen, part.sampling, list(range(len(chosen))), stops, pad)
-                new += [[token for token in row if token != pad] for row in rows]
-    return new
-
-
-def by_generate_batch(adapted: PeftModel, parts: Sequence[Part], stops: list[int]) -> list[list[int]]:
-    """Complete all prompts with transformers' continuous batching."""
-    new: list[list[int]] = []
-    model: Any = adapted.get_base_model()
-    with adapted.disable_adapter():
-        for part in parts:
-            config = GenerationConfig(
-                max_new_tokens=part.sampling.max_new_tokens,
-                do_sample=True,
-                temperature=part.sampling.temperature,
-                top_p=part.sampling.top_p,
-                eos_token_id=stops,
-                pad_token_id=stops[0],
-            )
-            outputs = model.generate_batch(inputs=part.ids, generation_config=config)
-            new += [output.generated_tokens for output in outputs.values()]
-    return new
-
-
 def near_ceiling(adapted: PeftModel, part: Part, limits: Ceiling, arguments: argparse.Namespace) -> dict[str, float]:
     """Compare prefill and decoding with what the machine can give.
 
@@ -243,8 +148,9 @@ def near_ceiling(adapted: PeftModel, part: Part, limits: Ceiling, arguments: arg
                 2 * layer.memory[0].element_size() * layer.memory[0][0, :, 0].numel()
                 for layer in batch.cache._own_layers
             )
+            tokens = torch.full((len(chosen), 1), 5, device=batch.device)
             for step in range(15):
-                steps.append(seconds_of(partial(batch.step, [5] * len(chosen), step), arguments.device))
+                steps.append(seconds_of(partial(batch.step, tokens, step), arguments.device))
                 moved += weights + states * sum(len(prompt) + step + 1 for prompt in chosen)
     return {
         "prefill, FLOP/s": flops / sum(prefill),

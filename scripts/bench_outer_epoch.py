@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -35,7 +35,7 @@ from shapes import SHAPES, SMOLLM2, load_shape
 import isara_pl.merging
 from isara_pl import IsaraDataModule, IsaraModule
 from isara_pl.callbacks import CopiedAnswer, NearDuplicate, OuterEpochTable, TooShort, Unfinished
-from isara_pl.generation import decoding, plain
+from isara_pl.generation import plain, writing
 from isara_pl.generation.decoding import Batch
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion, Sampling
@@ -186,8 +186,9 @@ def run(arguments: argparse.Namespace, by_fours: bool) -> dict[str, float]:
             patch.object(GenerationEngine, "generate", generate),
             stages.timed(IsaraModule, "generate", "generation: the rest"),
             stages.timed(Batch, "prefill", "model: prefill"),
-            stages.timed(Batch, "step", "model: decoding"),
-            stages.timed(decoding, "next_tokens", "model: drawing tokens"),
+            stages.timed(writing, "complete", "model: decoding"),
+            # on a GPU drawing is part of a graph, in which nothing can be timed
+            nullcontext() if stages.on_gpu else stages.timed(writing, "next_tokens", "model: drawing tokens"),
             stages.timed(plain, "complete", "model: generate"),
             stages.timed(isara_pl.merging, "MergedWeights", "model: merging the adapter"),
             stages.timed(SentenceEncoder, "encode", "retrieval: embedding"),

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -23,8 +24,8 @@ import torch
 import transformers
 from benchmark import ceiling, machine, print_table, summary, time_alternately, write_json
 from lightning.pytorch import Trainer
-from peft import LoraConfig
-from shapes import SHAPES, SMOLLM2, load_shape
+from peft import LoraConfig, PeftModel
+from shapes import SHAPES, load_shape, tokenizer_name
 
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.samples import Sample, read_samples
@@ -36,6 +37,34 @@ from isara_pl.sft import EncodedPair, SftLoader, answer_nll, collate, encode_pai
 
 REFERENCE = "TRL"
 FORMAT = prompt_format("qa", None)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is trained, and how.
+
+    Attributes:
+        shape: The model.
+        device: Where it lies.
+        precision: The trainer's.
+        r: Rank of the adapter.
+        batch_size: Pairs of a step.
+        gradient_checkpointing: Whether activations are computed twice.
+        max_length: Most tokens of a pair.
+    """
+
+    shape: str
+    device: str
+    precision: str
+    r: int
+    batch_size: int
+    gradient_checkpointing: bool = False
+    max_length: int = 2048
+
+    @property
+    def dtype(self) -> str:
+        """Type of the base's weights."""
+        return {"bf16-mixed": "bfloat16", "16-mixed": "float16"}.get(self.precision, "float32")
 
 
 def main() -> None:
@@ -59,25 +88,32 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
     precision, _ = fast_precision("cpu" if arguments.device == "cpu" else "gpu")
-    dtype = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}.get(precision, "float32")
+    setup = Setup(
+        arguments.shape,
+        arguments.device,
+        precision,
+        arguments.r,
+        arguments.batch_size,
+        arguments.gradient_checkpointing,
+    )
     samples = joined_samples(arguments.pairs, arguments.joined)
-    module = adapted(arguments, dtype)
-    pairs = [encode_pair(sample, FORMAT, module.tokenizer, 2048, end=True) for sample in samples]
+    module = adapted(setup)
+    pairs = [encode_pair(sample, FORMAT, module.tokenizer, setup.max_length, end=True) for sample in samples]
     references = {
-        REFERENCE: sft_trainer(arguments, dtype, module, samples, "random"),
-        "TRL, length-grouped": sft_trainer(arguments, dtype, module, samples, "group_by_length"),
+        REFERENCE: sft_trainer(setup, module, samples, "random"),
+        "TRL, length-grouped": sft_trainer(setup, module, samples, "group_by_length"),
     }
     ways: dict[str, Callable[[], object]] = {
         name: partial(with_memory, False, trainer.train) for name, trainer in references.items()
     }
-    ours = partial(fit, module, pairs, arguments, precision)
+    ours = partial(fit, module, pairs, setup)
     # the command line keeps freed memory; both ways are timed in both settings
     ways[f"{REFERENCE}, freed memory kept"] = partial(with_memory, True, references[REFERENCE].train)
     ways["isara_pl, freed memory returned"] = partial(with_memory, False, ours)
     ways["isara_pl"] = partial(with_memory, True, ours)
     if arguments.compile:
-        compiled = adapted(arguments, dtype, compiled=True)
-        ways["isara_pl, compiled"] = partial(with_memory, True, partial(fit, compiled, pairs, arguments, precision))
+        compiled = adapted(setup, compiled=True)
+        ways["isara_pl, compiled"] = partial(with_memory, True, partial(fit, compiled, pairs, setup))
     first = list(range(arguments.batch_size))
     losses = {
         REFERENCE: their_loss(references[REFERENCE], first),
@@ -85,15 +121,15 @@ def main() -> None:
     }
 
     tokens, answers = sum(len(pair.input_ids) for pair in pairs), sum(answer_length(pair) for pair in pairs)
-    most = ceiling(arguments.device, DTYPES[dtype])
+    most = ceiling(arguments.device, DTYPES[setup.dtype])
     seconds = time_alternately(ways, arguments.rounds, device=arguments.device)
-    what = f"{arguments.shape}, {dtype}, {len(pairs)} pairs of {tokens / len(pairs):.0f} tokens on average"
+    what = f"{arguments.shape}, {setup.dtype}, {len(pairs)} pairs of {tokens / len(pairs):.0f} tokens on average"
     print_table(f"{what}; milliseconds of a pair", seconds, REFERENCE, per=len(pairs))
     print(f"\nLoss of the first batch: {', '.join(f'{name} {loss:.4f}' for name, loss in losses.items())}")
     print(
         f"Ceiling: {most.flops / 1e12:.2f} TFLOP/s of a matrix product, {most.bytes_per_second / 1e9:.1f} GB/s copied"
     )
-    work = step_flops(module, tokens, answers)
+    work = step_flops(module.adapted, tokens, answers)
     rates = {}
     for name, times in seconds.items():
         median = statistics.median(times)
@@ -104,7 +140,7 @@ def main() -> None:
         }
         line = "{:9.2f} samples/s {:10.0f} tokens/s {:7.1%} of the ceiling".format(*rates[name].values())
         print(f"  {name:32}{line}")
-    figures = {"options": vars(arguments), "dtype": dtype, "ceiling": most, "first_loss": losses, "rates": rates}
+    figures = {"options": vars(arguments), "dtype": setup.dtype, "ceiling": most, "first_loss": losses, "rates": rates}
     write_json(
         arguments.json, machine(arguments.device), {**figures, "ways": summary(seconds, REFERENCE, per=len(pairs))}
     )
@@ -134,31 +170,33 @@ def answer_length(pair: EncodedPair) -> int:
     return len(pair.input_ids) - pair.prompt_length
 
 
-def adapted(arguments: argparse.Namespace, dtype: Any, compiled: bool = False) -> IsaraModule:
+def adapted(setup: Setup, compiled: bool = False) -> IsaraModule:
     """Load this project's module on a model of the shape, with SmolLM2's tokenizer."""
+    dtype: Any = setup.dtype
     module = IsaraModule(
-        SMOLLM2,
-        lora=LoraOptions(r=arguments.r, alpha=2 * arguments.r),
+        tokenizer_name(),
+        lora=LoraOptions(r=setup.r, alpha=2 * setup.r),
         dtype=dtype,
-        gradient_checkpointing=arguments.gradient_checkpointing,
+        gradient_checkpointing=setup.gradient_checkpointing,
         compile=compiled,
     )
 
     def load(*_: object) -> Any:
-        return load_shape(arguments.shape, arguments.device, DTYPES[dtype])
+        return load_shape(setup.shape, setup.device, DTYPES[setup.dtype])
 
     with patch("isara_pl.module.load_causal_lm", load):
         module.configure_model()
     return module
 
 
-def fit(module: IsaraModule, pairs: list[EncodedPair], arguments: argparse.Namespace, precision: Any) -> None:
+def fit(module: IsaraModule, pairs: list[EncodedPair], setup: Setup) -> None:
     """Train on every pair once."""
-    batches = length_grouped_batches([len(pair.input_ids) for pair in pairs], arguments.batch_size, seed=0)
+    precision: Any = setup.precision
+    batches = length_grouped_batches([len(pair.input_ids) for pair in pairs], setup.batch_size, seed=0)
     pad = module.tokenizer.pad_token_id
     assert isinstance(pad, int)
     trainer = Trainer(
-        accelerator="cpu" if arguments.device == "cpu" else "gpu",
+        accelerator="cpu" if setup.device == "cpu" else "gpu",
         devices=1,
         precision=precision,
         max_epochs=1,
@@ -172,9 +210,7 @@ def fit(module: IsaraModule, pairs: list[EncodedPair], arguments: argparse.Names
         trainer.fit(module, SftLoader(pairs, batches, epoch=0, pad_token_id=pad))
 
 
-def sft_trainer(
-    arguments: argparse.Namespace, dtype: str, module: IsaraModule, samples: list[Sample], strategy: str
-) -> Any:
+def sft_trainer(setup: Setup, module: IsaraModule, samples: list[Sample], strategy: str) -> Any:
     """Make TRL's trainer for the same pairs, adapter and optimiser; it neither clips, logs nor saves either."""
     from datasets import Dataset, disable_progress_bars
     from trl import SFTConfig, SFTTrainer
@@ -186,15 +222,15 @@ def sft_trainer(
     ]
     options = SFTConfig(
         output_dir=tempfile.gettempdir(),  # nothing is written there
-        use_cpu=arguments.device == "cpu",
-        bf16=dtype == "bfloat16",
-        fp16=dtype == "float16",
-        per_device_train_batch_size=arguments.batch_size,
+        use_cpu=setup.device == "cpu",
+        bf16=setup.dtype == "bfloat16",
+        fp16=setup.dtype == "float16",
+        per_device_train_batch_size=setup.batch_size,
         train_sampling_strategy=strategy,
         num_train_epochs=1,
-        gradient_checkpointing=arguments.gradient_checkpointing,
+        gradient_checkpointing=setup.gradient_checkpointing,
         completion_only_loss=True,
-        max_length=2048,
+        max_length=setup.max_length,
         learning_rate=module.learning_rate,
         lr_scheduler_type="cosine",
         max_grad_norm=0.0,
@@ -205,13 +241,11 @@ def sft_trainer(
         dataloader_pin_memory=False,
     )
     trainer = SFTTrainer(
-        model=load_shape(arguments.shape, arguments.device, DTYPES[dtype]),
+        model=load_shape(setup.shape, setup.device, DTYPES[setup.dtype]),
         args=options,
         train_dataset=Dataset.from_list(rows),
         processing_class=module.tokenizer,
-        peft_config=LoraConfig(
-            r=arguments.r, lora_alpha=2 * arguments.r, target_modules="all-linear", task_type="CAUSAL_LM"
-        ),
+        peft_config=LoraConfig(r=setup.r, lora_alpha=2 * setup.r, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
@@ -235,18 +269,18 @@ def our_loss(module: IsaraModule, pairs: list[EncodedPair], places: list[int], p
     return float(sums.sum() / tokens.sum())
 
 
-def step_flops(module: IsaraModule, tokens: int, answer_tokens: int) -> float:
+def step_flops(adapted: PeftModel, tokens: int, answer_tokens: int) -> float:
     """Count what training on these tokens needs at least, padding and attention left out.
 
     Forward and back through a frozen matrix are 4 FLOP a weight and token: it has no gradient of its own.
     Through the adapter's they are 6. The output layer is needed for the answers' tokens only.
     """
-    head = module.adapted.get_output_embeddings()
+    head = adapted.get_output_embeddings()
     base = sum(
-        part.weight.numel() for name, part in module.adapted.named_modules()
+        part.weight.numel() for name, part in adapted.named_modules()
         if isinstance(part, torch.nn.Linear) and part is not head and "lora_" not in name
     )  # fmt: skip
-    trained = sum(parameter.numel() for parameter in module.adapted.parameters() if parameter.requires_grad)
+    trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     return tokens * (4 * base + 6 * trained) + answer_tokens * 4 * head.weight.numel()
 
 

@@ -111,25 +111,26 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     return facts
 
 
-def ceiling(device: str, dtype: torch.dtype) -> Ceiling:
+def ceiling(device: str, dtype: torch.dtype, shapes: Sequence[tuple[int, int, int]] = MATMUL_SHAPES) -> Ceiling:
     """Measure what the machine can give at best: the fastest of several matrix products, and a copy.
 
     Args:
         device: Where, e.g. `cpu` or `cuda`.
         dtype: Of the product.
+        shapes: Rows, columns and inner dimension of the products.
     """
     fastest = 0.0
-    for rows, columns, inner in MATMUL_SHAPES:
+    for rows, columns, inner in shapes:
         if device == "cpu" and rows * columns * inner > 4096**3:
             continue  # a minute on a laptop, and no faster there
         left = torch.randn(rows, inner, device=device, dtype=dtype)
         right = torch.randn(inner, columns, device=device, dtype=dtype)
         out = torch.empty(rows, columns, device=device, dtype=dtype)
-        seconds = _seconds_each(partial(torch.mm, left, right, out=out), device)
+        seconds = seconds_each(partial(torch.mm, left, right, out=out), device)
         fastest = max(fastest, 2 * rows * columns * inner / seconds)
     source = torch.zeros(COPIED_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return Ceiling(fastest, 2 * COPIED_BYTES / _seconds_each(lambda: target.copy_(source), device))
+    return Ceiling(fastest, 2 * COPIED_BYTES / seconds_each(lambda: target.copy_(source), device))
 
 
 def write_json(path: str | None, facts: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
@@ -138,7 +139,7 @@ def write_json(path: str | None, facts: Mapping[str, Any], figures: Mapping[str,
         Path(path).write_text(json.dumps({"machine": facts, **figures}, indent=2, default=_plain) + "\n", "utf-8")
 
 
-def _seconds_each(work: Callable[[], object], device: str) -> float:
+def seconds_each(work: Callable[[], object], device: str) -> float:
     """Give the best seconds of one run, each timing long enough to be read off a clock."""
     work()  # the first run allocates and picks kernels
     once = seconds_of(work, device)

@@ -161,7 +161,7 @@ def test_out_of_memory_while_asking_halves_the_budget_and_few_tokens_at_once_cha
     generator: GenerationEngine = engine(tiny_llama)
     with pytest.warns(UserWarning, match="out of memory"):
         found = generator.distributions(PROMPTS, answers, LINE, TopLogprobs(8, 0))
-    assert generator.tokens < 4096
+    assert generator.budget.tokens < 4096
     for one, of_whole in zip(found, whole, strict=True):
         torch.testing.assert_close(one.log_probs, of_whole.log_probs, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(one.rest, of_whole.rest, rtol=1e-4, atol=1e-5)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from isara_pl.generation import drawing
 from isara_pl.generation.drawing import kept_probabilities, next_tokens, uniform_numbers
 from isara_pl.generation.protocol import Sampling
 
@@ -41,6 +42,26 @@ def test_the_outermost_numbers_draw_a_possible_token(number):
 def test_a_row_without_probabilities_is_marked():
     logits = torch.tensor([[1.0, 2.0], [torch.nan, 2.0]])
     assert next_tokens(logits, Sampling(), torch.tensor([0.9, 0.9])).tolist() == [1, -1]
+
+
+def test_a_row_that_is_not_numbers_has_no_likeliest_token_either():
+    logits = torch.tensor([[1.0, 2.0], [torch.nan, 2.0], [torch.inf, 2.0], [-torch.inf, 2.0]])
+    assert next_tokens(logits, Sampling(do_sample=False), torch.zeros(4)).tolist() == [1, -1, -1, 1]
+
+
+@pytest.mark.parametrize("columns", [1, 2, 5, 64, 4999])
+def test_sums_by_doubling_are_running_sums(columns):
+    values = torch.rand(3, columns, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawing._sum_by_doubling(values), values.cumsum(-1), rtol=1e-14, atol=1e-14)
+
+
+def test_under_deterministic_algorithms_a_gpu_draws_the_same_tokens_by_sums_of_its_own(monkeypatch):
+    logits = torch.randn(50, 4000, generator=torch.Generator().manual_seed(0))
+    uniform = torch.rand(50, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    sampling = Sampling(temperature=0.9, top_p=0.95)
+    drawn = next_tokens(logits, sampling, uniform)
+    monkeypatch.setattr(drawing, "_running_sum", drawing._sum_by_doubling)
+    assert torch.equal(next_tokens(logits, sampling, uniform), drawn)
 
 
 def test_numbers_of_a_row_follow_from_its_seed_alone():

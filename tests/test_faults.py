@@ -12,7 +12,7 @@ from command_line import LISTS, assert_same, before_call, fails, fit, rows
 from conftest import make_seeds
 from lightning.pytorch import Callback
 
-from isara_pl.generation import decoding
+from isara_pl.generation import writing
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion
 from isara_pl.growth.outer_epoch import OuterEpoch
@@ -100,14 +100,14 @@ def test_a_lack_of_memory_in_generation_is_got_over(options, tmp_path, monkeypat
         if not refused and len(prompts) == 4:  # the candidates' questions
             # the first batch of the engine alone meets a device without memory
             assert self._engine._in_rows
-            complete = decoding.complete
+            complete = writing.complete
 
             def too_much(*arguments):
-                monkeypatch.setattr(decoding, "complete", complete)
+                monkeypatch.setattr(writing, "complete", complete)
                 refused.append(arguments)
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
-            monkeypatch.setattr(decoding, "complete", too_much)
+            monkeypatch.setattr(writing, "complete", too_much)
         return original(self, prompts, sampling, seeds)
 
     monkeypatch.setattr(IsaraModule, "generate", generate)

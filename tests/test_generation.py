@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from isara_pl.errors import InputError
-from isara_pl.generation import decoding
+from isara_pl.generation import decoding, writing
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.kv_cache import layers_of
 from isara_pl.generation.probe import completes_in_rows
@@ -192,7 +192,7 @@ def test_tokens_are_drawn_as_often_as_the_model_says(tiny_llama):
     logits[generator.tokenizer.eos_token_id] = -torch.inf
     expected = (logits / 0.8).softmax(-1)
     draws = 4000
-    drawn = decoding.complete(
+    drawn = writing.complete(
         generator.model, [ids] * draws, Sampling(max_new_tokens=1, temperature=0.8), range(draws), [generator.tokenizer.eos_token_id]
     )  # fmt: skip
     counts = Counter(one.ids[0] for one in drawn)
@@ -214,7 +214,7 @@ def test_out_of_memory_halves_the_budget_and_loses_nothing(tiny_llama, monkeypat
     generator = engine(tiny_llama)
     with pytest.warns(UserWarning, match=r"out of memory while generating for \d+ prompts at once: going on with"):
         assert generator.generate(SHARING, DRAWN, range(len(SHARING))) == whole
-    assert generator.tokens < 4096
+    assert generator.budget.tokens < 4096
 
 
 def test_a_prompt_that_no_memory_holds_is_told(tiny_llama, monkeypatch):
@@ -242,11 +242,12 @@ def test_other_errors_of_a_model_are_not_taken_for_a_lack_of_memory(tiny_llama, 
         generator.generate(PROMPTS, GREEDY, range(5))
 
 
-def test_a_model_that_gives_no_numbers_is_told(tiny_llama):
+@pytest.mark.parametrize("sampling", [DRAWN, GREEDY], ids=["drawn", "greedy"])
+def test_a_model_that_gives_no_numbers_is_told(tiny_llama, sampling):
     generator = engine(tiny_llama)
     generator.model.lm_head.weight.data.fill_(torch.nan)
     with pytest.raises(InputError, match="logits are not numbers, so nothing can be drawn: training diverged"):
-        generator.generate(PROMPTS, DRAWN, range(5))
+        generator.generate(PROMPTS, sampling, range(5))
 
 
 def test_a_newline_inside_a_token_ends_a_completion_where_asked(tiny_llama):

@@ -1,4 +1,4 @@
-"""Completing a batch of prompts: what prompts share is computed once, finished rows leave the batch.
+"""The forward passes of a batch of prompts: what prompts share is computed once, finished rows leave the batch.
 
 All rows end at the same column. A row's tokens, and with them its keys and values, stand in the columns
 before it: the last token of every prompt in the same column, padding on the left. This is the layout
@@ -8,36 +8,18 @@ of any left-padded batch, so every causal LM that generates in padded batches wo
 import inspect
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from isara_pl.errors import InputError
-from isara_pl.generation.distributions import TokenDistributions, TopLogprobs, joined, top_logprobs, without_ends
-from isara_pl.generation.drawing import next_tokens, uniform_numbers
 from isara_pl.generation.kv_cache import RowsCache, layers_of
-from isara_pl.generation.protocol import Sampling
-from isara_pl.generation.shared_prefixes import LEAST_SAVED, Row, rounds
+from isara_pl.generation.shared_prefixes import LEAST_SAVED, Row
 from isara_pl.models import only_logits_of
-from isara_pl.stages import count
 
 # from so many tokens on a forward pass gains nothing by being larger, but takes more memory
 PREFILL_TOKENS = 4096
-
-
-@dataclass(frozen=True)
-class Written:
-    """What was written after a prompt.
-
-    Attributes:
-        ids: The new tokens, with the one that ended them if any did.
-        distributions: The distribution that each of them was drawn from, where that was asked for.
-    """
-
-    ids: list[int]
-    distributions: TokenDistributions | None = None
+ALIGNED = 16  # columns: with a mask of other widths torch's attention on a GPU copies the mask first
 
 
 class Batch:
@@ -56,10 +38,11 @@ class Batch:
         self.plan = plan
         self.device = model.device
         self.longest = max(map(len, prompts))  # the column after the prompts
+        self.columns = -(-(self.longest + new_tokens) // ALIGNED) * ALIGNED
         layers = layers_of(model)
         assert layers is not None
-        self.cache = RowsCache(layers, len(prompts), self.longest + new_tokens)
-        self.order = [row.prompt for rows in plan for row in rows]  # prompt of each row of the cache
+        self.cache = RowsCache(layers, len(prompts), self.columns)
+        self._set_order([row.prompt for rows in plan for row in rows])
         self._parameters = inspect.signature(model.forward).parameters
 
     def prefill(self) -> Tensor:
@@ -127,24 +110,45 @@ class Batch:
                 source = self.longest - len(self.prompts[parent])
                 self.cache.copy(place[parent], rows, slice(source, source + end - first), slice(first, end))
 
-    def step(self, tokens: Sequence[int], steps: int) -> Tensor:
+    def step(self, tokens: Tensor, steps: int) -> Tensor:
         """Append one token to each of the first rows.
 
         Args:
-            tokens: The token of each row that is still in the batch.
+            tokens: The token of each row that is still in the batch, of shape (rows, 1), on the model's device.
             steps: How many tokens were appended before.
 
         Returns:
             The logits after it, of shape (rows, vocabulary), float32.
         """
-        rows = len(tokens)
-        lengths = torch.tensor([len(self.prompts[prompt]) + steps + 1 for prompt in self.order[:rows]])
-        end = self.longest + steps
-        return self._forward(torch.tensor(tokens)[:, None], lengths, 0, end, end + 1)
+        column = self.longest + steps
+        return self._append(tokens, torch.full((1,), column, device=self.device), self._begin, column + 1, None)
+
+    def fixed_step(self, tokens: Tensor, column: Tensor) -> Tensor:
+        """Append as `step` does, in a way whose shapes do not depend on the step: all columns are read, and masked.
+
+        For models all of whose layers attend to whole rows.
+
+        Args:
+            tokens: The token of each row that is still in the batch, of shape (rows, 1), on the model's device.
+            column: Where the tokens stand, `longest` and the tokens appended before, of shape (1,), on the device.
+
+        Returns:
+            The logits after it, of shape (rows, vocabulary), float32.
+        """
+        return self._append(tokens, column, self._begin // ALIGNED * ALIGNED, self.columns, column)
+
+    def _append(self, tokens: Tensor, column: Tensor, start: int, end: int, write_at: Tensor | None) -> Tensor:
+        """Compute the tokens of one column, from those between `start` and `end`; nothing here waits for the device."""
+        self.cache.look_at(slice(0, len(tokens)), start, end - 1, column=write_at)
+        columns = torch.arange(start, end, device=self.device)
+        own = (columns >= self.first[:, None]) & (columns <= column)  # (rows, columns)
+        return self._logits(self._inputs(tokens, own.long(), column - self.first[:, None]))
 
     def _forward(self, ids: Tensor, lengths: Tensor, begin: int, end: int, last: int) -> Tensor:
         """Compute the tokens of the columns from `end` to `last`, of rows that have so many tokens by then."""
-        inputs = self._placed(ids, lengths, begin, end, last)
+        return self._logits(self._placed(ids, lengths, begin, end, last))
+
+    def _logits(self, inputs: dict[str, Any]) -> Tensor:
         if "logits_to_keep" in self._parameters:
             inputs["logits_to_keep"] = 1
         logits: Tensor = self.model(**inputs).logits[:, -1].float()
@@ -197,23 +201,31 @@ class Batch:
         """Let rows leave: the last ones that stay move into their places.
 
         Args:
-            finished: The rows, ascending.
+            finished: The rows, some at least.
             steps: How many tokens were appended.
 
         Returns:
             The rows that stay, in their new order.
         """
-        stay = list(range(len(self.order)))
-        for row in reversed(finished):
-            last = len(stay) - 1
-            if row != last:
-                # columns before the moved row's prompt hold nothing
-                used = slice(self.longest - len(self.prompts[self.order[last]]), self.longest + steps)
-                self.cache.copy(last, [row], used, used)
-                self.order[row], stay[row] = self.order[last], stay[last]
-            self.order.pop()
-            stay.pop()
+        leaving = set(finished)
+        count = len(self.order) - len(leaving)
+        free = [row for row in range(count) if row in leaving]
+        moved = [row for row in range(count, len(self.order)) if row not in leaving]
+        stay = list(range(count))
+        for row, source in zip(free, moved, strict=True):
+            stay[row] = source
+        if moved:
+            # columns before the moved rows' prompts hold nothing
+            longest = max(len(self.prompts[self.order[row]]) for row in moved)
+            self.cache.move(moved, free, slice(self.longest - longest, self.longest + steps))
+        self._set_order([self.order[row] for row in stay])
         return stay
+
+    def _set_order(self, order: list[int]) -> None:
+        self.order = order  # prompt of each row of the cache
+        first = [self.longest - len(self.prompts[prompt]) for prompt in order]  # column where each row begins
+        self._begin = min(first, default=self.longest)
+        self.first = torch.tensor(first, device=self.device)
 
 
 def chunks(rows: Sequence[Row], prompts: Sequence[list[int]]) -> list[list[Row]]:
@@ -235,58 +247,3 @@ def chunks(rows: Sequence[Row], prompts: Sequence[list[int]]) -> list[list[Row]]
         found[-1].append(row)
         computed += tokens
     return found
-
-
-def complete(
-    model: Any,
-    prompts: Sequence[list[int]],
-    sampling: Sampling,
-    seeds: Sequence[int],
-    stops: Sequence[int],
-    top: TopLogprobs | None = None,
-) -> list[Written]:
-    """Complete prompts in one batch.
-
-    Args:
-        model: A causal LM in eval mode.
-        prompts: Token ids of each prompt.
-        sampling: How to draw; only what `Sampling.is_plain` covers.
-        seeds: What each prompt's draws follow from.
-        stops: Tokens that end a completion; none of them comes first.
-        top: What to keep of the distributions, those before temperature, top_p and top_k; None keeps nothing.
-
-    Returns:
-        What was written after each prompt.
-
-    Raises:
-        InputError: If there is nothing to draw from, since the model gives NaN.
-    """
-    batch = Batch(model, prompts, rounds(prompts), sampling.max_new_tokens)
-    uniform = uniform_numbers(list(seeds), sampling.max_new_tokens)  # (prompts, new tokens)
-    ends = set(stops)
-    written: list[list[int]] = [[] for _ in prompts]
-    kept: list[list[TokenDistributions]] = [[] for _ in prompts]
-    logits = without_ends(batch.prefill(), stops)
-    count(prompt_tokens=sum(map(len, prompts)))
-    for steps in range(sampling.max_new_tokens):
-        if top is not None:
-            distributions = top_logprobs(logits, stops, top)
-            for row, prompt in enumerate(batch.order):
-                kept[prompt].append(distributions.rows(row, row + 1))
-        tokens: list[int] = next_tokens(logits, sampling, uniform[batch.order, steps]).tolist()
-        if min(tokens) < 0:
-            raise InputError(
-                "the model's logits are not numbers, so nothing can be drawn: training diverged (lower "
-                "model.learning_rate), or its weights are damaged or overflow in this trainer.precision"
-            )
-        for prompt, token in zip(batch.order, tokens, strict=True):
-            written[prompt].append(token)
-        finished = [row for row, token in enumerate(tokens) if token in ends]
-        last = steps + 1 == sampling.max_new_tokens
-        count(done=len(tokens) if last else len(finished), generated_tokens=len(tokens))
-        if finished:
-            tokens = [tokens[row] for row in batch.drop(finished, steps)]
-        if not tokens or last:
-            break
-        logits = batch.step(tokens, steps)
-    return [Written(ids, joined(of_ids) if of_ids else None) for ids, of_ids in zip(written, kept, strict=True)]

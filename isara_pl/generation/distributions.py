@@ -39,6 +39,10 @@ class TokenDistributions:
     def __len__(self) -> int:
         return len(self.rest)
 
+    def cpu(self) -> "TokenDistributions":
+        """Give the same on the CPU."""
+        return TokenDistributions(self.ids.cpu(), self.log_probs.cpu(), self.rest.cpu())
+
     def rows(self, begin: int, end: int) -> "TokenDistributions":
         """Give some of the places.
 
@@ -81,14 +85,35 @@ def top_logprobs(logits: Tensor, stops: Sequence[int], top: TopLogprobs) -> Toke
         stops: Tokens that end an answer; their mass goes to `top.end_id`.
         top: What to keep.
     """
+    return likeliest_tokens(logits, end_tokens(logits, stops, top), top).cpu()
+
+
+def end_tokens(logits: Tensor, stops: Sequence[int], top: TopLogprobs) -> Tensor:
+    """Give all tokens whose mass goes to `top.end_id`, where the logits lie.
+
+    Args:
+        logits: Of shape (n, vocabulary); a tokenizer may know more tokens than the model has outputs.
+        stops: Tokens that end an answer.
+        top: What to keep.
+    """
+    return torch.tensor(
+        sorted(token for token in {*stops, top.end_id} if token < logits.shape[-1]), device=logits.device
+    )
+
+
+def likeliest_tokens(logits: Tensor, ends: Tensor, top: TopLogprobs) -> TokenDistributions:
+    """Give the likeliest tokens of each distribution, where the logits lie; nothing here waits for a device.
+
+    Args:
+        logits: Of shape (n, vocabulary). −∞ is what cannot come.
+        ends: As of `end_tokens`.
+        top: What to keep.
+    """
     log_probs = logits.float().log_softmax(dim=-1)
-    vocabulary = log_probs.shape[-1]
-    # a tokenizer may know more tokens than the model has outputs
-    ends = torch.tensor(sorted(token for token in {*stops, top.end_id} if token < vocabulary), device=logits.device)
     ending = log_probs[:, ends].logsumexp(dim=-1)
     log_probs.index_fill_(1, ends, -torch.inf)  # in place: with the vocabulary each copy is large
     log_probs[:, top.end_id] = ending
-    likeliest = log_probs.topk(min(top.count, vocabulary))
+    likeliest = log_probs.topk(min(top.count, log_probs.shape[-1]))
     # what is left, added up by itself: 1 minus the others would leave rounding errors where nothing is left
     rest = log_probs.scatter_(1, likeliest.indices, -torch.inf).exp_().sum(dim=-1)
-    return TokenDistributions(likeliest.indices.int().cpu(), likeliest.values.cpu(), rest.cpu())
+    return TokenDistributions(likeliest.indices.int(), likeliest.values, rest)

@@ -39,11 +39,12 @@ def next_tokens(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
         uniform: One number in [0, 1) for each row, of shape (rows,).
 
     Returns:
-        Token ids of shape (rows,); -1 where there is no distribution to draw from.
+        Token ids of shape (rows,), where the logits lie; -1 where there is no distribution to draw from.
     """
     logits = logits.float()
     if not sampling.do_sample:
-        return logits.argmax(dim=-1)
+        likeliest = logits.max(dim=-1)
+        return torch.where(likeliest.values.isfinite(), likeliest.indices, -1)
     probabilities = kept_probabilities(logits, sampling)
     # on Apple's GPUs there is no float64
     precise = torch.float32 if logits.device.type == "mps" else torch.float64
@@ -72,11 +73,18 @@ def kept_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     probabilities = logits.softmax(dim=-1)
     if sampling.top_p == 1:
         return probabilities
-    least = _nucleus_border(probabilities.topk(min(LIKELIEST, vocabulary)).values, sampling.top_p)
+    return probabilities.masked_fill(probabilities < _least_kept(probabilities, sampling.top_p)[:, None], 0)
+
+
+def _least_kept(probabilities: Tensor, top_p: float) -> Tensor:
+    """Give the least probability of each row's nucleus."""
+    if probabilities.device.type != "cpu":  # sorting all takes less than waiting to hear whether some suffice
+        return _nucleus_border(probabilities.sort(descending=True).values, top_p)
+    least = _nucleus_border(probabilities.topk(min(LIKELIEST, probabilities.shape[-1])).values, top_p)
     outside = least.isnan()
     if outside.any():
-        least[outside] = _nucleus_border(probabilities[outside].sort(descending=True).values, sampling.top_p)
-    return probabilities.masked_fill(probabilities < least[:, None], 0)
+        least[outside] = _nucleus_border(probabilities[outside].sort(descending=True).values, top_p)
+    return least
 
 
 def _nucleus_border(descending: Tensor, top_p: float) -> Tensor:
@@ -90,7 +98,18 @@ def _nucleus_border(descending: Tensor, top_p: float) -> Tensor:
 
 
 def _running_sum(values: Tensor) -> Tensor:
-    """Sum along the rows; CUDA's own way is refused under `Trainer(deterministic=True)`."""
-    if values.is_cuda and torch.are_deterministic_algorithms_enabled():
-        return values.cpu().cumsum(dim=-1).to(values.device)
-    return values.cumsum(dim=-1)
+    """Sum along the rows; under `Trainer(deterministic=True)` CUDA's own way is refused, and this one takes its place.
+
+    Sums of 2, 4, 8, … neighbours, so that it takes as many steps as the number of columns has binary digits.
+    """
+    if not (values.is_cuda and torch.are_deterministic_algorithms_enabled()):
+        return values.cumsum(dim=-1)
+    return _sum_by_doubling(values)
+
+
+def _sum_by_doubling(values: Tensor) -> Tensor:
+    reach = 1
+    while reach < values.shape[-1]:
+        values = torch.cat([values[..., :reach], values[..., reach:] + values[..., :-reach]], dim=-1)
+        reach *= 2
+    return values

@@ -1,25 +1,30 @@
 """The engine: from prompts to completions, in batches that fit a budget of tokens."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
-from isara_pl.generation import decoding, plain, scoring
-from isara_pl.generation.decoding import Written
+from isara_pl.generation import plain, scoring, writing
+from isara_pl.generation.budget import Budget, GenerationTokens, budget_of
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
 from isara_pl.generation.probe import completes_in_rows
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.generation.shared_prefixes import sharing_order
+from isara_pl.generation.step_graphs import StepGraphs
+from isara_pl.generation.writing import Written
 from isara_pl.memory import is_out_of_memory
 from isara_pl.models import context_window
 from isara_pl.tokens import encode_prompt, end_of_turn
 
 T = TypeVar("T")
+# measuring may happen in float32 or beside a judge, so it has less memory than growing
+Work = Literal["growing", "measuring"]
 
 
 class GenerationEngine:
@@ -33,14 +38,34 @@ class GenerationEngine:
     Args:
         model: The causal LM, in eval mode when it is used.
         tokenizer: Its tokenizer, with a padding token.
-        tokens: Most tokens, prompts and new ones, that are generated for at once. Halved for good where
-            the memory does not suffice.
+        tokens: Most tokens, prompts and new ones, that are generated for at once; `auto` takes as many as the
+            device's free memory holds when it is first asked (on a CPU 32,768). Halved for good where the memory
+            does not suffice, for growing and for measuring apart.
     """
 
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, tokens: int) -> None:
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, tokens: GenerationTokens) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.tokens = tokens
+        self.tokens: GenerationTokens = tokens
+        self.budgets: dict[Work, Budget] = {}
+        self._work: Work = "growing"
+        self._graphs = StepGraphs(model)
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Generate within the budget of measuring inside the block."""
+        self._work = "measuring"
+        try:
+            yield
+        finally:
+            self._work = "growing"
+
+    @property
+    def budget(self) -> Budget:
+        """What may be generated for at once now."""
+        if self._work not in self.budgets:
+            self.budgets[self._work] = budget_of(self.model, self.tokens)
+        return self.budgets[self._work]
 
     @torch.inference_mode()
     def generate(
@@ -68,7 +93,7 @@ class GenerationEngine:
         def complete(chosen: list[int]) -> list[Written]:
             ids, of_these = [encoded[place] for place in chosen], [seeds[place] for place in chosen]
             if sampling.is_plain and self._in_rows:
-                return decoding.complete(self.model, ids, sampling, of_these, stops, top)
+                return writing.complete(self.model, ids, sampling, of_these, stops, top, self._graphs)
             pad = int(self.tokenizer.pad_token_id)
             return [Written(new) for new in plain.complete(self.model, ids, sampling, of_these, stops, pad)]
 
@@ -140,7 +165,7 @@ class GenerationEngine:
         longest = 0
         for count, place in enumerate(waiting):
             longest = max(longest, len(encoded[place]))
-            if count and (count + 1) * beams * (longest + new_tokens) > self.tokens:
+            if count and not self.budget.admits((count + 1) * beams, longest + new_tokens):
                 return waiting[:count]
         return waiting
 
@@ -156,7 +181,6 @@ class GenerationEngine:
 
     def _halve(self, ids: list[list[int]], beams: int, new_tokens: int) -> None:
         """Halve the budget after a batch that did not fit into memory."""
-        needed = len(ids) * beams * (max(map(len, ids)) + new_tokens)
         if len(ids) == 1:
             raise InputError(
                 f"the device's memory does not suffice to generate for one prompt of {len(ids[0])} tokens and "
@@ -164,10 +188,11 @@ class GenerationEngine:
             )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self.tokens = min(self.tokens, needed) // 2
+        halved = self.budget.halved(len(ids) * beams, max(map(len, ids)) + new_tokens)
+        self.budgets[self._work] = halved
         rank_zero_warn(
             f"out of memory while generating for {len(ids)} prompts at once: going on with model.generation_tokens "
-            f"{self.tokens}"
+            f"{halved.tokens}{' while measuring' if self._work == 'measuring' else ''}"
         )
 
     def _check_window(self, encoded: list[list[int]], new_tokens: int) -> None:

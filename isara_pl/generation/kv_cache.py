@@ -1,9 +1,10 @@
 """Keys and values of the rows of a batch, in memory that is allocated once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
@@ -19,12 +20,15 @@ class Window:
         end: First column that it writes; it reads up to what it has written.
         prompts: Tokens of each row where whole prompts are computed, padded on the right; None otherwise.
             They then see themselves only, and are written so that they end at `end`.
+        column: Where one token is written in the place of `end`, of shape (1,), on the device: a CUDA graph reads
+            it anew whenever it is replayed. None otherwise.
     """
 
     rows: slice
     start: int
     end: int
     prompts: Sequence[int] | None = None
+    column: Tensor | None = None
 
 
 class RowsLayer(DynamicLayer):
@@ -58,8 +62,12 @@ class RowsLayer(DynamicLayer):
                 keys[row, :, window.end - length : window.end] = key_states[row, :, :length]
                 values[row, :, window.end - length : window.end] = value_states[row, :, :length]
             return key_states, value_states
-        keys[:, :, window.end : end] = key_states
-        values[:, :, window.end : end] = value_states
+        if window.column is not None:
+            keys.index_copy_(2, window.column, key_states)
+            values.index_copy_(2, window.column, value_states)
+        else:
+            keys[:, :, window.end : end] = key_states
+            values[:, :, window.end : end] = value_states
         return keys[:, :, window.start : end], values[:, :, window.start : end]
 
     def get_seq_length(self) -> int:
@@ -87,16 +95,32 @@ class RowsCache(Cache):
         self._own_layers = [RowsLayer(self.window, rows, columns) for _ in range(layers)]
         super().__init__(layers=[*self._own_layers])
 
-    def look_at(self, rows: slice, start: int, end: int, prompts: Sequence[int] | None = None) -> None:
+    def look_at(
+        self, rows: slice, start: int, end: int, prompts: Sequence[int] | None = None, column: Tensor | None = None
+    ) -> None:
         """Set what the next forward pass reads and where it writes, as of `Window`."""
-        self.window.rows, self.window.start, self.window.end, self.window.prompts = rows, start, end, prompts
+        window = self.window
+        window.rows, window.start, window.end, window.prompts, window.column = rows, start, end, prompts, column
 
     def copy(self, source: int, rows: Sequence[int], source_columns: slice, columns: slice) -> None:
         """Copy some columns of one row to others."""
+        for memory, index in self._memory(rows):
+            of_source = memory[source, :, source_columns]
+            memory[:, :, columns].index_copy_(0, index, of_source.expand(len(rows), *of_source.shape))
+
+    def move(self, sources: Sequence[int], rows: Sequence[int], columns: slice) -> None:
+        """Copy some columns of several rows to as many others."""
+        for memory, index in self._memory([*sources, *rows]):
+            part = memory[:, :, columns]
+            part.index_copy_(0, index[len(sources) :], part.index_select(0, index[: len(sources)]))
+
+    def _memory(self, rows: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give the keys and the values of every layer, and with them the rows as a tensor there."""
+        index = torch.tensor(rows)
         for layer in self._own_layers:
-            for states in layer.memory:
-                for row in rows:
-                    states[row, :, columns] = states[source, :, source_columns]
+            for memory in layer.memory:
+                index = index.to(memory.device)
+                yield memory, index
 
 
 def layers_of(model: Any) -> int | None:

@@ -26,7 +26,8 @@ def completes_in_rows(model: Any) -> bool:
     plan = [[Row(0)], [Row(2, parent=0, shared=6, round=1), Row(1, parent=0, shared=8, round=1)]]
     try:
         batch = Batch(model, prompts, plan, new_tokens=1)
-        in_rows = torch.stack([batch.prefill(), batch.step([first[1]] * 3, 0)])  # (2, rows, vocabulary)
+        appended = torch.full((3, 1), first[1], device=batch.device)
+        in_rows = torch.stack([batch.prefill(), batch.step(appended, 0)])  # (2, rows, vocabulary)
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
         if is_out_of_memory(error):
             raise

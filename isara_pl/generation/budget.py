@@ -1,0 +1,89 @@
+"""How much is generated for at once: as much as the memory holds, halved where it does not."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from isara_pl.generation.decoding import PREFILL_TOKENS
+
+GenerationTokens = int | Literal["auto"]
+ON_A_CPU = 32768  # tokens: more at once is hardly faster there, and shares the memory with everything else
+SHARE = 0.8  # of the free memory: the allocator leaves gaps
+LOGIT_BYTES = 48  # of a row, for each token of the vocabulary: float32 logits and what drawing makes of them
+HIDDEN_STATES = 24  # as wide as the model, of each token of a prefill: what a layer computes at once
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much may be generated for at once.
+
+    Attributes:
+        tokens: Most tokens of all rows.
+        row: How many tokens' memory a row takes beside that of its own tokens.
+    """
+
+    tokens: int
+    row: int = 0
+
+    def admits(self, rows: int, length: int) -> bool:
+        """Whether it holds so many rows.
+
+        Args:
+            rows: How many.
+            length: Tokens of each, prompt and new ones.
+        """
+        return self._taken(rows, length) <= self.tokens
+
+    def halved(self, rows: int, length: int) -> "Budget":
+        """Give what is left to try where the memory did not suffice.
+
+        Args:
+            rows: For how many rows it did not.
+            length: Tokens of each, prompt and new ones.
+        """
+        return Budget(min(self.tokens, self._taken(rows, length)) // 2, self.row)
+
+    def _taken(self, rows: int, length: int) -> int:
+        return rows * (length + self.row)
+
+
+def budget_of(model: Any, tokens: GenerationTokens) -> Budget:
+    """Give the budget that a model begins with.
+
+    Args:
+        model: A causal LM in eval mode, as it generates.
+        tokens: What the user gave; `auto` asks the device for its free memory and one token of the model for its
+            keys and values.
+    """
+    if tokens != "auto":
+        return Budget(tokens)
+    state = _bytes_of_a_token(model)
+    free = _free_bytes(model.device)
+    if not state or free is None:  # recurrent models keep no keys and values
+        return Budget(ON_A_CPU)
+    text = model.config.get_text_config()
+    prefill = PREFILL_TOKENS * HIDDEN_STATES * text.hidden_size * model.dtype.itemsize
+    return Budget(_rounded(max(int(SHARE * free - prefill) // state, 1)), LOGIT_BYTES * text.vocab_size // state)
+
+
+def _bytes_of_a_token(model: Any) -> int:
+    """Give the size of the keys and values of one token, found by computing one."""
+    ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    states = model(input_ids=ids, use_cache=True).get("past_key_values")
+    kept = [getattr(layer, name, None) for layer in getattr(states, "layers", []) for name in ("keys", "values")]
+    return sum(state.numel() * state.element_size() for state in kept if state is not None)
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    """Give what this process may still take; None where that is not asked for."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def _rounded(tokens: int) -> int:
+    """Round down to three binary digits, so that a little more or less free memory changes nothing."""
+    unit = 1 << max(tokens.bit_length() - 3, 0)
+    return tokens // unit * unit

@@ -1,0 +1,125 @@
+"""Appending tokens by CUDA graphs: a step of hundreds of kernels, launched as one."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from isara_pl.errors import first_line
+from isara_pl.memory import is_out_of_memory
+
+
+class Steps(Protocol):
+    """What is appended to, as `isara_pl.generation.writing.Rows`."""
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+
+    def append(self, steps: int) -> Tensor:
+        """Append a token to each row and give the logits that the next one is drawn from."""
+
+    def append_fixed(self) -> Tensor:
+        """Do the same with nothing but work on the device, whose shapes and places are the same at every step."""
+
+    def take_back(self) -> None:
+        """Undo the last `append`."""
+
+
+class StepGraphs:
+    """Appends by CUDA graphs for one model, as long as that gives what appending without them gives.
+
+    Args:
+        model: The causal LM.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._refused = self._checked = False
+
+    def suit(self) -> bool:
+        """Whether graphs can be used now.
+
+        They hold places in memory, so what autocast keeps for later and what quantised layers allocate by
+        themselves has no place in them; nor do layers that attend to a window that moves.
+        """
+        model = self._model
+        return (
+            model.device.type == "cuda"
+            and not self._refused
+            and not torch.is_autocast_enabled(model.device.type)
+            and not torch.are_deterministic_algorithms_enabled()
+            and all(parameter.is_floating_point() for parameter in model.parameters())
+            and all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+        )
+
+    def appending(self, rows: Steps) -> Callable[[int], object]:
+        """Give what appends a token to each of the rows, in the place of their own `append`.
+
+        Args:
+            rows: The rows of one batch; some may leave in between.
+        """
+        replay: Callable[[], object] | None = None
+        prepared = 0  # number of rows for which the next step can be captured
+
+        def append(steps: int) -> None:
+            nonlocal replay, prepared
+            if self._refused:
+                rows.append(steps)
+            elif prepared != rows.count:
+                replay, prepared = None, rows.count
+                if self._checked:
+                    rows.append_fixed()  # loads the kernels of these shapes: nothing may be loaded in a capture
+                else:
+                    self._check(rows, steps)
+            else:
+                if replay is None:
+                    replay = self._captured(rows)[0]
+                replay()
+
+        return append
+
+    def _check(self, rows: Steps, steps: int) -> None:
+        """Append a token both ways; what differs, or cannot be captured, is not used again."""
+        expected = rows.append(steps)
+        rows.take_back()
+        self._checked = True
+        try:
+            rows.append_fixed()
+            rows.take_back()
+            replay, logits = self._captured(rows)
+            replay()
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            self._refuse(f"it cannot be captured ({first_line(error)})")
+            rows.append(steps)
+            return
+        known = expected.isfinite()
+        difference, allowed = (logits - expected)[known].abs().mean(), _allowed(self._model, expected[known])
+        if known.any() and not difference <= allowed:  # nor where it is NaN
+            self._refuse(f"its logits differ by {difference:.2g} on average from those without; allowed {allowed:.2g}")
+            rows.take_back()
+            rows.append(steps)
+
+    def _captured(self, rows: Steps) -> tuple[Callable[[], object], Tensor]:
+        """Capture a step: give what replays it, and the logits that every replay writes anew."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits = rows.append_fixed()
+        return graph.replay, logits
+
+    def _refuse(self, why: str) -> None:
+        self._refused = True
+        rank_zero_warn(
+            f"{type(self._model).__name__}: no CUDA graph of a decoding step, since {why}. Generation goes on without, "
+            "which is slower"
+        )
+
+
+def _allowed(model: Any, logits: Tensor) -> Tensor:
+    return (1e-3 if model.dtype == torch.float32 else 0.15) * logits.std()

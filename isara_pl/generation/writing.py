@@ -1,0 +1,244 @@
+"""Writing tokens behind the prompts of a batch, with all that changes at every token on the model's device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isara_pl.errors import InputError
+from isara_pl.generation.decoding import Batch
+from isara_pl.generation.distributions import (
+    TokenDistributions,
+    TopLogprobs,
+    end_tokens,
+    joined,
+    likeliest_tokens,
+    without_ends,
+)
+from isara_pl.generation.drawing import next_tokens, uniform_numbers
+from isara_pl.generation.protocol import Sampling
+from isara_pl.generation.shared_prefixes import rounds
+from isara_pl.generation.step_graphs import StepGraphs
+from isara_pl.stages import count
+
+# on a GPU looking which rows have ended waits for the device, and a row that leaves changes all shapes
+TOKENS_BETWEEN_LOOKS = 8
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written after a prompt.
+
+    Attributes:
+        ids: The new tokens, with the one that ended them if any did.
+        distributions: The distribution that each of them was drawn from, where that was asked for.
+    """
+
+    ids: list[int]
+    distributions: TokenDistributions | None = None
+
+
+class Rows:
+    """The rows of a batch that are being written: drawing and appending a token waits for nothing.
+
+    Args:
+        batch: The prompts.
+        logits: Those after each prompt, none of which an end may follow: (rows, vocabulary).
+        sampling: How to draw.
+        uniform: A random number for each prompt and new token: (prompts, new tokens).
+        stops: Tokens that end a completion.
+        top: What to keep of the distributions; None keeps nothing.
+    """
+
+    def __init__(
+        self,
+        batch: Batch,
+        logits: Tensor,
+        sampling: Sampling,
+        uniform: Tensor,
+        stops: Sequence[int],
+        top: TopLogprobs | None,
+    ) -> None:
+        self.batch = batch
+        self._sampling = sampling
+        self._top = top
+        self._uniform = uniform[batch.order].to(logits.device)
+        self.tokens = torch.zeros(self._uniform.shape, dtype=torch.long, device=logits.device)
+        self._last = self.tokens[:, :1].clone()  # of each row, what `append` appends
+        self._column = torch.full((1,), batch.longest, device=logits.device)  # where it does so
+        self._place = torch.zeros_like(self._column)  # of the token that is drawn next
+        self.kept: TokenDistributions | None = None
+        if top is not None:
+            self._ends = end_tokens(logits, stops, top)
+            shape = (*self.tokens.shape, min(top.count, logits.shape[-1]))  # (rows, new tokens, k)
+            self.kept = TokenDistributions(
+                logits.new_zeros(shape, dtype=torch.int32), logits.new_zeros(shape), logits.new_zeros(shape[:2])
+            )
+        self._draw(logits)
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return len(self.batch.order)
+
+    def append(self, steps: int) -> Tensor:
+        """Append what was drawn last and draw anew.
+
+        Args:
+            steps: How many tokens were appended before.
+
+        Returns:
+            The logits that were drawn from.
+        """
+        return self._drawn_from(self.batch.step(self._last, steps))
+
+    def append_fixed(self) -> Tensor:
+        """Do the same with equal shapes at every step, and no number from the CPU: a CUDA graph can hold it."""
+        return self._drawn_from(self.batch.fixed_step(self._last, self._column))
+
+    def take_back(self) -> None:
+        """Undo what `append` did, so that the same token is appended and drawn again."""
+        self._column -= 1
+        self._place -= 1
+        self._last.copy_(self.tokens.index_select(1, self._place - 1).clamp(min=0))
+
+    def drop(self, finished: Sequence[int], steps: int) -> None:
+        """Let rows leave.
+
+        Args:
+            finished: Which ones.
+            steps: How many tokens were appended.
+        """
+        stay = torch.tensor(self.batch.drop(finished, steps), device=self.tokens.device)
+        self._uniform, self.tokens, self._last = self._uniform[stay], self.tokens[stay], self._last[stay]
+        if self.kept is not None:
+            kept = self.kept
+            self.kept = TokenDistributions(kept.ids[stay], kept.log_probs[stay], kept.rest[stay])
+
+    def _drawn_from(self, logits: Tensor) -> Tensor:
+        self._column += 1
+        self._draw(logits)
+        return logits
+
+    def _draw(self, logits: Tensor) -> None:
+        if self.kept is not None and self._top is not None:
+            now = likeliest_tokens(logits, self._ends, self._top)
+            self.kept.ids.index_copy_(1, self._place, now.ids[:, None])
+            self.kept.log_probs.index_copy_(1, self._place, now.log_probs[:, None])
+            self.kept.rest.index_copy_(1, self._place, now.rest[:, None])
+        drawn = next_tokens(logits, self._sampling, self._uniform.index_select(1, self._place)[:, 0])[:, None]
+        self.tokens.index_copy_(1, self._place, drawn)
+        self._last.copy_(drawn.clamp(min=0))  # what is no token is found when it is read
+        self._place += 1
+
+
+def complete(
+    model: Any,
+    prompts: Sequence[list[int]],
+    sampling: Sampling,
+    seeds: Sequence[int],
+    stops: Sequence[int],
+    top: TopLogprobs | None = None,
+    graphs: StepGraphs | None = None,
+) -> list[Written]:
+    """Complete prompts in one batch.
+
+    Args:
+        model: A causal LM in eval mode.
+        prompts: Token ids of each prompt.
+        sampling: How to draw; only what `Sampling.is_plain` covers.
+        seeds: What each prompt's draws follow from.
+        stops: Tokens that end a completion; none of them comes first.
+        top: What to keep of the distributions, those before temperature, top_p and top_k; None keeps nothing.
+        graphs: Appends tokens by CUDA graphs where it can; None never does.
+
+    Returns:
+        What was written after each prompt.
+
+    Raises:
+        InputError: If there is nothing to draw from, since the model gives NaN.
+    """
+    batch = Batch(model, prompts, rounds(prompts), sampling.max_new_tokens)
+    uniform = uniform_numbers(list(seeds), sampling.max_new_tokens)
+    rows = Rows(batch, without_ends(batch.prefill(), stops), sampling, uniform, stops, top)
+    count(prompt_tokens=sum(map(len, prompts)))
+    texts = Texts(len(prompts), stops)
+    append = graphs.appending(rows) if graphs is not None and graphs.suit() else rows.append
+    between_looks = 1 if looks_at_every_token(batch.device) else TOKENS_BETWEEN_LOOKS
+    for steps in range(sampling.max_new_tokens):
+        drawn, last = steps + 1, steps + 1 == sampling.max_new_tokens
+        if last or drawn % between_looks == 0:
+            finished = texts.read(rows, drawn)
+            if last or len(finished) == rows.count:
+                break
+            # other shapes need another graph, which costs more than some rows that are computed in vain
+            if finished and (append == rows.append or 2 * len(finished) >= rows.count):
+                rows.drop(finished, steps)
+        append(steps)
+    count(done=texts.ended.count(False))
+    return texts.written()
+
+
+def looks_at_every_token(device: torch.device) -> bool:
+    """Whether looking which rows have ended costs nothing: there is no queue of work to wait for."""
+    return device.type == "cpu"
+
+
+class Texts:
+    """What was written after each prompt of a batch, as far as it was read from the device.
+
+    Args:
+        prompts: How many prompts.
+        stops: Tokens that end a text.
+    """
+
+    def __init__(self, prompts: int, stops: Sequence[int]) -> None:
+        self.ended = [False] * prompts
+        self._stops = set(stops)
+        self._ids: list[list[int]] = [[] for _ in range(prompts)]
+        self._kept: list[list[TokenDistributions]] = [[] for _ in range(prompts)]
+        self._read = 0  # tokens of those that have not ended
+
+    def read(self, rows: Rows, drawn: int) -> list[int]:
+        """Read what rows have got since the last time, up to their ends.
+
+        Args:
+            rows: The rows.
+            drawn: How many tokens each one has got in all.
+
+        Returns:
+            The rows that have ended.
+
+        Raises:
+            InputError: If something is no token.
+        """
+        new: list[list[int]] = rows.tokens[:, self._read : drawn].tolist()
+        kept = rows.kept
+        if kept is not None:
+            part = slice(self._read, drawn)
+            kept = TokenDistributions(kept.ids[:, part], kept.log_probs[:, part], kept.rest[:, part]).cpu()
+        ended_before, tokens_before = self.ended.count(True), sum(map(len, self._ids))
+        for row, prompt in enumerate(rows.batch.order):
+            if self.ended[prompt]:
+                continue
+            end = next((place for place, token in enumerate(new[row], start=1) if token in self._stops), None)
+            ids = new[row][:end]
+            if min(ids) < 0:
+                raise InputError(
+                    "the model's logits are not numbers, so nothing can be drawn: training diverged (lower "
+                    "model.learning_rate), or its weights are damaged or overflow in this trainer.precision"
+                )
+            self._ids[prompt] += ids
+            self.ended[prompt] = end is not None
+            if kept is not None:
+                of_row = TokenDistributions(kept.ids[row], kept.log_probs[row], kept.rest[row])
+                self._kept[prompt].append(of_row.rows(0, len(ids)))
+        self._read = drawn
+        count(done=self.ended.count(True) - ended_before, generated_tokens=sum(map(len, self._ids)) - tokens_before)
+        return [row for row, prompt in enumerate(rows.batch.order) if self.ended[prompt]]
+
+    def written(self) -> list[Written]:
+        """Give all texts."""
+        return [Written(ids, joined(kept) if kept else None) for ids, kept in zip(self._ids, self._kept, strict=True)]
