@@ -1,6 +1,7 @@
 # Two commands for a newcomer: `make quickstart` and `make test`. Both make .venv first.
 PYTHON ?= python3
 VENV ?= .venv
+PACKED ?= offline
 RUN_DIR ?= runs/quickstart
 KILLS ?= 200
 SEED ?= 0
@@ -14,7 +15,7 @@ OFFLINE = HF_HUB_OFFLINE=1
 FEW_THREADS = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 FIT = $(OFFLINE) $(BIN)/python -m isara_pl fit --config
 
-.PHONY: quickstart test test-slow chaos gpu-check lint format
+.PHONY: quickstart test test-slow offline-check chaos gpu-check lint format
 
 # first SFT on the seeds alone, which the loop has to beat, then the loop with it beside its own figures
 quickstart: $(VENV)/.installed
@@ -28,6 +29,16 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	$(OFFLINE) $(BIN)/pytest -m slow
+
+# docs/OFFLINE.md: what is packed works in an environment that holds nothing but what a machine without a network brings
+offline-check: $(VENV)/.installed
+	$(BIN)/python scripts/pack_offline.py --to $(PACKED)
+	$(BIN)/python -m venv --clear $(PACKED)/machine
+	$(PACKED)/machine/bin/pip install --quiet --constraint constraints.txt \
+	    torch torchmetrics transformers sentence-transformers accelerate pyarrow
+	$(PACKED)/machine/bin/python scripts/unpack_offline.py --packed $(PACKED)
+	PYTHONPATH=$(CURDIR):$(abspath $(PACKED))/site $(OFFLINE) $(FEW_THREADS) $(PACKED)/machine/bin/python \
+	    scripts/gpu_check.py --device cpu --shape tiny
 
 # FIRST: number of the first trial, to make one again; WORKERS: runs at once
 chaos: $(VENV)/.installed

@@ -125,6 +125,9 @@ class Reader:
                 check_pip(arguments)
             case ["python", script, *arguments] if script.startswith("scripts/"):
                 check_script(ROOT / script, arguments, self.patch)
+            case ["export", *variables] if all(map(VARIABLE.fullmatch, variables)):
+                for variable in variables:
+                    self.patch.setenv(*variable.split("=", 1))
             case ["source", activate]:
                 assert activate == re.search(r"^VENV \?= (\S+)", makefile(), re.MULTILINE)[1] + "/bin/activate"
             case ["hf", *arguments]:

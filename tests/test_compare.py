@@ -239,7 +239,7 @@ def test_random_seeds_of_one_seed_set_are_no_new_seed_sets(tmp_path):
 def test_a_method_without_the_seed_sets_of_another_is_paired_by_question(runs, tmp_path):
     named = write_run(tmp_path / "base", {0: items(-0.2, 0.5, 77, "other seeds")})
     found = compare(tmp_path, *runs, f"base={named}", "--reference", "base")
-    assert "pretrained" not in {row["method"] for row in only(found)["rows"]}  # it was named
+    assert "pretrained" not in {line["method"] for line in only(found)["rows"]}  # it was named
     isara = contrast(found, "isara", "base", "mc2")
     assert isara["conclusion"] == "better"
     assert isara["by_seed_set"] == {}
