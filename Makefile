@@ -25,7 +25,7 @@ quickstart: $(VENV)/.installed
 	    $(if $(wildcard $(RUN_DIR)/rejected.jsonl),--ckpt_path last)
 
 test: $(VENV)/.installed
-	$(OFFLINE) $(FEW_THREADS) $(BIN)/pytest -n 2 -m "not slow"
+	$(OFFLINE) $(FEW_THREADS) $(BIN)/pytest -n 2 -m "not slow and not cuda"
 
 test-slow: $(VENV)/.installed
 	$(OFFLINE) $(BIN)/pytest -m slow

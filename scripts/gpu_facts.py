@@ -57,15 +57,18 @@ def correctness(check: Check) -> Iterator[Row]:
         report, log = Path(folder) / "report.xml", Path(folder) / "log.txt"
         command = [sys.executable, "-W", "ignore", "-m", "pytest", str(ROOT / "tests/gpu"), "--device", check.device]
         command += ["-v", "--tb=short", "-W", "ignore", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        environment = {**os.environ}
         if check.small and importlib.util.find_spec("xdist"):
             command += ["-n", "2"]
-        places = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+            # processes that share few cores: one thread each, and no spinning while waiting
+            environment |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with log.open("w") as file:
             try:
                 subprocess.run(
                     command,
                     cwd=ROOT,
-                    env={**os.environ, "PYTHONPATH": places},
+                    env=environment,
                     stdout=file,
                     stderr=subprocess.STDOUT,
                     timeout=TEST_SECONDS * check.patience,

@@ -265,7 +265,7 @@ OPTIONS = [
 ]
 
 
-@settings(FAST, max_examples=60)
+@settings(FAST, max_examples=40)
 @given(st.dictionaries(st.sampled_from(OPTIONS), VALUES, min_size=1, max_size=2))
 def test_any_configuration_is_used_or_refused_without_a_traceback(tiny_llama, seeds_file, tmp_path, chosen):
     config = {"run_dir": str(tmp_path / "run"), "model": {"name": tiny_llama}, "data": {"seeds": seeds_file}}

@@ -66,13 +66,11 @@ def options(files, to: Path, model: str, train_on: str) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize(
     ("train_on", "seed_sets", "methods"),
-    [
-        ("truthfulness", 1, None),
-        pytest.param("harm", 2, ("pretrained", "icl_knn", "sft", "isara", "sft_matched"), marks=pytest.mark.slow),
-    ],
+    [("truthfulness", 1, None), ("harm", 2, ("pretrained", "icl_knn", "sft", "isara", "sft_matched"))],
 )
 def test_every_method_is_measured_on_both_domains_and_never_on_its_seeds(
     study, files, tiny_llama, tmp_path, monkeypatch, train_on, seed_sets, methods

@@ -13,7 +13,7 @@ def without_cudnn_attention() -> Iterator[None]:
     It makes a plan for every new shape, and here nearly every batch has a length of its own: others saw half a second
     for each, forwards and backwards (github.com/modelscope/FunASR/issues/3704).
     """
-    was = torch.backends.cuda.cudnn_sdp_enabled()
+    was = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]  # torch gives it no types
     torch.backends.cuda.enable_cudnn_sdp(False)
     try:
         yield
