@@ -92,10 +92,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="The engine's budget, as model.generation_tokens.",
     )
     given = parser.parse_args(arguments)
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch finds no CUDA GPU here. `--device cpu --shape tiny` tries the script itself")
     quieten()
     torch.backends.cuda.enable_cudnn_sdp(False)  # as the command line does
     check = Check(given.device, given.shape, given.generation_tokens)
-    rows = run_sections(check, given.sections, given.budget, given.json)
+    rows: list[Row] = []
+    try:
+        run_sections(check, given.sections, given.budget, given.json, rows)
+    except KeyboardInterrupt:
+        rows.append(Row("failed", note="interrupted", failed=True))
     print(f"\n{given.shape} on {given.device}")
     print(table(rows))
     failed = [row for row in rows if row.failed]
@@ -111,7 +117,7 @@ def quieten() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
-def run_sections(check: Check, names: Sequence[str], budget: float, path: str | None) -> list[Row]:
+def run_sections(check: Check, names: Sequence[str], budget: float, path: str | None, rows: list[Row]) -> None:
     """Run sections until the time is over.
 
     Args:
@@ -119,11 +125,9 @@ def run_sections(check: Check, names: Sequence[str], budget: float, path: str | 
         names: Of `SECTIONS`, in order.
         budget: Seconds after which none begins.
         path: File for the rows so far; None writes none.
-
-    Returns:
-        All rows.
+        rows: Is given each row as it is found.
     """
-    began, rows = time.perf_counter(), list[Row]()
+    began = time.perf_counter()
 
     def add(row: Row) -> None:
         rows.append(row)
@@ -143,7 +147,6 @@ def run_sections(check: Check, names: Sequence[str], budget: float, path: str | 
         seconds = time.perf_counter() - since
         add(Row("elapsed", seconds, "s", section=name))
         print(f"{name}: {seconds:.1f} s", flush=True)
-    return rows
 
 
 def guarded(check: Check, name: str, left: float, add: Callable[[Row], None]) -> None:

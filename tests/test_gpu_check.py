@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = ["--device", "cpu", "--shape", "tiny"]
@@ -101,3 +102,24 @@ def test_the_cheapest_sections_run_on_a_cpu(tmp_path):
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert {row["section"] for row in rows} == {"facts", "attention", "quickstart"}
     assert all(len(line) <= 120 for line in done.stdout.splitlines())
+
+
+def test_an_interrupted_check_shows_what_it_has(script, monkeypatch, capsys):
+    def interrupted(check):
+        yield script.Row("a figure", 12.5, "s")
+        raise KeyboardInterrupt
+
+    sections(script, monkeypatch, first=interrupted)
+    assert script.main(OPTIONS) == 1
+    said = capsys.readouterr().out
+    assert "12.5 s" in said
+    assert "FAILED interrupted" in said
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_the_check_says_so_at_once(script, capsys):
+    with pytest.raises(SystemExit):
+        script.main([])
+    assert (
+        "torch finds no CUDA GPU here. `--device cpu --shape tiny` tries the script itself" in capsys.readouterr().err
+    )
