@@ -170,6 +170,8 @@ class IsaraCLI(LightningCLI):
 
     def _check_checkpoint(self, subcommand: str) -> None:
         config = self.config[subcommand]
+        if subcommand == "predict" and config.ckpt_path is None and _last_checkpoint(config.run_dir).exists():
+            config.ckpt_path = self.config_init[subcommand].ckpt_path = "last"  # a run answers with what it trained
         if config.ckpt_path is None:
             return
         path = _last_checkpoint(config.run_dir) if config.ckpt_path == "last" else Path(config.ckpt_path)
@@ -239,8 +241,9 @@ class IsaraCLI(LightningCLI):
     def after_predict(self) -> None:
         """Show where the answers lie."""
         run_dir = run_folder(self.trainer)
+        weights = f"adapter of {self.trainer.ckpt_path}" if self.trainer.ckpt_path else "pretrained model"
         if run_dir is not None:
-            print(f"answers: {run_dir / prediction_writer.FILE}")
+            print(f"answers of the {weights}: {run_dir / prediction_writer.FILE}")
 
 
 def _last_checkpoint(run_dir: str) -> Path:

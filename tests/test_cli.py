@@ -233,6 +233,23 @@ def test_predict_answers_a_file_of_questions(options, tmp_path):
     assert all({"answer", "finished"} <= answer.keys() for answer in answers)
 
 
+def test_predict_says_which_weights_answer_and_a_run_answers_with_what_it_trained(options, tmp_path, capsys):
+    run_dir, questions = fit(tmp_path / "run", options), tmp_path / "questions.jsonl"
+    questions.write_text("".join(json.dumps({"question": f"Why {number}?"}) + "\n" for number in range(6)))
+    asked = ["predict", *options, "--model.prediction_sampling.max_new_tokens=9", f"--data.questions={questions}"]
+    capsys.readouterr()
+    answers = {}
+    for name, more in (("named", ["--ckpt_path=last"]), ("not named", []), ("pretrained", [f"--run_dir={tmp_path}"])):
+        main([*asked, f"--run_dir={run_dir}", *more])
+        folder = tmp_path if name == "pretrained" else run_dir
+        said = capsys.readouterr().out
+        weights = "pretrained model" if name == "pretrained" else f"adapter of {run_dir}/checkpoints/last.ckpt"
+        assert f"answers of the {weights}: {folder}/predictions.jsonl" in said
+        answers[name] = (folder / "predictions.jsonl").read_text()
+    assert answers["not named"] == answers["named"] != answers["pretrained"]
+
+
+
 def test_validate_and_test_measure_a_checkpoint_as_fit_did(options, tmp_path, capsys):
     run_dir = fit(tmp_path / "run", options)
     figures = rows(run_dir)[-1]
