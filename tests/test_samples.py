@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from isara_pl.errors import InputError
-from isara_pl.growth.samples import Sample, read_questions, read_samples
+from isara_pl.growth.samples import Sample, read_preferences, read_questions, read_samples
 
 
 def write(folder: Path, name: str, content: str) -> Path:
@@ -21,6 +21,9 @@ def write(folder: Path, name: str, content: str) -> Path:
         ({"instruction": "Add.", "output": "3"}, "Add.", "3"),
         ({"instruction": "Add.", "input": "1 2", "output": "3"}, "Add.\n1 2", "3"),
         ({"instruction": "Add.", "input": "", "output": "3"}, "Add.", "3"),
+        ({"instruction": "Be brief.", "question": "Why?", "answer": "So."}, "Why?", "So."),
+        ({"instruction": "Be brief.", "input": "x", "question": "Why?", "best_answer": "So."}, "Why?", "So."),
+        ({"instruction": "Be brief.", "prompt": "Why?", "completion": "So."}, "Why?", "So."),
         (
             {"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "Why?"}]
              + [{"role": "assistant", "content": "So."}]},
@@ -72,6 +75,7 @@ GOOD = '{"question": "Why?", "answer": "So."}\n'
         ("a.jsonl", '{"messages": [{"role": "user", "content": "Why?"}]}\n', ":1:", "no turn of role 'assistant'"),
         ("a.jsonl", '{"messages": "hello"}\n', ":1:", "`messages` must be a list"),
         ("a.jsonl", '{"question": "W?", "answer": "S.", "correct_answers": [1]}\n', ":1:", "`correct_answers`"),
+        ("a.jsonl", '{"instruction": "Be brief.", "question": "W?", "output": "S."}\n', ":1:", "`answer` is missing"),
         ("a.jsonl", "\n", "", "no pairs"),
         ("a.json", '[\n {"question": "Why?", "answer": "So."},\n {"question": "Why?", "answer": }\n]', ":3:", "not JSON"),
         ("a.json", '[\n {"question": "Why?", "answer": "So."},\n\n {"question": "Why?"}\n]', ":4:", "`answer` is missing"),
@@ -108,6 +112,13 @@ def test_a_file_that_is_not_utf8_names_the_line(tmp_path):
 def test_questions_need_no_answer(tmp_path):
     path = write(tmp_path, "a.jsonl", '{"question": "Why?"}\n{"prompt": "Who?"}\n')
     assert [sample.question for sample in read_questions(path)] == ["Why?", "Who?"]
+
+
+@pytest.mark.parametrize("name", ["question", "prompt"])
+def test_an_instruction_beside_a_question_does_not_take_its_place(tmp_path, name):
+    row = {"instruction": "Be brief.", name: "Why?", "harmless": "So.", "harmful": "Boo."}
+    path = write(tmp_path, "a.jsonl", json.dumps(row))
+    assert read_questions(path)[0].question == read_preferences(path, "pair")[0].question == "Why?"
 
 
 def test_a_sample_survives_its_json():

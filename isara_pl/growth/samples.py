@@ -11,6 +11,7 @@ from isara_pl.errors import InputError
 from isara_pl.growth.rows import read_rows, short
 
 PAIR_FIELDS = "question/answer, question/best_answer, prompt/completion, instruction[/input]/output, or messages"
+_FIELDS = (("question", "answer"), ("prompt", "completion"), ("instruction", "output"))  # the first that a row has
 PREFERENCE_FIELDS = (("harmless", "harmful"), ("chosen", "rejected"))
 # far above any model's window; a tokenizer would take minutes and gigabytes, only for the text to be cut or refused
 LONGEST_TEXT = 1_000_000
@@ -172,25 +173,23 @@ def _preference_fields(row: dict[str, Any]) -> tuple[str, str]:
 def _pair(row: dict[str, Any]) -> tuple[str, str]:
     if "messages" in row:
         return _turn(row, "user"), _turn(row, "assistant")
-    for question_field, answer_field in (
-        ("question", "best_answer" if "best_answer" in row else "answer"),
-        ("prompt", "completion"),
-        ("instruction", "output"),
-    ):
-        if question_field in row:
-            return _question(row), _text(row, answer_field)
-    raise InputError(f"no question field among {short(sorted(row))}; expected {PAIR_FIELDS}")
+    fields = _fields(row)
+    return _question(row), _text(row, "best_answer" if fields[0] == "question" and "best_answer" in row else fields[1])
 
 
 def _question(row: dict[str, Any]) -> str:
     if "messages" in row:
         return _turn(row, "user")
-    if "instruction" in row:
-        extra = _optional_text(row, "input")
-        return _text(row, "instruction") + (f"\n{extra}" if extra else "")
-    for name in ("question", "prompt"):
-        if name in row:
-            return _text(row, name)
+    name, _ = _fields(row)
+    extra = _optional_text(row, "input") if name == "instruction" else None
+    return _text(row, name) + (f"\n{extra}" if extra else "")
+
+
+def _fields(row: dict[str, Any]) -> tuple[str, str]:
+    """Give the fields of a row's question and of its answer: the question is never read beside another answer."""
+    for fields in _FIELDS:
+        if fields[0] in row:
+            return fields
     raise InputError(f"no question field among {short(sorted(row))}; expected {PAIR_FIELDS}")
 
 
