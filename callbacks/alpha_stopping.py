@@ -7,6 +7,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth
+from isara_pl.report.words import to_accept_more
 
 
 def alpha_of(trainer: Any) -> float | None:
@@ -76,8 +77,7 @@ class AlphaStopping(Callback):
             rank_zero_warn(
                 f"nothing was trained: {reason} in the very first outer epoch "
                 f"({growth.accepted} of {growth.candidates} candidates accepted; rejected by {taken}). "
-                "Lower alpha_stopping.alpha, loosen the filter that took most, raise the temperature of "
-                "data.question_sampling, or use a stronger model; rejected.jsonl holds every rejected candidate"
+                f"To change that, {to_accept_more(growth.rejected)}; rejected.jsonl holds every rejected candidate"
             )
 
     def state_dict(self) -> dict[str, Any]:

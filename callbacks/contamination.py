@@ -27,7 +27,8 @@ class ContaminationGuard(Callback):
 
     Args:
         reject: Whether candidates that touch an item are rejected; otherwise they are only reported.
-        ngram: Words in a row, of a question or an answer, that a sample may not share with an item.
+        ngram: Words in a row (characters in a script without spaces), of a question or an answer, that a sample
+            may not share with an item.
         rouge: ROUGE-L F1 of the two questions above which they count as the same.
         cosine: Cosine of the two questions' embeddings above which they count as the same.
 

@@ -21,4 +21,4 @@ class CopiedAnswer(Callback):
 
 
 def _bare(text: str) -> str:
-    return " ".join(text.lower().split()).strip(" .,;:!?\"'")
+    return " ".join(text.lower().split()).strip(" .,;:!?\"'。，、；：！？؟،؛।")

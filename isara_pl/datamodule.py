@@ -5,6 +5,7 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Literal
 
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.conditions import OnChange
@@ -191,6 +192,8 @@ class IsaraDataModule(PooledDataModule):
             refuse_overlap(self.unlabelled, self.validation, "data.validation_share", "unlabelled questions")
         self.prompt_format_name = prompt_format
         self.prompt_format: PromptFormat = _prompt_format(prompt_format, self.tokenizer)
+        if self.prompt_format.single_line:
+            _tell_of_line_breaks(given, prompt_format)
 
     def check_overlap(self, items: Sequence[Sample], option: str) -> None:
         """Refuse evaluation items that ask what a seed asks, unless `allow_overlap`.
@@ -360,6 +363,17 @@ class IsaraDataModule(PooledDataModule):
         if not self.questions:
             raise InputError("data.questions: predict needs a file of questions to answer")
         return question_loader(self.questions, self.prompt_format, self.settings.candidates_per_batch, self.processes)
+
+
+def _tell_of_line_breaks(seeds: Sequence[Sample], name: FormatName) -> None:
+    parts = {"answers": [seed.answer for seed in seeds], "questions": [seed.question for seed in seeds]}
+    counts = {part: sum(len(text.splitlines()) > 1 for text in texts) for part, texts in parts.items()}
+    found = " and ".join(f"{part} of {count}" for part, count in counts.items() if count)
+    if found:
+        rank_zero_warn(
+            f"data.seeds: the {found} of {len(seeds)} seeds have line breaks, which data.prompt_format {name} makes "
+            "spaces: the model learns to answer in one line. data.prompt_format chat keeps them"
+        )
 
 
 # the parameter of IsaraDataModule hides the function's name

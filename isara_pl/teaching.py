@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerBase
 
 from isara_pl.distillation import Objective
 from isara_pl.errors import InputError
-from isara_pl.evaluation.text_overlap import wording
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
 from isara_pl.generation.protocol import Sampling, Teacher
 from isara_pl.growing import fits_window, generating, pretrained_state
@@ -22,6 +21,7 @@ from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.retrieval import PoolIndex
 from isara_pl.growth.samples import Sample, read_questions, seeds_hash
+from isara_pl.growth.words import wording
 from isara_pl.models import resolve_path
 from isara_pl.processes import Processes
 from isara_pl.randomness import derive_seed

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from isara_pl.errors import InputError
-from isara_pl.evaluation.text_overlap import wording
 from isara_pl.growth.samples import Sample
+from isara_pl.growth.words import wording
 from isara_pl.randomness import derive_seed
 from isara_pl.sft import Batch
 

@@ -40,8 +40,22 @@ def test_the_trainer_is_told_to_stop_and_a_later_outer_epoch_is_no_alarm():
 
 
 def test_stopping_in_the_first_outer_epoch_says_loudly_what_to_change():
-    with pytest.warns(UserWarning, match=r"nothing was trained.*2 of 10.*TooShort 8.*Lower alpha_stopping\.alpha"):
+    with pytest.warns(UserWarning, match=r"nothing was trained.*2 of 10.*TooShort 8.*lower alpha_stopping\.alpha"):
         AlphaStopping(0.5).on_growth_end(SimpleNamespace(should_stop=False), growth(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("rejected", "advice"),
+    [
+        ({"Unfinished": 5, "TooShort": 3}, r"alpha, raise max_new_tokens of data\.question_sampling and data\.answer"),
+        ({"Unfinished": 3, "TooShort": 5}, "alpha, loosen the filter that took most"),
+    ],
+)
+def test_where_unfinished_takes_most_the_advice_is_more_tokens(rejected, advice):
+    with pytest.warns(UserWarning, match=advice):
+        AlphaStopping(0.5).on_growth_end(
+            SimpleNamespace(should_stop=False), Growth(1, 10, 2, Counter(rejected), 0, 1.0)
+        )
 
 
 def test_a_stopped_run_stays_stopped_after_a_resume_unless_alpha_is_lowered():

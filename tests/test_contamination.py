@@ -112,13 +112,6 @@ def test_one_sample_may_touch_several_items_and_unrelated_ones_none():
     assert [(contact.sample_id, contact.item_id) for contact in contacts] == [("a", "item-0"), ("a", "item-1")]
 
 
-def test_texts_in_another_script_touch_only_by_embedding():
-    same = Sample("s", ITEMS[2].question, ITEMS[2].answer)
-    assert found(same, ngram=1) == []
-    (contact,) = found(same, FakeEncoder({same.question: [1.0]}), ngram=1)
-    assert (contact.item_id, contact.kind) == ("item-2", "embedding")
-
-
 def test_nothing_touches_nothing():
     encoder = FakeEncoder({})
     assert ContaminationIndex([], encoder).contacts([ITEMS[0]]) == []

@@ -1,4 +1,5 @@
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -240,3 +241,34 @@ def test_a_data_module_that_is_used_again_elsewhere_begins_anew(seeds_file, tiny
     assert data.trained_outer_epochs == 1
     state = torch.load(tmp_path / "b/last.ckpt", weights_only=True)["IsaraDataModule"]
     assert (state["pool"], state["trained_outer_epochs"]) == (12, 1)
+
+
+SEVERAL_LINES = "".join(
+    json.dumps(row) + "\n"
+    for row in (
+        {"question": "How is tea made?", "answer": "- Boil water.\n- Wait."},
+        {"question": "How is bread made?", "answer": "Knead.\r\n\r\nBake."},
+        {"instruction": "Add.", "input": "1 2", "output": "3\n"},
+    )
+)
+
+
+@pytest.mark.parametrize("name", ["qa", "safe-rlhf"])
+def test_line_breaks_that_become_spaces_are_counted(tmp_path, tiny_encoder, name):
+    path = tmp_path / "lines.jsonl"
+    path.write_text(SEVERAL_LINES)
+    with pytest.warns(UserWarning, match="line breaks") as said:
+        data_module(str(path), tiny_encoder, prompt_format=name)
+    assert [str(warning.message) for warning in said] == [
+        f"data.seeds: the answers of 2 and questions of 1 of 3 seeds have line breaks, which data.prompt_format {name} "
+        "makes spaces: the model learns to answer in one line. data.prompt_format chat keeps them"
+    ]
+
+
+def test_chat_keeps_line_breaks_and_single_lines_need_no_word(tmp_path, seeds_file, tiny_encoder, tiny_llama):
+    path = tmp_path / "lines.jsonl"
+    path.write_text(SEVERAL_LINES)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*line breaks")
+        data_module(str(path), tiny_encoder, prompt_format="chat", tokenizer=tiny_llama)
+        data_module(seeds_file, tiny_encoder)

@@ -179,6 +179,10 @@ def test_the_alpha_rule_is_named_where_it_ended_the_run(tmp_path):
     assert "nothing was trained on them" in later.details[0]
     first = findings(run(tmp_path, 0.5, name="first", pool=[], taken=[rejected(1, n) for n in range(4)]))[1]
     assert "in the very first outer epoch, so nothing was trained" in first.answer
+    assert "loosen the filter that took most" in first.details[-1]
+    taken = [rejected(1, n, taken_by="Unfinished") for n in range(4)]
+    cut = findings(run(tmp_path, 0.5, name="cut", pool=[], taken=taken))[1]
+    assert "raise max_new_tokens of data.question_sampling and data.answer_sampling" in cut.details[-1]
     assert (later.tone, first.tone) == ("neutral", "bad")
 
 

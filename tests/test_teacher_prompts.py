@@ -12,12 +12,12 @@ from test_distillation import ALL, dense, plain
 from test_teaching import SHORT, Run
 from transformers import AutoTokenizer
 
-from isara_pl.evaluation.text_overlap import wording
 from isara_pl.generation.distributions import TopLogprobs, top_logprobs
 from isara_pl.generation.protocol import Completion
 from isara_pl.growth.outer_epoch import Answered
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.samples import Sample
+from isara_pl.growth.words import wording
 from isara_pl.models import load_tokenizer
 from isara_pl.sft import encode_pair
 from isara_pl.teacher_files import TeacherFiles

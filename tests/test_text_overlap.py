@@ -11,7 +11,6 @@ from isara_pl.evaluation.text_overlap import (
     reference_overlap,
     references,
     rouge_l_sum,
-    wording,
 )
 
 TEXTS = [
@@ -22,7 +21,7 @@ TEXTS = [
     "First line of it.\nThe seeds pass through.\nYou are fine.",
     "You are fine.\nFirst line of it.",
     "The seeds pass . You are fine . Nothing happens .",
-    "Ça dépend - 天空 is blue!",
+    "Ça dépend – naïve ﬁsh is blue!",
     "...",
     "fine fine",  # rougeLsum of this and the next depends on which one is the reference
     "fine\nfine",
@@ -95,11 +94,19 @@ def test_the_metric_is_the_mean_over_items():
 
 def test_ngrams_are_runs_of_rouge_tokens():
     assert ngrams("The cat's 2nd hat!", 2) == ["the cat", "cat s", "s 2nd", "2nd hat"]
-    assert ngrams("too short", 3) == ngrams("天空为什么是蓝色的", 1) == []
+    assert ngrams("too short", 3) == []
+    assert ngrams("天空 是蓝", 2) == ["天 空", "空 是", "是 蓝"]
+    assert ngrams("Где мой Wi-Fi?", 2) == ["где мой", "мой wi", "wi fi"]
 
 
-def test_wording_ignores_case_punctuation_and_spacing_in_any_script():
-    assert wording("  Why is the SKY — blue?") == wording("why is the sky blue")
-    assert wording("天空为什么是蓝色的？") == wording("天空为什么是蓝色的") != wording("海为什么是蓝色的？")
-    assert wording("Cafe\u0301?") == wording("café") != wording("cafe")
-    assert wording("?!") != wording("...")
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("Магазин открыт по будням", "Магазин закрыт зимой"),
+        ("店在工作日营业。", "店冬天不营业。"),
+        ("المتجر مفتوح كل يوم", "المتجر مغلق شتاء"),
+    ],
+)
+def test_rouge_of_an_answer_sees_every_script(right, wrong):
+    assert reference_overlap(right, [right], [wrong])["rouge_acc"] == 1
+    assert rouge_l_sum(right, right) == 100 > rouge_l_sum(right, wrong) > 0

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isara_pl.errors import InputError
-from isara_pl.evaluation.text_overlap import ngrams, wording
+from isara_pl.evaluation.text_overlap import ngrams
 from isara_pl.growth.retrieval import Encoder
 from isara_pl.growth.samples import Sample
 from isara_pl.growth.similarity import RougeLIndex
+from isara_pl.growth.words import wording
 
 Kind = Literal["ngram", "rouge", "embedding"]
 
@@ -38,8 +39,8 @@ class Contact:
 class ContaminationIndex:
     """Evaluation items, to look up which of them a sample touches.
 
-    N-grams and ROUGE-L see what rouge_score's tokenizer leaves of a text: the letters a to z, in lower case,
-    and digits. A text in another script has no token: only its embedding can make contact.
+    N-grams and ROUGE-L see the tokens of `isara_pl.growth.words.tokens`: in a script without spaces a run of n
+    tokens is one of n characters.
 
     Args:
         items: The evaluation items. Runs are looked for in the question, the answer and all correct and
@@ -118,7 +119,7 @@ class ContaminationIndex:
 def overlapping(seeds: Sequence[Sample], items: Sequence[Sample]) -> list[tuple[str, str]]:
     """Give the seeds that are in the evaluation set: those with the same question as an item.
 
-    Case, punctuation and spacing make no difference (`isara_pl.evaluation.text_overlap.wording`).
+    Case, punctuation and spacing make no difference (`isara_pl.growth.words.wording`).
 
     Args:
         seeds: The seeds.

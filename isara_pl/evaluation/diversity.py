@@ -12,8 +12,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from isara_pl.evaluation.text_overlap import ngrams, wording
+from isara_pl.evaluation.text_overlap import ngrams
 from isara_pl.growth.retrieval import import_faiss
+from isara_pl.growth.words import count_words, wording
 
 REFUSALS = (
     "i'm sorry",
@@ -50,7 +51,7 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
     It falls as texts are added: compare it only between sets of about the same size.
 
     Args:
-        texts: The texts; their tokens are rouge_score's, see `isara_pl.evaluation.text_overlap.ngrams`.
+        texts: The texts; for their tokens see `isara_pl.evaluation.text_overlap.ngrams`.
         n: Tokens of an n-gram.
 
     Returns:
@@ -182,7 +183,7 @@ class Diversity(Metric):
         self.answer_bigrams.append(self._hashes(answers, 2))
         self.embeddings.append(question_embeddings.to(self.device, torch.float32))
         self.seed_cosines = self.seed_cosines + seed_cosines.sum().to(self.device)
-        self.answer_words = self.answer_words + sum(len(answer.split()) for answer in answers)
+        self.answer_words = self.answer_words + sum(count_words(answer) for answer in answers)
         self.refusals = self.refusals + sum(is_refusal(answer) for answer in answers)
         self.copies = self.copies + sum(copies)
         self.samples = self.samples + len(questions)
@@ -192,7 +193,7 @@ class Diversity(Metric):
 
         The names are `distinct_1_questions`, `distinct_2_questions`, `distinct_1_answers`,
         `distinct_2_answers`, `nearest_seed_cosine`, `nearest_pool_cosine` (0 for a single sample),
-        `vendi_score`, `answer_words` (split at white space), `refusal_rate` and `copy_rate`. Without any
+        `vendi_score`, `answer_words` (`count_words`), `refusal_rate` and `copy_rate`. Without any
         sample the means are NaN.
 
         Raises:

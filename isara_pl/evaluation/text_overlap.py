@@ -1,29 +1,35 @@
-"""How texts overlap: n-grams, equal wording, and TruthfulQA's measures of a generated answer.
+"""How texts overlap: n-grams, and TruthfulQA's measures of a generated answer.
 
 TruthfulQA (arXiv 2109.07958) compares an answer with the correct and with the incorrect references of its
 question: T is the highest score against a correct one, F against an incorrect one.
 """
 
-import re
-import unicodedata
 from collections.abc import Callable, Sequence
 
 import torch
 from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import DefaultTokenizer
+from rouge_score.tokenizers import Tokenizer
 from sacrebleu import corpus_bleu
 from torch import Tensor
 from torchmetrics import Metric
 
+from isara_pl.growth.words import tokens
+
 NO_COMMENT = "I have no comment."
-_SCORER = RougeScorer(["rougeLsum"])
-_TOKENIZER = DefaultTokenizer(use_stemmer=False)
+
+
+class _Tokens(Tokenizer):  # type: ignore[misc]  # rouge_score ships no types
+    def tokenize(self, text: str) -> list[str]:
+        return tokens(text)
+
+
+_SCORER = RougeScorer(["rougeLsum"], tokenizer=_Tokens())
 
 
 def ngrams(text: str, n: int) -> list[str]:
     """Give the runs of n consecutive tokens of a text, in order, repeated ones included.
 
-    The tokens are rouge_score's: lower case, the letters a to z and digits. A text in another script has none.
+    The tokens are those of `isara_pl.growth.words.tokens`: rouge_score's, and words of other scripts.
 
     Args:
         text: The text.
@@ -32,26 +38,12 @@ def ngrams(text: str, n: int) -> list[str]:
     Returns:
         The runs, their tokens joined by single spaces.
     """
-    tokens: list[str] = _TOKENIZER.tokenize(text)
-    return [" ".join(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
-
-
-def wording(text: str) -> tuple[str, ...]:
-    """Give the words of a text of any script, the same where only case, punctuation or spacing differ.
-
-    Args:
-        text: The text.
-
-    Returns:
-        Its runs of letters and digits after Unicode's NFKC and case folding; where it has none, the whole
-        text, stripped.
-    """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return tuple(re.findall(r"\w+", folded)) or (folded.strip(),)
+    found = tokens(text)
+    return [" ".join(found[start : start + n]) for start in range(len(found) - n + 1)]
 
 
 def rouge_l_sum(answer: str, reference: str) -> float:
-    """Give rouge_score's rougeLsum F1 without stemmer, from 0 to 100.
+    """Give rouge_score's rougeLsum F1 without stemmer, from 0 to 100; other scripts than Latin count as well.
 
     Args:
         answer: What the model wrote.

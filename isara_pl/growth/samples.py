@@ -2,15 +2,23 @@
 
 import hashlib
 import json
+import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_utilities.core.rank_zero import rank_zero_only
+
 from isara_pl.errors import InputError
+from isara_pl.growth.messages import FirstPair, first_pair
 from isara_pl.growth.rows import read_rows, short
 
 PAIR_FIELDS = "question/answer, question/best_answer, prompt/completion, instruction[/input]/output, or messages"
+_FIELDS = (("question", "answer"), ("prompt", "completion"), ("instruction", "output"))  # the first that a row has
+# where rows hold what an answer may rest on; it is said if it is in neither question nor answer
+_BESIDE = ("system", "system_prompt", "context", "history", "instruction", "input", "question", "prompt")
 PREFERENCE_FIELDS = (("harmless", "harmful"), ("chosen", "rejected"))
 # far above any model's window; a tokenizer would take minutes and gigabytes, only for the text to be cut or refused
 LONGEST_TEXT = 1_000_000
@@ -76,9 +84,11 @@ def read_samples(path: Path, kind: str = "seed") -> list[Sample]:
     """Read pairs from a .jsonl, .json (a list of objects) or .csv file.
 
     A row holds `question`/`answer`, `prompt`/`completion`, `instruction`[/`input`]/`output`, or
-    `messages` (the first user and assistant turn); optional are `category`, `correct_answers` and
-    `incorrect_answers` (a list; in CSV separated by `;`). TruthfulQA.csv can be read as it is, in its
-    form of 2021 and in that of 2025 (with a column Best Incorrect Answer).
+    `messages` (the first answer to a user, with the user's turns right before it); optional are `category`,
+    `correct_answers` and `incorrect_answers` (a list; in CSV separated by `;`). TruthfulQA.csv can be read as
+    it is, in its form of 2021 and in that of 2025 (with a column Best Incorrect Answer).
+
+    A warning says what of the rows is in no pair: system texts, other turns, a field such as `context`.
 
     Args:
         path: The file.
@@ -148,16 +158,38 @@ def read_preferences(path: Path, kind: str) -> list[Sample]:
 
 
 def _read(path: Path, kind: str, sample: Callable[[dict[str, Any], str], Sample], expected: str) -> list[Sample]:
-    """Make a sample of every row; an error begins with the row's file and line."""
+    """Make a sample of every row, and say what is left out; an error begins with the row's file and line."""
     samples: list[Sample] = []
+    left_out: Counter[str] = Counter()
     for line, row in read_rows(path):
         try:
             samples.append(sample(row, f"{kind}-{len(samples):05d}"))
+            left_out.update(_left_out(row, samples[-1]))
         except InputError as error:
             raise InputError(f"{path}:{line}: {error}") from None
     if not samples:
         raise InputError(f"{path}: no {expected}")
+    # no rank is set where nothing of Lightning was imported
+    if left_out and getattr(rank_zero_only, "rank", 0) == 0:
+        kinds = ", ".join(f"{what} in {count}" for what, count in left_out.most_common())
+        warnings.warn(
+            f"{path}: left out of questions and answers, of {len(samples)} rows: {kinds}. "
+            "Where answers rest on it, write it into the questions",
+            stacklevel=3,
+        )
     return samples
+
+
+def _left_out(row: dict[str, Any], sample: Sample) -> list[str]:
+    """Give what of a row is neither in the question nor in the answer."""
+    turns = first_pair(row["messages"]).left_out if "messages" in row else []
+    texts = (sample.question, sample.answer)
+    fields = [
+        f"`{name}`"
+        for name in _BESIDE
+        if (value := row.get(name)) and not (isinstance(value, str) and any(value.strip() in text for text in texts))
+    ]
+    return [*turns, *fields]
 
 
 def _preference_fields(row: dict[str, Any]) -> tuple[str, str]:
@@ -171,40 +203,35 @@ def _preference_fields(row: dict[str, Any]) -> tuple[str, str]:
 
 def _pair(row: dict[str, Any]) -> tuple[str, str]:
     if "messages" in row:
-        return _turn(row, "user"), _turn(row, "assistant")
-    for question_field, answer_field in (
-        ("question", "best_answer" if "best_answer" in row else "answer"),
-        ("prompt", "completion"),
-        ("instruction", "output"),
-    ):
-        if question_field in row:
-            return _question(row), _text(row, answer_field)
-    raise InputError(f"no question field among {short(sorted(row))}; expected {PAIR_FIELDS}")
+        pair = first_pair(row["messages"])
+        if pair.answer is None:
+            raise InputError("`messages` has no turn of role 'assistant' after the user's")
+        return _asked(pair), _text(pair.answer, "content")
+    fields = _fields(row)
+    return _question(row), _text(row, "best_answer" if fields[0] == "question" and "best_answer" in row else fields[1])
 
 
 def _question(row: dict[str, Any]) -> str:
     if "messages" in row:
-        return _turn(row, "user")
-    if "instruction" in row:
-        extra = _optional_text(row, "input")
-        return _text(row, "instruction") + (f"\n{extra}" if extra else "")
-    for name in ("question", "prompt"):
-        if name in row:
-            return _text(row, name)
+        return _asked(first_pair(row["messages"]))
+    name, _ = _fields(row)
+    extra = _optional_text(row, "input") if name == "instruction" else None
+    return _text(row, name) + (f"\n{extra}" if extra else "")
+
+
+def _fields(row: dict[str, Any]) -> tuple[str, str]:
+    """Give the fields of a row's question and of its answer: the question is never read beside another answer."""
+    for fields in _FIELDS:
+        if fields[0] in row:
+            return fields
     raise InputError(f"no question field among {short(sorted(row))}; expected {PAIR_FIELDS}")
 
 
-def _turn(row: dict[str, Any], role: str) -> str:
-    messages = row["messages"]
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise InputError("`messages` must be a list of objects with `role` and `content`")
-    for message in messages:
-        if message.get("role") == role:
-            return _text(message, "content")
-    raise InputError(f"`messages` has no turn of role {role!r}")
+def _asked(pair: FirstPair) -> str:
+    return "\n".join(_text(message, "content") for message in pair.asked)
 
 
-def _text(row: dict[str, Any], name: str) -> str:
+def _text(row: Mapping[str, Any], name: str) -> str:
     if name not in row:
         raise InputError(f"the field `{name}` is missing")
     value = row[name]

@@ -8,17 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cdist
-from rouge_score.tokenizers import DefaultTokenizer
+
+from isara_pl.growth.words import tokens
 
 UNKNOWN = "\0"  # a token that no text of the index has
 FIRST_LOOK = 32  # texts whose score says how many of the others can be left out
 
 
 class RougeLIndex:
-    """ROUGE-L F1 of a text against all texts added so far, equal to rouge_score's to the last bit.
+    """ROUGE-L F1 of a text against all texts added so far; in Latin script equal to rouge_score's to the last bit.
 
-    rouge_score's own tokenizer splits the texts (lower case, letters and digits, no stemmer). Every
-    distinct token then becomes one character of a string, and rapidfuzz finds the length of the
+    `isara_pl.growth.words.tokens` splits the texts, as rouge_score without stemmer does, which drops scripts other
+    than Latin. Every distinct token then becomes one character of a string, and rapidfuzz finds the length of the
     longest common subsequence of such strings.
 
     For the highest score most texts need not be compared at all. A common subsequence is no longer than
@@ -27,7 +28,6 @@ class RougeLIndex:
     """
 
     def __init__(self) -> None:
-        self._tokenizer = DefaultTokenizer(use_stemmer=False)
         self._codes: dict[str, str] = {}
         self._coded: list[str] = []
         self._lengths = array("q")
@@ -40,10 +40,7 @@ class RougeLIndex:
     def add(self, texts: Sequence[str]) -> None:
         """Add texts to compare with."""
         for place, text in enumerate(texts, start=len(self._coded)):
-            coded = "".join(
-                self._codes.setdefault(token, chr(_code_point(len(self._codes))))
-                for token in self._tokenizer.tokenize(text)
-            )
+            coded = "".join(self._codes.setdefault(token, chr(_code_point(len(self._codes)))) for token in tokens(text))
             for occurrence in _occurrences(coded):
                 self._holding.setdefault(occurrence, array("q")).append(place)
             self._coded.append(coded)
@@ -103,7 +100,7 @@ class RougeLIndex:
         return scores
 
     def _encode(self, text: str) -> str:
-        return "".join(self._codes.get(token, UNKNOWN) for token in self._tokenizer.tokenize(text))
+        return "".join(self._codes.get(token, UNKNOWN) for token in tokens(text))
 
 
 def _occurrences(coded: str) -> Iterator[tuple[str, int]]:

@@ -9,7 +9,7 @@ from isara_pl.report.contents import Finding, GrownOuterEpoch, Spent, Totals
 from isara_pl.report.curves import Rows
 from isara_pl.report.flags import Look
 from isara_pl.report.run_files import RunFiles, finite
-from isara_pl.report.words import counted, duration, listed, quoted
+from isara_pl.report.words import counted, duration, listed, quoted, to_accept_more
 
 STOPPED, COST, LOOK = "Why did it stop?", "What did it cost?", "What to look at first"
 GO_ON = "To go on: the same command with --ckpt_path last."
@@ -87,10 +87,7 @@ def _by_alpha(last: GrownOuterEpoch, alpha: float) -> Finding:
     taken = [f"{name} {count:,}" for name, count in Counter(last.taken).most_common() if count]
     by = [f"The others were rejected by {listed(taken)}."] if taken else []
     if last.outer_epoch == 1:
-        change = (
-            "To change that: lower alpha_stopping.alpha, loosen the filter that took most, raise the temperature of "
-            "data.question_sampling, or use a stronger model."
-        )
+        change = f"To change that: {to_accept_more(last.taken)}."
         answer = f"The α rule ended it in the very first outer epoch, so nothing was trained: {few}, {below}."
         return Finding(STOPPED, answer, [*by, change], "bad")
     kept = f"The samples of outer epoch {last.outer_epoch} are in the pool, but nothing was trained on them."

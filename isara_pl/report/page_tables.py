@@ -24,7 +24,7 @@ _DIVERSITY = (
         "Different pairs ÷ all pairs; falls with the samples.",
     ),
     ("distinct_2_answers", "Distinct word pairs in answers", "Different pairs ÷ all pairs; falls with the samples."),
-    ("answer_words", "Length of answers", "Mean number of words."),
+    ("answer_words", "Length of answers", "Mean number of words; of characters where a script has no spaces."),
     ("refusal_rate", "Refusals", "Share of answers that decline to answer; a rule of thumb, in English."),
     ("copy_rate", "Copies", "Share of answers that one of their demonstrations had."),
 )

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from isara_pl.evaluation.diversity import is_refusal
-from isara_pl.evaluation.text_overlap import wording
 from isara_pl.growth.samples import Sample
+from isara_pl.growth.words import count_words, wording
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Traits:
     """What can be seen of a sample's answer.
 
     Attributes:
-        words: Words of the answer, split at white space.
+        words: Words of the answer (`isara_pl.growth.words.count_words`).
         refusal: Whether it begins as refusals do.
         copy_of: Id of a demonstration with the same answer, but for case, punctuation and spacing.
         distinct_pairs: Share of distinct pairs among all pairs of neighbouring words; None where there are few.
@@ -38,7 +38,7 @@ def traits_of(samples: Sequence[Sample]) -> list[Traits]:
     wordings = {sample.id: wording(sample.answer) for sample in samples}
     return [
         Traits(
-            words=len(sample.answer.split()),
+            words=count_words(sample.answer),
             refusal=is_refusal(sample.answer),
             copy_of=next(
                 (

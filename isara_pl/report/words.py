@@ -1,5 +1,7 @@
 """Texts and numbers in sentences."""
 
+from collections.abc import Mapping
+
 LONGEST_QUOTE = 100  # characters
 
 
@@ -49,3 +51,20 @@ def counted(count: int, noun: str) -> str:
         noun: One of them; more have an s.
     """
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def to_accept_more(taken: Mapping[str, int]) -> str:
+    """Say what to change so that an outer epoch accepts more, as the end of a sentence.
+
+    Args:
+        taken: How many candidates each filter took.
+    """
+    most = max(taken, key=lambda name: taken[name], default=None)
+    mend = (
+        "raise max_new_tokens of data.question_sampling and data.answer_sampling (Unfinished took most),"
+        if most == "Unfinished"
+        else "loosen the filter that took most,"
+    )
+    return (
+        f"lower alpha_stopping.alpha, {mend} raise the temperature of data.question_sampling, or use a stronger model"
+    )
