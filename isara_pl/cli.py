@@ -37,6 +37,7 @@ from isara_pl.errors import InputError
 from isara_pl.faults import users_fault
 from isara_pl.growth.pool import is_grown
 from isara_pl.help import IsaraParser, texts
+from isara_pl.home import all_expanded
 from isara_pl.links import link
 from isara_pl.loaders import HeldOutEvaluation
 from isara_pl.main import main
@@ -112,6 +113,7 @@ class IsaraCLI(LightningCLI):
     ) -> None:
         """Parse, and refuse what would be overwritten."""
         super().parse_arguments(parser, args)
+        self.config = all_expanded(self.config)
         words = sys.argv[1:] if args is None else args
         if isinstance(words, list):
             refuse_linked(parser, words)

@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml  # type: ignore[import-untyped]  # ships no types
 
 from isara_pl.errors import first_line
+from isara_pl.home import expanded
 
 
 def config_files(args: Sequence[str]) -> list[str]:
@@ -19,7 +20,7 @@ def config_files(args: Sequence[str]) -> list[str]:
         option, equals, value = word.partition("=")
         if option in ("-c", "--config"):
             found.append(value if equals else following)
-    return [file for file in found if file]
+    return [expanded(file) for file in found if file]
 
 
 def place(key: str, args: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError, first_line
+from isara_pl.home import expanded
 
 PACKAGE_SCHEME = "package://"
 SOURCES = (
@@ -44,7 +45,7 @@ def resolve_path(name: str, option: str) -> Path:
         InputError: If there is nothing at that place.
     """
     if not name.startswith(PACKAGE_SCHEME):
-        path = Path(name).expanduser()
+        path = Path(expanded(name))
         if not path.exists():
             raise InputError(f"{option}: no such file or folder: {name}")
         return path
