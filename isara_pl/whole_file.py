@@ -1,5 +1,6 @@
 """Files that are never seen half-written."""
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from isara_pl.errors import InputError
 
 UNFINISHED = ".unfinished"  # ending of a file's name while it is written, after the number of the process
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -54,6 +56,8 @@ def save_whole(path: Path, content: bytes | memoryview) -> None:
 def sync_folder(folder: Path) -> None:
     """Return when a folder's list of files is on disk: a new or renamed file survives a crash of the machine only then.
 
+    Drives that cannot do that, such as CIFS and the shared folders of virtual machines, do it when they see fit.
+
     Args:
         folder: The folder.
     """
@@ -62,5 +66,8 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
