@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -71,3 +72,19 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def give_usual_permissions(folder: Path) -> None:
+    """Give the files of a folder the permissions of any new file there: safetensors makes its own its owner's alone.
+
+    Args:
+        folder: The folder; those in it are gone through as well.
+    """
+    any_new = folder / f"permissions.{os.getpid()}{UNFINISHED}"
+    any_new.touch()
+    usual = stat.S_IMODE(any_new.stat().st_mode)
+    any_new.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with suppress(OSError):  # on a drive that knows no permissions
+                path.chmod(usual)
