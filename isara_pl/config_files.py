@@ -47,6 +47,17 @@ def place(key: str, args: Sequence[str]) -> str:
     return ""
 
 
+def file_with(key: str, args: Sequence[str]) -> Path | None:
+    """Give the configuration file that decides a key; None where it was given on the command line, or nowhere.
+
+    Args:
+        key: As of `place`.
+        args: The command line.
+    """
+    file = place(key, args).rsplit(":", 2)[0]
+    return Path(file) if file else None
+
+
 def what_is_wrong(file: str) -> str | None:
     """Say why a file is no configuration.
 
