@@ -9,6 +9,7 @@ from isara_pl.errors import InputError
 from isara_pl.module import IsaraModule
 from isara_pl.progress import finished_outer_epoch
 from isara_pl.run_folder import run_folder
+from isara_pl.whole_file import give_usual_permissions
 
 
 class AdapterExport(Callback):
@@ -43,6 +44,7 @@ def write_adapter(module: IsaraModule, run_dir: Path) -> None:
     module.adapted.save_pretrained(str(unfinished), save_embedding_layers=False)
     # peft's card is a form to be filled in; `isara-pl export` writes a real one
     (unfinished / "README.md").unlink(missing_ok=True)
+    give_usual_permissions(unfinished)
     shutil.rmtree(previous, ignore_errors=True)
     if target.exists():
         target.rename(previous)

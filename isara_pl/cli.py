@@ -32,11 +32,13 @@ from isara_pl.callbacks import (
 )
 from isara_pl.callbacks.evaluation import Evaluation
 from isara_pl.checkpoints import WholeCheckpointIO
+from isara_pl.config_files import file_with
 from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.faults import users_fault
 from isara_pl.growth.pool import is_grown
 from isara_pl.help import IsaraParser, texts
+from isara_pl.home import all_expanded, expanded
 from isara_pl.links import link
 from isara_pl.loaders import HeldOutEvaluation
 from isara_pl.main import main
@@ -54,6 +56,7 @@ from isara_pl.whole_file import write_whole
 
 __all__ = ["IsaraCLI", "main"]
 
+CONFIG = "config.yaml"
 # callbacks of every run that have options of their own, and where those stand
 WITH_OPTIONS: dict[type[Callback], str] = {
     AlphaStopping: "alpha_stopping",
@@ -70,7 +73,7 @@ class RunConfig(SaveConfigCallback):
         """Write the file, before anything else of the run is written."""
         if stage == "fit" and trainer.is_global_zero:
             config = self.parser.dump(self.config, skip_unset=False)
-            write_whole(Path(trainer.default_root_dir) / "config.yaml", config)
+            write_whole(Path(trainer.default_root_dir) / CONFIG, config)
 
 
 class IsaraCLI(LightningCLI):
@@ -115,6 +118,18 @@ class IsaraCLI(LightningCLI):
         words = sys.argv[1:] if args is None else args
         if isinstance(words, list):
             refuse_linked(parser, words)
+            self._go_where_the_run_is(parser, words)
+        self.config = all_expanded(self.config)
+
+    def _go_where_the_run_is(self, parser: LightningArgumentParser, words: list[str]) -> None:
+        """Take the folder of a run's config.yaml for its run folder: a run may be moved or copied after its fit."""
+        config, file = self.config[self.config.subcommand], file_with("run_dir", words)
+        anew = self.config.subcommand == "fit" and config.ckpt_path is None  # which the file only gives options to
+        if file is None or anew or file.name != CONFIG or not _holds_run(file.parent):
+            return
+        if file.parent.resolve() != Path(expanded(config.run_dir)).resolve():
+            rank_zero_info(f"run_dir: {file.parent}, where the run of this {CONFIG} is now, not {config.run_dir}")
+            self.config = parser.parse_args([*words, f"--run_dir={file.parent}"])
 
     def _parse_ckpt_path(self) -> None:
         """Take no options from a checkpoint: none are kept there, config.yaml holds them."""
@@ -189,7 +204,7 @@ class IsaraCLI(LightningCLI):
         self._make_run_folder()
         config = self.config[self.config.subcommand]
         run_dir, resuming = Path(config.run_dir), config.ckpt_path is not None
-        used = is_grown(run_dir) or _last_checkpoint(config.run_dir).exists()
+        used = _holds_run(run_dir)
         # Lightning goes on from the checkpoint of a requeued job by itself
         resuming = resuming or (SLURMEnvironment.detect() and any(run_dir.glob("hpc_ckpt_*.ckpt")))
         if used and not resuming and run_folder(self.trainer) is not None:
@@ -246,7 +261,11 @@ class IsaraCLI(LightningCLI):
             print(f"answers of the {weights}: {run_dir / prediction_writer.FILE}")
 
 
-def _last_checkpoint(run_dir: str) -> Path:
+def _holds_run(run_dir: Path) -> bool:
+    return is_grown(run_dir) or _last_checkpoint(run_dir).exists()
+
+
+def _last_checkpoint(run_dir: str | Path) -> Path:
     return Path(run_dir) / CHECKPOINTS / LAST_CHECKPOINT
 
 

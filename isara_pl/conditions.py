@@ -12,6 +12,7 @@ from isara_pl.errors import InputError
 from isara_pl.whole_file import write_whole
 
 FILE = "conditions.json"
+CONTENT = "content of "  # begins the name of a hash of what lies at the place that an option names
 
 OnChange = Literal["refuse", "continue"]
 
@@ -19,11 +20,12 @@ OnChange = Literal["refuse", "continue"]
 def check_conditions(folder: Path, now: Mapping[str, Any], on_change: OnChange) -> None:
     """Hold the conditions of this start against those under which the run folder's pool was grown so far.
 
-    They lie in `conditions.json`. What is not there yet is added.
+    They lie in `conditions.json`. What is not there yet is added. Two places with the same content are the same.
 
     Args:
         folder: The run folder.
-        now: Values by the names of their options; plain numbers, strings, lists and dicts.
+        now: Values by the names of their options; plain numbers, strings, lists and dicts. Behind `content of ` and
+            an option's name, a hash of what lies there.
         on_change: `refuse` other values than before, or `continue` with the new ones.
 
     Raises:
@@ -35,7 +37,8 @@ def check_conditions(folder: Path, now: Mapping[str, Any], on_change: OnChange) 
     changed = [
         f"  {name}: {_shown(before[name])} then, {_shown(value)} now"
         for name, value in plain.items()
-        if name in before and before[name] != value
+        if name in before and before[name] != value and not name.startswith(CONTENT)
+        if plain.get(CONTENT + name) is None or plain[CONTENT + name] != before.get(CONTENT + name)
     ]
     if changed and on_change == "refuse":
         raise InputError(
@@ -46,8 +49,9 @@ def check_conditions(folder: Path, now: Mapping[str, Any], on_change: OnChange) 
         )
     if changed:
         rank_zero_warn(f"{folder}: going on under changed conditions:\n" + "\n".join(changed))
-    if before != {**before, **plain}:
-        write_whole(path, json.dumps({**before, **plain}, indent=1, ensure_ascii=False) + "\n")
+    kept = {name: value for name, value in before.items() if not name.startswith(CONTENT)}
+    if before != {**kept, **plain}:
+        write_whole(path, json.dumps({**kept, **plain}, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_conditions(folder: Path) -> dict[str, Any]:

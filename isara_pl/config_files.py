@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml  # type: ignore[import-untyped]  # ships no types
 
 from isara_pl.errors import first_line
+from isara_pl.home import expanded
 
 
 def config_files(args: Sequence[str]) -> list[str]:
@@ -19,7 +20,7 @@ def config_files(args: Sequence[str]) -> list[str]:
         option, equals, value = word.partition("=")
         if option in ("-c", "--config"):
             found.append(value if equals else following)
-    return [file for file in found if file]
+    return [expanded(file) for file in found if file]
 
 
 def place(key: str, args: Sequence[str]) -> str:
@@ -44,6 +45,17 @@ def place(key: str, args: Sequence[str]) -> str:
         if line is not None:
             return f"{file}:{line + 1}: "
     return ""
+
+
+def file_with(key: str, args: Sequence[str]) -> Path | None:
+    """Give the configuration file that decides a key; None where it was given on the command line, or nowhere.
+
+    Args:
+        key: As of `place`.
+        args: The command line.
+    """
+    file = place(key, args).rsplit(":", 2)[0]
+    return Path(file) if file else None
 
 
 def what_is_wrong(file: str) -> str | None:

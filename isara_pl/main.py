@@ -62,6 +62,8 @@ def main(args: list[str] | dict[str, Any] | None = None) -> None:
 
 def _run(words: list[str], args: list[str] | dict[str, Any] | None) -> None:
     first = words[0] if words else None
+    if first in subcommands.LINES:
+        _refuse_homeless()
     if first is None:
         print(subcommands.start())
     elif first in ("-h", "--help"):
@@ -82,3 +84,14 @@ def _run(words: list[str], args: list[str] | dict[str, Any] | None) -> None:
             f"no subcommand is named {first!r}.{did_you_mean(first, subcommands.LINES)} "
             f"Allowed: {', '.join(subcommands.LINES)}",
         )
+
+
+def _refuse_homeless() -> None:
+    """Refuse what libraries would end in a traceback for when they are imported."""
+    try:
+        Path.home()
+    except RuntimeError:
+        raise InputError(
+            "HOME is not set, and the system knows no home folder of this user. Libraries need one: set HOME to a "
+            "folder, such as HOME=/tmp"
+        ) from None

@@ -17,6 +17,8 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError, first_line
+from isara_pl.home import expanded
+from isara_pl.whole_file import give_usual_permissions
 
 PACKAGE_SCHEME = "package://"
 SOURCES = (
@@ -44,7 +46,7 @@ def resolve_path(name: str, option: str) -> Path:
         InputError: If there is nothing at that place.
     """
     if not name.startswith(PACKAGE_SCHEME):
-        path = Path(name).expanduser()
+        path = Path(expanded(name))
         if not path.exists():
             raise InputError(f"{option}: no such file or folder: {name}")
         return path
@@ -81,11 +83,32 @@ def _without_gguf(gguf: Path) -> Path:
     with gguf.open("rb") as file:
         for block in iter(lambda: file.read(1 << 22), b""):
             digest.update(block)
-    folder = _cache_folder() / f"{gguf.stem}-{digest.hexdigest()[:16]}"
-    if folder.exists():
-        return folder
-    if importlib.util.find_spec("gguf") is None:
-        raise InputError("a .gguf file needs the package gguf. Install it: pip install 'isara_pl[quickstart]'")
+    try:
+        folder = _cache_folder() / f"{gguf.stem}-{digest.hexdigest()[:16]}"
+        if folder.exists():
+            return folder
+        if importlib.util.find_spec("gguf") is None:
+            raise InputError("a .gguf file needs the package gguf. Install it: pip install 'isara_pl[quickstart]'")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        own = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
+    except (OSError, RuntimeError) as error:  # known now, not after a minute of converting
+        raise InputError(
+            f"a .gguf file is converted once, into the user's cache, and nothing can be written there "
+            f"({first_line(error)}). Set XDG_CACHE_HOME to a folder of your own"
+        ) from error
+    try:
+        _convert(gguf, own / folder.name)
+        (own / folder.name).rename(folder)
+    except OSError:
+        if not folder.exists():  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Write the dequantised weights of a .gguf file, and its tokenizer, as `from_pretrained` reads them."""
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     # transformers marks the model as quantised and then refuses to save it, although its weights
@@ -98,18 +121,15 @@ def _without_gguf(gguf: Path) -> Path:
         token_id = getattr(model.config, f"{role}_token_id", None)
         if token_id is not None:
             setattr(tokenizer, f"{role}_token", tokenizer.convert_ids_to_tokens(token_id))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
     try:
-        model.save_pretrained(unfinished)
-        tokenizer.save_pretrained(unfinished)
-        unfinished.rename(folder)
-    except OSError:
-        if not folder.exists():  # else another process was faster
-            raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return folder
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"the converted copy of {gguf} could not be written ({first_line(error)}). Make room in the user's cache, "
+            "or set XDG_CACHE_HOME to another folder"
+        ) from error
+    give_usual_permissions(folder)
 
 
 def _source(name: str, option: str) -> str | Path:

@@ -7,11 +7,14 @@ from typing import Any, Protocol, runtime_checkable
 from lightning.pytorch import LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
-from isara_pl.conditions import OnChange, check_conditions, described, forget_conditions
+from isara_pl.conditions import CONTENT, OnChange, check_conditions, described, forget_conditions
 from isara_pl.errors import InputError
 from isara_pl.growing import candidate_filters
 from isara_pl.growth.pool import SamplePool, is_grown, seeds_of
 from isara_pl.growth.samples import Sample
+from isara_pl.model_content import content_of
+
+MODELS = ("model.name", "data.encoder")  # options that may name a place
 
 
 @runtime_checkable
@@ -51,7 +54,9 @@ def open_pool(
         "best_epoch": any(isinstance(callback, EpochChoice) for callback in trainer.callbacks),
         "filters": described(candidate_filters(trainer)),
     }
-    check_conditions(folder, every, on_change)
+    contents = {CONTENT + name: content_of(every[name]) for name in MODELS if isinstance(every.get(name), str)}
+    known = {name: content for name, content in contents.items() if content is not None}
+    check_conditions(folder, {**every, **known}, on_change)
     return SamplePool(seeds, folder)
 
 

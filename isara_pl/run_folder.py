@@ -1,10 +1,12 @@
 """Where a run writes, and who may write there."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 from lightning.pytorch import Trainer
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.errors import InputError
 from isara_pl.growth.pool import POOL, REJECTED
@@ -18,6 +20,8 @@ OUTPUTS = (
     *("*.jsonl", "*.json", "*.csv", "*.html", "*.yaml", "*.lock", "*.unfinished", "*.ckpt"),
     *("adapter", ".adapter-*", CHECKPOINTS, "evaluation", "logs", "lightning_logs", "teacher"),
 )
+# what a file system says that has no locks: Lustre without `flock`, NFS without its lock daemon, some of FUSE
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def run_folder(trainer: Trainer) -> Path | None:
@@ -55,7 +59,8 @@ def make_run_folder(folder: Path) -> None:
 class RunLock:
     """Keeps every other process from writing into a run folder, until it is released or this process ends.
 
-    The operating system holds the lock, so a killed process leaves none behind; the file `run.lock` stays.
+    The operating system holds the lock, so a killed process leaves none behind; the file `run.lock` stays. A file
+    system that has no locks is warned of, and nothing is kept out there.
     """
 
     def __init__(self) -> None:
@@ -76,7 +81,7 @@ class RunLock:
         self.release()
         make_run_folder(folder)
         _refuse_links(folder)
-        lock = FileLock(folder / LOCK)
+        lock = run_lock(folder)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -84,6 +89,15 @@ class RunLock:
                 f"another process is writing into {folder} (it holds {folder / LOCK}). "
                 "Wait for its end, stop it, or choose another folder with --run_dir"
             ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise InputError(
+                    f"{folder / LOCK} cannot be locked: {error.strerror}. Choose another folder with --run_dir"
+                ) from error
+            rank_zero_warn(
+                f"{folder}: the file system there has no locks ({error.strerror}), so nothing keeps other processes "
+                "out. Start no other run in this folder before this one has ended"
+            )
         self._lock = lock
         for left_over in folder.rglob(f"*{UNFINISHED}"):  # by a process that was killed while writing
             left_over.unlink(missing_ok=True)
@@ -93,6 +107,16 @@ class RunLock:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def run_lock(folder: Path) -> BaseFileLock:
+    """Give the lock of a run folder, not acquired yet.
+
+    Args:
+        folder: The run folder.
+    """
+    # the fallback would take the file itself for the lock, which is there in every run folder
+    return FileLock(folder / LOCK, fallback_to_soft=False)
 
 
 def _refuse_links(folder: Path) -> None:

@@ -1,12 +1,15 @@
 """Files that are never seen half-written."""
 
+import errno
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
 from isara_pl.errors import InputError
 
 UNFINISHED = ".unfinished"  # ending of a file's name while it is written, after the number of the process
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -54,6 +57,8 @@ def save_whole(path: Path, content: bytes | memoryview) -> None:
 def sync_folder(folder: Path) -> None:
     """Return when a folder's list of files is on disk: a new or renamed file survives a crash of the machine only then.
 
+    Drives that cannot do that, such as CIFS and the shared folders of virtual machines, do it when they see fit.
+
     Args:
         folder: The folder.
     """
@@ -62,5 +67,24 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
+
+
+def give_usual_permissions(folder: Path) -> None:
+    """Give the files of a folder the permissions of any new file there: safetensors makes its own its owner's alone.
+
+    Args:
+        folder: The folder; those in it are gone through as well.
+    """
+    any_new = folder / f"permissions.{os.getpid()}{UNFINISHED}"
+    any_new.touch()
+    usual = stat.S_IMODE(any_new.stat().st_mode)
+    any_new.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with suppress(OSError):  # on a drive that knows no permissions
+                path.chmod(usual)

@@ -1,3 +1,5 @@
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -5,9 +7,10 @@ from command_line import before_call, fails, fit
 from conftest import make_seeds
 
 from isara_pl.cli import main
-from isara_pl.conditions import described, read_conditions
+from isara_pl.conditions import check_conditions, described, read_conditions
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import OuterEpoch
+from isara_pl.model_content import content_of
 
 
 class Words:
@@ -59,3 +62,115 @@ def test_seeds_that_changed_and_were_continued_with_stay_those_of_the_pool(optio
     pool = (run_dir / "pool.jsonl").read_text()
     assert all(seed.question in pool for seed in make_seeds())
     assert "Why?" not in pool
+
+
+# -- the same model at another place
+
+
+def spelled(way: str, folder: str, tmp_path: Path) -> str:
+    """Give another name of a folder."""
+    if way == "relative":
+        return os.path.relpath(folder)
+    other = tmp_path / "elsewhere"
+    if way == "link":
+        other.symlink_to(folder)
+    else:
+        shutil.copytree(folder, other)
+        (other / "README.md").write_text("a note")
+    return str(other)
+
+
+@pytest.mark.parametrize(("way", "number"), [("relative", 1), ("relative", 3), ("link", 1), ("copy", 3)])
+def test_a_resume_may_name_the_same_model_and_encoder_otherwise(
+    way, number, options, tmp_path, monkeypatch, tiny_llama, tiny_encoder, undisturbed
+):
+    run_dir = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        before_call(patch, OuterEpoch, "_judge", number, stop)  # in the first outer epoch, or behind a checkpoint
+        with pytest.raises(SystemExit):
+            fit(run_dir, options)
+    assert (run_dir / "checkpoints/last.ckpt").exists() == (number == 3)
+    model, encoder = (
+        spelled(way, folder, make(tmp_path / name)) for folder, name in ((tiny_llama, "m"), (tiny_encoder, "e"))
+    )
+    fit(run_dir, options, f"--model.name={model}", f"--data.encoder={encoder}", "--ckpt_path=last")
+    for name in ("pool.jsonl", "rejected.jsonl", "adapter/adapter_model.safetensors"):
+        assert (run_dir / name).read_bytes() == (undisturbed / name).read_bytes()
+    fit(run_dir, options, "--ckpt_path=last")  # and back again
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_a_place_is_known_by_what_lies_there_and_by_its_name_where_that_is_not_known(tmp_path):
+    here, there = {"model.name": "a", "content of model.name": "1"}, {"model.name": "b", "content of model.name": "1"}
+    check_conditions(tmp_path, here, "refuse")
+    check_conditions(tmp_path, there, "refuse")
+    assert read_conditions(tmp_path) == there
+    for other in ({**here, "content of model.name": "2"}, {"model.name": "hub/id"}):
+        with pytest.raises(InputError, match=r'model\.name: "b" then, "(a|hub/id)" now'):
+            check_conditions(tmp_path, other, "refuse")
+    with pytest.warns(UserWarning, match="going on under changed conditions"):
+        check_conditions(tmp_path, {"model.name": "hub/id"}, "continue")
+    with pytest.raises(InputError, match="hub/id"):  # what lay at the place of before says nothing of it
+        check_conditions(tmp_path, here, "refuse")
+    (tmp_path / "conditions.json").write_text('{"model.name": "a"}')  # of an earlier version
+    check_conditions(tmp_path, here, "refuse")
+
+
+def test_the_content_of_a_model_is_that_of_its_files(tiny_llama, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_llama, copy)
+    before = content_of(tiny_llama)
+    assert content_of(str(copy)) == before
+    assert content_of("some/model") is None
+    assert content_of(str(tmp_path / "nothing")) is None
+    for name in ("model.safetensors", "tokenizer.json"):
+        file = copy / name
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        whole = file.read_bytes()
+        file.write_bytes(content)
+        assert content_of(str(copy)) != before, name
+        file.write_bytes(whole)
+    assert content_of(str(copy)) == before
+
+
+# -- a run at another place
+
+
+@pytest.fixture
+def moved(undisturbed, tmp_path, options) -> Path:
+    """Give the folder of a run whose config.yaml names another one, where another run is."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    fit(there, options)
+    shutil.copytree(there, here)
+    (tmp_path / "questions.jsonl").write_text('{"question": "Why?"}\n')
+    return here
+
+
+@pytest.mark.parametrize("original", ["gone", "there"])
+def test_the_config_of_a_run_means_the_run_that_it_lies_in(original, moved, tmp_path, capsys, monkeypatch):
+    there = tmp_path / "there"
+    if original == "gone":
+        shutil.rmtree(there)
+    before = {path: path.read_bytes() for path in there.rglob("*") if path.is_file()}
+    monkeypatch.chdir(moved)
+    main(["predict", "--config=config.yaml", "--ckpt_path=last", f"--data.questions={tmp_path / 'questions.jsonl'}"])
+    assert (moved / "predictions.jsonl").exists()
+    main(["validate", f"--config={moved / 'config.yaml'}", "--ckpt_path=last"])
+    main(["fit", f"--config={moved / 'config.yaml'}", "--ckpt_path=last"])
+    assert str(moved) in (moved / "config.yaml").read_text()
+    assert {path: path.read_bytes() for path in there.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_folder_that_was_given_stays_and_so_does_that_of_a_new_run(moved, tmp_path, capsys):
+    config = f"--config={moved / 'config.yaml'}"
+    questions = f"--data.questions={tmp_path / 'questions.jsonl'}"
+    main(["predict", config, f"--run_dir={tmp_path / 'there'}", "--ckpt_path=last", questions])
+    shutil.copy(moved / "config.yaml", tmp_path / "my.yaml")
+    main(["predict", f"--config={tmp_path / 'my.yaml'}", "--ckpt_path=last", questions])
+    assert not (moved / "predictions.jsonl").exists()
+    assert f"{tmp_path / 'there'} holds a run already" in fails(["fit", config], capsys)

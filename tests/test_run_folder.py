@@ -1,8 +1,11 @@
 """Who may write into a run folder, and what a resume must find there."""
 
+import errno
 import json
 import os
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 import zipfile
@@ -10,13 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import before_call, fails, fit, rows
+from command_line import assert_same, before_call, fails, fit, rows
 
 from isara_pl.checkpoints import WholeCheckpointIO
 from isara_pl.cli import main
 from isara_pl.errors import InputError
+from isara_pl.export.finished_run import at_rest
 from isara_pl.growth.outer_epoch import OuterEpoch
 from isara_pl.module import IsaraModule
+from isara_pl.run_folder import RunLock
+from isara_pl.whole_file import write_whole
 
 # -- one run in a folder
 
@@ -175,3 +181,60 @@ def test_links_of_others_in_the_folder_do_not_matter(options, tmp_path):
     (tmp_path / "run/.venv/bin").mkdir(parents=True)
     (tmp_path / "run/.venv/bin/python").symlink_to(sys.executable)
     fit(tmp_path / "run", options)
+
+
+# -- file systems of clusters and virtual machines
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Imitate a file system on which locks, or syncing a folder, give an error."""
+
+    def no_locks(number: int) -> None:
+        def flock(descriptor: int, operation: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr("fcntl.flock", flock)
+
+    def no_folder_sync(number: int) -> None:
+        fsync = os.fsync
+
+        def of_files(descriptor: int) -> None:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise OSError(number, os.strerror(number))
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", of_files)
+
+    return {"locks": no_locks, "folder sync": no_folder_sync}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_warned_of_and_used(number, without, tmp_path, undisturbed, options):
+    shutil.copytree(undisturbed, tmp_path / "run")  # with a run.lock
+    without["locks"](number)
+    for folder in (tmp_path / "new", tmp_path / "run"):
+        lock = RunLock()
+        with pytest.warns(UserWarning, match=f"{folder}: the file system there has no locks"):
+            lock.acquire(folder)
+        lock.release()
+    with at_rest(tmp_path / "run"):  # what an export does
+        pass
+
+
+@pytest.mark.parametrize("what", ["locks", "folder sync"])
+def test_a_fit_there_ends_as_everywhere(what, without, tmp_path, undisturbed, options):
+    without[what](errno.ENOSYS if what == "locks" else errno.EINVAL)
+    assert_same(fit(tmp_path / "run", options), undisturbed)
+
+
+def test_a_lock_that_cannot_be_had_for_another_reason_is_one_clear_message(without, tmp_path):
+    without["locks"](errno.EIO)
+    with pytest.raises(InputError, match=r"run\.lock cannot be locked: Input/output error\. Choose another folder"):
+        RunLock().acquire(tmp_path)
+
+
+def test_a_folder_that_could_not_be_synced_for_another_reason_is_told(without, tmp_path):
+    without["folder sync"](errno.EIO)
+    with pytest.raises(InputError, match="could not be written: Input/output error"):
+        write_whole(tmp_path / "file", "text")

@@ -29,6 +29,7 @@ from isara_pl.evaluation.measured_runs import (
 from isara_pl.evaluation.measures import MEASURES
 from isara_pl.evaluation.named_runs import named_run
 from isara_pl.evaluation.statistics import CONFIDENCE
+from isara_pl.home import all_expanded
 from isara_pl.nearest import did_you_mean
 from isara_pl.usage import PlainErrors
 from isara_pl.whole_file import write_whole
@@ -58,7 +59,7 @@ def main(args: Sequence[str]) -> None:
         InputError: If the runs cannot be compared.
         ArgumentError: If the arguments cannot be used.
     """
-    options = _parser().parse_args(list(args))
+    options = all_expanded(_parser().parse_args(list(args)))
     runs = [named_run(text, "compare") for text in options.runs]
     if options.alpha:
         if len(runs) != 1 or options.reference or options.clean or options.outer_epochs != "last":

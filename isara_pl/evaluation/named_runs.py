@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from isara_pl.errors import InputError
+from isara_pl.home import expanded
 from isara_pl.nearest import did_you_mean_path
 
 SEED_SUFFIX = re.compile(r"(?<=.)[-_](seed[-_]?|s)\d+$")
@@ -24,6 +25,7 @@ def named_run(text: str, option: str) -> tuple[str, Path]:
     if not equals or Path(text).exists():
         rest = text
         name = SEED_SUFFIX.sub("", Path(text).resolve().name)
+    rest = expanded(rest)  # a `~` behind NAME= is none that a shell expands
     if not name or not rest or not Path(rest).is_dir():
         raise InputError(
             f"{option}: {text!r} names no run folder.{_nearest(rest)} Allowed: RUN or NAME=RUN, with an existing folder"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from isara_pl.errors import InputError
 from isara_pl.evaluation.named_runs import run_folder_at
+from isara_pl.home import all_expanded
 from isara_pl.usage import PlainErrors
 
 
@@ -18,7 +19,7 @@ def main(args: Sequence[str]) -> None:
     Raises:
         InputError: If the run cannot be exported.
     """
-    options = _parser().parse_args(list(args))
+    options = all_expanded(_parser().parse_args(list(args)))
     folder, target = run_folder_at(options.run, "export"), Path(options.to)
     _check_licence(options.license)
     _check_repository(options.push)

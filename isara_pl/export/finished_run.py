@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from isara_pl.errors import InputError
 from isara_pl.export.run_options import RunOptions
@@ -16,7 +16,7 @@ from isara_pl.growth.journal import entries
 from isara_pl.growth.pool import POOL, REJECTED
 from isara_pl.growth.samples import Sample, seeds_hash
 from isara_pl.report import metrics
-from isara_pl.run_folder import LOCK
+from isara_pl.run_folder import LOCK, run_lock
 
 CONFIG = "config.yaml"
 ADAPTER = "adapter"
@@ -66,7 +66,7 @@ def at_rest(folder: Path) -> Iterator[None]:
     Raises:
         InputError: If a run is writing there.
     """
-    lock = FileLock(folder / LOCK)
+    lock = run_lock(folder)
     try:
         if (folder / LOCK).exists():  # else nothing is put there
             lock.acquire(timeout=0)
@@ -75,7 +75,7 @@ def at_rest(folder: Path) -> Iterator[None]:
             f"a process is writing into {folder} (it holds {folder / LOCK}). Wait for its end, or stop it, and export "
             "then"
         ) from None
-    except OSError:  # read-only: no run can write there either
+    except OSError:  # read-only, so that no run can write there either, or without locks
         pass
     try:
         yield

@@ -27,7 +27,7 @@ from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
 from isara_pl.merging import MergedWeights
 from isara_pl.models import DTYPES, base_dtype, load_causal_lm, load_tokenizer
 from isara_pl.run_folder import CHECKPOINTS, LAST_CHECKPOINT
-from isara_pl.whole_file import write_whole
+from isara_pl.whole_file import give_usual_permissions, write_whole
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class MergedModel:
         for of_this_machine in ("is_local", "local_files_only"):
             self.tokenizer.init_kwargs.pop(of_this_machine, None)
         self.tokenizer.save_pretrained(folder)
+        give_usual_permissions(folder)
 
 
 def is_quantised(options: RunOptions) -> bool:

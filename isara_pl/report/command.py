@@ -5,6 +5,7 @@ from pathlib import Path
 
 from isara_pl.errors import InputError, printable
 from isara_pl.evaluation.named_runs import named_run, run_folder_at
+from isara_pl.home import all_expanded
 from isara_pl.usage import PlainErrors
 
 
@@ -18,7 +19,7 @@ def main(args: Sequence[str]) -> None:
         InputError: If there is no such run, or a file of it is damaged.
         ArgumentError: If the arguments cannot be used.
     """
-    options = _parser().parse_args(list(args))
+    options = all_expanded(_parser().parse_args(list(args)))
     run_dir = run_folder_at(options.run, "report")
     baselines = [named_run(text, "--baselines") for text in options.baselines]
 

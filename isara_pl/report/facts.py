@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
+from isara_pl.conditions import CONTENT
 from isara_pl.models import PACKAGE_SCHEME
 
 # what the pool does not depend on, but a reader asks for; the other options are those of conditions.json
@@ -23,7 +24,7 @@ def facts(options: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[tup
         conditions: Those that the pool depends on.
     """
     also = {name: options[name] for name in ALSO if isinstance(options.get(name), str | int | float)}
-    known = {**conditions, **also}
+    known = {**{name: value for name, value in conditions.items() if not name.startswith(CONTENT)}, **also}
     names = [*(name for name in FIRST if name in known), *(name for name in known if name not in FIRST)]
     return [*((name, shown(known[name])) for name in names), ("isara_pl that wrote this report", version("isara_pl"))]
 
