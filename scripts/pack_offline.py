@@ -36,7 +36,7 @@ TOKENIZER = "smollm2_tokenizer/files"  # shapes.py falls back to it, as package:
 # what the machine has: these packages, what they need themselves, and pyarrow, a wheel as large as all others here
 BROUGHT = {
     *("torch", "torchmetrics", "transformers", "sentence-transformers", "pyarrow"),
-    *("accelerate", "filelock", "fsspec", "huggingface-hub", "jinja2", "numpy", "packaging", "psutil", "pyyaml"),
+    *("accelerate", "fsspec", "huggingface-hub", "jinja2", "numpy", "packaging", "psutil", "pyyaml"),
     *("regex", "safetensors", "scikit-learn", "tqdm", "typing-extensions"),
 }
 # what it may lack; the first part is always packed
@@ -45,7 +45,7 @@ PARTS = {
         *("lightning", "pytorch-lightning", "lightning-utilities", "peft", "faiss-cpu", "rapidfuzz", "gguf"),
         *("jsonargparse", "docstring-parser", "typeshed-client", "plotly", "narwhals"),
         *("rouge-score", "absl-py", "nltk", "click", "joblib", "cloudpickle", "defusedxml", "six"),
-        *("sacrebleu", "portalocker", "tabulate", "colorama", "lxml"),
+        *("sacrebleu", "portalocker", "tabulate", "colorama", "lxml", "filelock"),
         *("requests", "certifi", "charset-normalizer", "idna", "urllib3"),
         *("aiohttp", "aiohappyeyeballs", "aiosignal", "attrs", "frozenlist", "multidict", "propcache", "yarl"),
         *("pytest", "iniconfig", "pluggy", "pygments"),
