@@ -39,7 +39,7 @@ def open_pool(
     """
     if folder is None:
         return SamplePool(seeds)
-    if not is_grown(folder):
+    if not _has_results(trainer, folder):
         forget_conditions(folder)
     module_conditions = getattr(trainer.lightning_module, "conditions", dict)
     every = {
@@ -55,20 +55,29 @@ def open_pool(
     return SamplePool(seeds, folder)
 
 
-def seeds_to_use(folder: Path | None, seeds: list[Sample], on_change: OnChange) -> list[Sample]:
+def seeds_to_use(trainer: Any, folder: Path | None, seeds: list[Sample], on_change: OnChange) -> list[Sample]:
     """Give the seeds: where a pool of others may continue, those that it was grown from.
 
     Args:
+        trainer: The trainer.
         folder: The run folder; None where there is none.
         seeds: The given pairs.
         on_change: Whether a pool that was grown under other conditions is continued.
     """
-    if folder is None or on_change == "refuse" or not is_grown(folder):
+    if folder is None or on_change == "refuse" or not _has_results(trainer, folder):
         return seeds
     kept = seeds_of(folder)
     if kept != seeds:
         rank_zero_warn(f"{folder}: going on with the {len(kept)} seeds of the pool, not with those of data.seeds")
     return kept
+
+
+def _has_results(trainer: Any, folder: Path) -> bool:
+    """Whether anything came of an earlier start: generated samples, or, also where none are, a checkpoint."""
+    # one that checkpoints elsewhere was told where; a folder that Lightning chooses is in the run folder
+    chosen = [getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks]
+    places = [folder, *(Path(place) for place in chosen if place)]
+    return is_grown(folder) or any(next(place.rglob("*.ckpt"), None) for place in places)
 
 
 def refuse_lost(pool: SamplePool, known: Mapping[str, Any]) -> None:

@@ -69,7 +69,7 @@ class PooledDataModule(LightningDataModule, ABC):
         folder = run_folder(trainer)
         if folder is not None and trainer.state.fn != "predict":  # which writes nothing that another run reads
             self._lock.acquire(folder)
-        self.seeds = seeds_to_use(folder, self.seeds, self.on_change)
+        self.seeds = seeds_to_use(trainer, folder, self.seeds, self.on_change)
         if trainer.state.fn == "fit":
             return open_pool(trainer, folder, self.seeds, self.conditions(), self.on_change)
         return SamplePool(self.seeds, folder) if folder is not None and is_grown(folder) else None

@@ -204,6 +204,22 @@ def test_a_pool_that_lost_what_the_checkpoint_knew_is_refused(seeds_file, tiny_e
         trainer_in(tmp_path, 2).fit(Plain(), data_module(seeds_file, tiny_encoder), ckpt_path=tmp_path / "last.ckpt")
 
 
+@pytest.mark.parametrize("folder", ["run/lightning_logs/version_0/checkpoints", "elsewhere"])
+def test_a_checkpoint_holds_seeds_alone_to_their_conditions_wherever_it_lies(
+    seeds_file, tiny_encoder, tmp_path, folder
+):
+    def run(batch_size: int, ckpt_path: Path | None = None) -> None:
+        checkpoint = ModelCheckpoint(tmp_path / folder, save_last=True, save_on_train_epoch_end=True)
+        data = data_module(
+            seeds_file, tiny_encoder, candidates_per_outer_epoch=0, outer_epochs=1, batch_size=batch_size
+        )
+        trainer_in(tmp_path / "run", 1, [checkpoint]).fit(Plain(), data, ckpt_path=ckpt_path)
+
+    run(batch_size=3)
+    with pytest.raises(InputError, match=r"data\.batch_size: 3 then, 2 now"):
+        run(batch_size=2, ckpt_path=tmp_path / folder / "last.ckpt")
+
+
 def test_fast_dev_run_leaves_no_files_and_grows_little(seeds_file, tiny_encoder, tmp_path):
     module = Plain()
     trainer_in(tmp_path / "run", 2, fast_dev_run=True).fit(
