@@ -344,8 +344,16 @@ class IsaraDataModule(PooledDataModule):
         pairs = self.held_out if figure == "answer_nll" else self.validation
         if not pairs or self.tokenizer is None:
             return None
-        most = self._longest_pair()
-        return held_out_loader(pairs, self.prompt_format, self.tokenizer, self.batch_size, most, self.processes, figure)
+        return held_out_loader(
+            pairs,
+            self.prompt_format,
+            self.tokenizer,
+            self.batch_size,
+            self._longest_pair(),
+            self.processes,
+            figure,
+            in_full=self.trainer is None or _measures_in_full(self.trainer),
+        )
 
     def test_dataloader(self) -> Any:
         """Give the same as `val_dataloader`."""
@@ -360,6 +368,11 @@ class IsaraDataModule(PooledDataModule):
         if not self.questions:
             raise InputError("data.questions: predict needs a file of questions to answer")
         return question_loader(self.questions, self.prompt_format, self.settings.candidates_per_batch, self.processes)
+
+
+def _measures_in_full(trainer: Any) -> bool:
+    limit = trainer.limit_test_batches if trainer.state.fn == "test" else trainer.limit_val_batches
+    return isinstance(limit, float) and limit == 1.0  # a whole number counts batches
 
 
 # the parameter of IsaraDataModule hides the function's name

@@ -1,4 +1,5 @@
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,32 @@ def test_validation_measures_the_answers_without_their_end(tiny_llama, seeds_fil
         total -= sum(logs[i - 1, ids[i]].item() for i in range(len(prompt), len(ids)))
         count += len(ids) - len(prompt)
     assert figures["answer_nll"] == pytest.approx(total / count, rel=1e-4)
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test"])
+def test_measuring_a_part_of_the_pairs_takes_long_ones_too(tiny_llama, seeds_file, tmp_path, monkeypatch, subcommand):
+    held_out = tmp_path / "sorted.jsonl"
+    rows = [{"question": f"What is {'very ' * number}tall?", "answer": f"Thing {number}."} for number in range(40)]
+    held_out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    seen: list[list[str]] = []
+    step = IsaraModule.validation_step
+
+    def record(module, batch, batch_idx, dataloader_idx=0):
+        seen[-1] += batch["sample_ids"]
+        step(module, batch, batch_idx, dataloader_idx)
+
+    monkeypatch.setattr(IsaraModule, "validation_step", record)
+    for limit in (1.0, 5, 0.5, 5):
+        seen.append([])
+        limits = {f"limit_{'val' if subcommand == 'validate' else 'test'}_batches": limit}
+        data = data_module(tiny_llama, seeds_file, held_out=str(held_out), batch_size=2)
+        getattr(trainer_in(tmp_path, **limits), subcommand)(IsaraModule(tiny_llama), data, verbose=False)
+    whole, five, half, again = ([int(name.split("-")[-1]) for name in names] for names in seen)
+    assert whole == sorted(whole), "all pairs: the shortest first"
+    assert set(five) < set(half)
+    assert five == again
+    assert 12 < sum(five) / len(five) < 28  # around the mean of all, 20.5
+    assert len(five) == 10
 
 
 @pytest.mark.parametrize(
