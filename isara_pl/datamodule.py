@@ -153,10 +153,10 @@ class IsaraDataModule(PooledDataModule):
             )
         # files are read now: a bad line is told before any model is loaded
         given = read_samples(resolve_path(seeds, "data.seeds"))
-        super().__init__(training_part(given, validation_share, seed), epochs_per_outer_epoch, batch_size, on_change)
+        used = training_part(given, validation_share, seed)
+        super().__init__(used, outer_epochs, epochs_per_outer_epoch, batch_size, on_change)
         self._given = given
         self.validation_share = validation_share
-        self.outer_epochs = outer_epochs
         self.question_writer = question_writer
         self.train_on = train_on
         self.max_length = max_length
@@ -229,6 +229,7 @@ class IsaraDataModule(PooledDataModule):
         outer_epoch = self.outer_epoch_of(epoch)
         pool = self._known_pool()
         self.distillation.check_module(trainer.lightning_module)
+        self._refuse_second_fit()
         if self._checkpointed:
             refuse_lost(pool, self._checkpointed)
         if self.lessons is None and self.tokenizer is not None and self.distillation.objective != "sft":

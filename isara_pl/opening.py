@@ -39,7 +39,7 @@ def open_pool(
     """
     if folder is None:
         return SamplePool(seeds)
-    if not _has_results(trainer, folder):
+    if not (is_grown(folder) or has_checkpoint(trainer, folder)):
         forget_conditions(folder)
     module_conditions = getattr(trainer.lightning_module, "conditions", dict)
     every = {
@@ -64,7 +64,7 @@ def seeds_to_use(trainer: Any, folder: Path | None, seeds: list[Sample], on_chan
         seeds: The given pairs.
         on_change: Whether a pool that was grown under other conditions is continued.
     """
-    if folder is None or on_change == "refuse" or not _has_results(trainer, folder):
+    if folder is None or on_change == "refuse" or not (is_grown(folder) or has_checkpoint(trainer, folder)):
         return seeds
     kept = seeds_of(folder)
     if kept != seeds:
@@ -72,12 +72,17 @@ def seeds_to_use(trainer: Any, folder: Path | None, seeds: list[Sample], on_chan
     return kept
 
 
-def _has_results(trainer: Any, folder: Path) -> bool:
-    """Whether anything came of an earlier start: generated samples, or, also where none are, a checkpoint."""
+def has_checkpoint(trainer: Any, folder: Path) -> bool:
+    """Whether an earlier fit left a checkpoint, in the run folder or where this trainer keeps its own.
+
+    Args:
+        trainer: The trainer.
+        folder: The run folder.
+    """
     # one that checkpoints elsewhere was told where; a folder that Lightning chooses is in the run folder
     chosen = [getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks]
     places = [folder, *(Path(place) for place in chosen if place)]
-    return is_grown(folder) or any(next(place.rglob("*.ckpt"), None) for place in places)
+    return any(next(place.rglob("*.ckpt"), None) for place in places)
 
 
 def refuse_lost(pool: SamplePool, known: Mapping[str, Any]) -> None:

@@ -163,6 +163,7 @@ def test_an_outer_epoch_starts_with_a_fresh_optimiser_and_from_the_weights_asked
 ):
     module = IsaraModule(tiny_llama, learning_rate=1e-2, start_from=start_from)
     data = data_module(tiny_llama, seeds_file)
+    data.outer_epochs = 2
     starts, optimizer_states = [], []
     hook = module.on_train_epoch_start
 
@@ -184,9 +185,9 @@ def test_the_trained_adapter_survives_an_alpha_stop_with_start_from_base(tiny_ll
             trainer.should_stop = trainer.current_epoch == 1
 
     module = IsaraModule(tiny_llama, learning_rate=1e-2, start_from="base")
-    trainer_in(tmp_path, max_epochs=2, callbacks=[StopBeforeTheSecond()]).fit(
-        module, data_module(tiny_llama, seeds_file)
-    )
+    data = data_module(tiny_llama, seeds_file)
+    data.outer_epochs = 2
+    trainer_in(tmp_path, max_epochs=2, callbacks=[StopBeforeTheSecond()]).fit(module, data)
     assert max(value.abs().max() for key, value in module.state_dict().items() if "lora_B" in key) > 0
 
 
