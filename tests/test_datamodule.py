@@ -201,7 +201,7 @@ def test_module_and_data_must_mean_the_same_by_an_outer_epoch(seeds_file, tiny_e
     module = Plain()
     module.epochs_per_outer_epoch = 1
     data = data_module(seeds_file, tiny_encoder, epochs_per_outer_epoch=2)
-    with pytest.raises(InputError, match="Plain has epochs_per_outer_epoch=1 and IsaraDataModule 2: .*Give both"):
+    with pytest.raises(InputError, match=r"Plain has epochs_per_outer_epoch=1 and IsaraDataModule 2: .*Give both"):
         trainer_in(tmp_path, 4).fit(module, data)
     module.epochs_per_outer_epoch = 2
     trainer_in(tmp_path, 4).fit(module, data)
