@@ -191,7 +191,7 @@ def check_reloading(trainer: Any) -> None:
 
 
 def check_epochs(trainer: Any, outer_epochs: int, epochs_per_outer_epoch: int) -> None:
-    """Refuse a trainer or a module that would count other outer epochs than the data.
+    """Refuse a trainer or a module that would count other outer epochs than the data, or not stop where it is told to.
 
     Args:
         trainer: The trainer.
@@ -199,7 +199,8 @@ def check_epochs(trainer: Any, outer_epochs: int, epochs_per_outer_epoch: int) -
         epochs_per_outer_epoch: That of the data.
 
     Raises:
-        InputError: If the trainer has other epochs, or the module another number for each outer epoch.
+        InputError: If the trainer has other epochs or a least number of them, or the module another number for each
+            outer epoch.
     """
     of_module = getattr(trainer.lightning_module, "epochs_per_outer_epoch", epochs_per_outer_epoch)
     if of_module != epochs_per_outer_epoch:
@@ -213,6 +214,12 @@ def check_epochs(trainer: Any, outer_epochs: int, epochs_per_outer_epoch: int) -
         raise InputError(
             f"IsaraDataModule needs Trainer(max_epochs={epochs}), found {trainer.max_epochs}: it has outer_epochs="
             f"{outer_epochs} with epochs_per_outer_epoch={epochs_per_outer_epoch}"
+        )
+    if trainer.min_epochs or trainer.min_steps:
+        raise InputError(
+            f"trainer.min_epochs is {trainer.min_epochs} and trainer.min_steps {trainer.min_steps}: where α or another "
+            "callback ends the run, Lightning would train on, on a pool that does not grow any more. Leave both out; "
+            "a run goes on longer with a lower alpha_stopping.alpha, or with more patience of what else stops it"
         )
 
 

@@ -197,6 +197,18 @@ def test_the_trainer_must_have_the_epochs_of_the_outer_epochs(seeds_file, tiny_e
     assert not (tmp_path / "pool.jsonl").exists()
 
 
+@pytest.mark.parametrize("least", [{"min_epochs": 2}, {"min_steps": 3}, {"min_epochs": 1, "min_steps": 5}])
+def test_a_least_number_of_epochs_or_steps_which_no_stop_would_end_is_refused(
+    seeds_file, tiny_encoder, tmp_path, least
+):
+    module = Plain()
+    trainer = trainer_in(tmp_path, 2, [KeepFirst(0, 0), AlphaStopping(0.5)], **least)
+    with pytest.raises(InputError, match=r"trainer\.min_epochs is .* and trainer\.min_steps .*Leave both out"):
+        trainer.fit(module, data_module(seeds_file, tiny_encoder))
+    assert module.trained == {}
+    assert not (tmp_path / "pool.jsonl").exists()
+
+
 def test_module_and_data_must_mean_the_same_by_an_outer_epoch(seeds_file, tiny_encoder, tmp_path):
     module = Plain()
     module.epochs_per_outer_epoch = 1
