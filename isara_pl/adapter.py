@@ -1,5 +1,8 @@
 """A fresh LoRA adapter on a base model."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
@@ -11,7 +14,7 @@ from isara_pl.lora import LoraOptions
 def with_adapter(base: PreTrainedModel, options: LoraOptions, name: str, seed: int) -> PeftModel:
     """Put a fresh adapter on a base model; it changes nothing before it is trained.
 
-    Its weights follow from the seed alone, on every device.
+    Its weights follow from the seed alone, on every device and in every precision of 32 bits or fewer.
 
     Args:
         base: The model.
@@ -30,7 +33,7 @@ def with_adapter(base: PreTrainedModel, options: LoraOptions, name: str, seed: i
     )
     # drawn on the CPU, also where Lightning makes another device the default; peft moves them to the base's. The
     # CPU's generator alone is seeded, since it alone is forked
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _no_16_bits():
         torch.default_generator.manual_seed(seed)
         model = get_peft_model(base, config)
     assert isinstance(model, PeftModel)
@@ -39,3 +42,14 @@ def with_adapter(base: PreTrainedModel, options: LoraOptions, name: str, seed: i
     # peft keeps them as a set, whose order, and so the file that is exported, differs between processes
     own.target_modules = sorted(own.target_modules)
     return model
+
+
+@contextmanager
+def _no_16_bits() -> Iterator[None]:
+    """Make new weights in float32 inside the block where 16 bits are the default, as Lightning's bf16-true has it."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.promote_types(before, torch.float32))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -79,7 +79,7 @@ def read_conditions(folder: Path) -> dict[str, Any]:
 
 
 def forget_conditions(folder: Path) -> None:
-    """Remove the conditions of a start that generated nothing.
+    """Remove the conditions of a start of which nothing is left.
 
     Args:
         folder: The run folder.

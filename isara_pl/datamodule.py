@@ -154,10 +154,10 @@ class IsaraDataModule(PooledDataModule):
             )
         # files are read now: a bad line is told before any model is loaded
         given = read_samples(resolve_path(seeds, "data.seeds"))
-        super().__init__(training_part(given, validation_share, seed), epochs_per_outer_epoch, batch_size, on_change)
+        used = training_part(given, validation_share, seed)
+        super().__init__(used, outer_epochs, epochs_per_outer_epoch, batch_size, on_change)
         self._given = given
         self.validation_share = validation_share
-        self.outer_epochs = outer_epochs
         self.question_writer = question_writer
         self.train_on = train_on
         self.max_length = max_length
@@ -232,6 +232,7 @@ class IsaraDataModule(PooledDataModule):
         outer_epoch = self.outer_epoch_of(epoch)
         pool = self._known_pool()
         self.distillation.check_module(trainer.lightning_module)
+        self._refuse_second_fit()
         if self._checkpointed:
             refuse_lost(pool, self._checkpointed)
         if self.lessons is None and self.tokenizer is not None and self.distillation.objective != "sft":
@@ -347,8 +348,16 @@ class IsaraDataModule(PooledDataModule):
         pairs = self.held_out if figure == "answer_nll" else self.validation
         if not pairs or self.tokenizer is None:
             return None
-        most = self._longest_pair()
-        return held_out_loader(pairs, self.prompt_format, self.tokenizer, self.batch_size, most, self.processes, figure)
+        return held_out_loader(
+            pairs,
+            self.prompt_format,
+            self.tokenizer,
+            self.batch_size,
+            self._longest_pair(),
+            self.processes,
+            figure,
+            in_full=self.trainer is None or _measures_in_full(self.trainer),
+        )
 
     def test_dataloader(self) -> Any:
         """Give the same as `val_dataloader`."""
@@ -374,6 +383,11 @@ def _tell_of_line_breaks(seeds: Sequence[Sample], name: FormatName) -> None:
             f"data.seeds: the {found} of {len(seeds)} seeds have line breaks, which data.prompt_format {name} makes "
             "spaces: the model learns to answer in one line. data.prompt_format chat keeps them"
         )
+
+
+def _measures_in_full(trainer: Any) -> bool:
+    limit = trainer.limit_test_batches if trainer.state.fn == "test" else trainer.limit_val_batches
+    return isinstance(limit, float) and limit == 1.0  # a whole number counts batches
 
 
 # the parameter of IsaraDataModule hides the function's name

@@ -190,6 +190,39 @@ def check_reloading(trainer: Any) -> None:
         )
 
 
+def check_epochs(trainer: Any, outer_epochs: int, epochs_per_outer_epoch: int) -> None:
+    """Refuse a trainer or a module that would count other outer epochs than the data, or not stop where it is told to.
+
+    Args:
+        trainer: The trainer.
+        outer_epochs: Those of the data.
+        epochs_per_outer_epoch: That of the data.
+
+    Raises:
+        InputError: If the trainer has other epochs or a least number of them, or the module another number for each
+            outer epoch.
+    """
+    of_module = getattr(trainer.lightning_module, "epochs_per_outer_epoch", epochs_per_outer_epoch)
+    if of_module != epochs_per_outer_epoch:
+        raise InputError(
+            f"{type(trainer.lightning_module).__name__} has epochs_per_outer_epoch={of_module} and IsaraDataModule "
+            f"{epochs_per_outer_epoch}: learning rate and optimiser would begin anew at other places than the pool "
+            "grows. Give both the same"
+        )
+    epochs = outer_epochs * epochs_per_outer_epoch
+    if trainer.max_epochs != epochs and not trainer.fast_dev_run:  # which has one epoch, whatever was asked for
+        raise InputError(
+            f"IsaraDataModule needs Trainer(max_epochs={epochs}), found {trainer.max_epochs}: it has outer_epochs="
+            f"{outer_epochs} with epochs_per_outer_epoch={epochs_per_outer_epoch}"
+        )
+    if trainer.min_epochs or trainer.min_steps:
+        raise InputError(
+            f"trainer.min_epochs is {trainer.min_epochs} and trainer.min_steps {trainer.min_steps}: where α or another "
+            "callback ends the run, Lightning would train on, on a pool that does not grow any more. Leave both out; "
+            "a run goes on longer with a lower alpha_stopping.alpha, or with more patience of what else stops it"
+        )
+
+
 def pool_of_first(processes: Processes, opened: Callable[[], SamplePool | None]) -> SamplePool | None:
     """Let the first process open the pool; every other one gets a copy that writes nothing.
 

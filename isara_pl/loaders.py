@@ -1,5 +1,6 @@
 """The loaders over samples: to train, to measure and to predict."""
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
@@ -68,10 +69,11 @@ def held_out_loader(
     longest: int,
     processes: Processes,
     figure: Figure = "answer_nll",
+    in_full: bool = True,
 ) -> Any:
     """Give this process's share of held-out pairs in batches of `MeasuredBatch`, without their end.
 
-    The shortest come first. Every process has as many batches; one that is left over gets a pair without loss.
+    Every process has as many batches; one that is left over gets a pair without loss.
 
     Args:
         samples: The pairs.
@@ -81,9 +83,14 @@ def held_out_loader(
         longest: Most tokens of a pair; longer answers are cut.
         processes: Those that split each batch.
         figure: What is measured on them.
+        in_full: Whether all batches are used: then the shortest pairs come first, which is fastest. Else the first
+            batches have to stand for all: the order is random, and always the same.
     """
     pairs = _encoded(samples, prompt_format, tokenizer, longest, end=False)
-    pairs.sort(key=lambda pair: len(pair.input_ids))
+    if in_full:
+        pairs.sort(key=lambda pair: len(pair.input_ids))
+    else:
+        random.Random(0).shuffle(pairs)
     pad = int(tokenizer.pad_token_id)
     shares = [processes.share(batch) or [_without_loss(pairs[0])] for batch in _batches(pairs, batch_size)]
     return DataLoader(cast(Any, shares), collate_fn=lambda one: MeasuredBatch(**collate(one[0], pad), figure=figure))

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+from typing_extensions import Self
 
 from isara_pl.adapter import with_adapter
 from isara_pl.checkpoints import base_fingerprint, check_shapes
@@ -170,6 +171,11 @@ class IsaraModule(LightningModule):
         self._base_fingerprint = base_fingerprint(self.adapted)
         # kept for start_from: base
         self._fresh_adapter = {key: value.clone() for key, value in self.state_dict().items()}
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move to a device; types stay, since Lightning's bf16-true and 16-true would narrow the adapter as well."""
+        device, _, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
+        return self if device is None else super().to(device, non_blocking=non_blocking)
 
     def _base_dtype(self) -> torch.dtype:
         return base_dtype(self.dtype_name, str(self._trainer.precision) if self._trainer is not None else "32-true")

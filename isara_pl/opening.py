@@ -42,7 +42,7 @@ def open_pool(
     """
     if folder is None:
         return SamplePool(seeds)
-    if not is_grown(folder):
+    if not (is_grown(folder) or has_checkpoint(trainer, folder)):
         forget_conditions(folder)
     module_conditions = getattr(trainer.lightning_module, "conditions", dict)
     every = {
@@ -60,20 +60,34 @@ def open_pool(
     return SamplePool(seeds, folder)
 
 
-def seeds_to_use(folder: Path | None, seeds: list[Sample], on_change: OnChange) -> list[Sample]:
+def seeds_to_use(trainer: Any, folder: Path | None, seeds: list[Sample], on_change: OnChange) -> list[Sample]:
     """Give the seeds: where a pool of others may continue, those that it was grown from.
 
     Args:
+        trainer: The trainer.
         folder: The run folder; None where there is none.
         seeds: The given pairs.
         on_change: Whether a pool that was grown under other conditions is continued.
     """
-    if folder is None or on_change == "refuse" or not is_grown(folder):
+    if folder is None or on_change == "refuse" or not (is_grown(folder) or has_checkpoint(trainer, folder)):
         return seeds
     kept = seeds_of(folder)
     if kept != seeds:
         rank_zero_warn(f"{folder}: going on with the {len(kept)} seeds of the pool, not with those of data.seeds")
     return kept
+
+
+def has_checkpoint(trainer: Any, folder: Path) -> bool:
+    """Whether an earlier fit left a checkpoint, in the run folder or where this trainer keeps its own.
+
+    Args:
+        trainer: The trainer.
+        folder: The run folder.
+    """
+    # one that checkpoints elsewhere was told where; a folder that Lightning chooses is in the run folder
+    chosen = [getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks]
+    places = [folder, *(Path(place) for place in chosen if place)]
+    return any(next(place.rglob("*.ckpt"), None) for place in places)
 
 
 def refuse_lost(pool: SamplePool, known: Mapping[str, Any]) -> None:

@@ -2,15 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
 from isara_pl.conditions import OnChange
-from isara_pl.growing import check_processes, check_reloading, pool_of_first
+from isara_pl.errors import InputError
+from isara_pl.growing import check_epochs, check_processes, check_reloading, pool_of_first
 from isara_pl.growth.pool import SamplePool, is_grown
 from isara_pl.growth.samples import Sample
-from isara_pl.opening import open_pool, seeds_to_use
+from isara_pl.opening import has_checkpoint, open_pool, seeds_to_use
 from isara_pl.processes import ALONE, Processes
 from isara_pl.run_folder import RunLock, run_folder
 from isara_pl.teaching import Lessons
@@ -21,16 +23,23 @@ class PooledDataModule(LightningDataModule, ABC):
 
     Args:
         seeds: What the pool begins with.
+        outer_epochs: Most outer epochs.
         epochs_per_outer_epoch: Passes over the training set in each outer epoch.
         batch_size: Pairs of a training step, over all processes.
         on_change: What a resume under other conditions does.
     """
 
     def __init__(
-        self, seeds: Sequence[Sample], epochs_per_outer_epoch: int, batch_size: int, on_change: OnChange
+        self,
+        seeds: Sequence[Sample],
+        outer_epochs: int,
+        epochs_per_outer_epoch: int,
+        batch_size: int,
+        on_change: OnChange,
     ) -> None:
         super().__init__()
         self.seeds = list(seeds)
+        self.outer_epochs = outer_epochs
         self.epochs_per_outer_epoch = epochs_per_outer_epoch
         self.batch_size = batch_size
         self.on_change: OnChange = on_change
@@ -42,6 +51,8 @@ class PooledDataModule(LightningDataModule, ABC):
         self._lock = RunLock()
         self._trained_outer_epochs = 0
         self._exhausted_epoch: int | None = None
+        self._trained_in: Path | None = None
+        self._holds_a_fit = False  # the folder, of which this fit should go on from a checkpoint
 
     @abstractmethod
     def conditions(self) -> dict[str, Any]:
@@ -69,8 +80,9 @@ class PooledDataModule(LightningDataModule, ABC):
         folder = run_folder(trainer)
         if folder is not None and trainer.state.fn != "predict":  # which writes nothing that another run reads
             self._lock.acquire(folder)
-        self.seeds = seeds_to_use(folder, self.seeds, self.on_change)
+        self.seeds = seeds_to_use(trainer, folder, self.seeds, self.on_change)
         if trainer.state.fn == "fit":
+            self._holds_a_fit = folder is not None and (folder == self._trained_in or has_checkpoint(trainer, folder))
             return open_pool(trainer, folder, self.seeds, self.conditions(), self.on_change)
         return SamplePool(self.seeds, folder) if folder is not None and is_grown(folder) else None
 
@@ -79,10 +91,17 @@ class PooledDataModule(LightningDataModule, ABC):
         self._lock.release()
         if stage == "fit":
             self._trained_outer_epochs = self.trained_outer_epochs
+            self._remember_training()
 
     def on_exception(self, exception: BaseException) -> None:
         """Let others use the run folder."""
         self._lock.release()
+        self._remember_training()
+
+    def _remember_training(self) -> None:
+        trainer: Any = self.trainer
+        if trainer and trainer.state.fn == "fit" and trainer.global_step:
+            self._trained_in = run_folder(trainer)
 
     @property
     def processes(self) -> Processes:
@@ -102,8 +121,17 @@ class PooledDataModule(LightningDataModule, ABC):
         if trainer is None:
             raise RuntimeError("IsaraDataModule needs a Trainer: trainer.fit(module, datamodule=...)")
         check_reloading(trainer)
+        check_epochs(trainer, self.outer_epochs, self.epochs_per_outer_epoch)
         check_processes(trainer, self.batch_size)
         return trainer
+
+    def _refuse_second_fit(self) -> None:
+        """Refuse to train on what an earlier fit made as if that were new: its pool belongs to other weights."""
+        if self._holds_a_fit and not self._checkpointed:
+            raise InputError(
+                f"{self._known_pool().folder} holds a trained run already, and this fit goes on from no checkpoint of "
+                "it. Give `fit` its ckpt_path, or the Trainer another default_root_dir"
+            )
 
     def _known_pool(self) -> SamplePool:
         if self.pool is None:

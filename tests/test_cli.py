@@ -249,7 +249,6 @@ def test_predict_says_which_weights_answer_and_a_run_answers_with_what_it_traine
     assert answers["not named"] == answers["named"] != answers["pretrained"]
 
 
-
 def test_validate_and_test_measure_a_checkpoint_as_fit_did(options, tmp_path, capsys):
     run_dir = fit(tmp_path / "run", options)
     figures = rows(run_dir)[-1]

@@ -236,15 +236,67 @@ def test_random_seeds_of_one_seed_set_are_no_new_seed_sets(tmp_path):
     assert found["by_seed_set"]["seeds-a"] == pytest.approx(found["difference"]["difference"])
 
 
-def test_a_method_without_the_seed_sets_of_another_is_paired_by_question(runs, tmp_path):
+def test_a_method_without_the_seed_sets_of_another_is_paired_by_question(runs, tmp_path, capsys):
     named = write_run(tmp_path / "base", {0: items(-0.2, 0.5, 77, "other seeds")})
     found = compare(tmp_path, *runs, f"base={named}", "--reference", "base")
     assert "pretrained" not in {line["method"] for line in only(found)["rows"]}  # it was named
     isara = contrast(found, "isara", "base", "mc2")
     assert isara["conclusion"] == "better"
     assert isara["by_seed_set"] == {}
+    said = " ".join(capsys.readouterr().out.split())
+    assert "MC2, answer NLL: isara and base have no seed set in common, so they are paired by question alone." in said
     values = [row(found, name)["values"]["mc2"] for name in ("isara", "base")]
     assert isara["difference"]["difference"] == pytest.approx(values[0] - values[1])
+
+
+@pytest.fixture
+def unequal(tmp_path) -> dict[str, str]:
+    """Equal methods over an easy and a hard seed set; `short` lacks the hard one."""
+    easy, hard = items(0.2, 0, 1, "easy"), items(-0.2, 0, 2, "hard")
+    measured = {
+        "isara-seed1": ({0: easy, 1: easy, 2: easy}, 3),
+        "isara-seed2": ({0: hard, 1: hard}, 3),
+        "sft-seed1": ({0: easy, 1: easy}, 0),
+        "sft-seed2": ({1: hard}, 0),
+        "short-seed1": ({1: easy}, 0),
+    }
+    return {name: write_run(tmp_path / name, *given) for name, given in measured.items()}
+
+
+def test_methods_are_compared_on_the_seed_sets_that_both_have(unequal, tmp_path, capsys):
+    """Each pair is equal where both were measured: a method, an outer epoch and a pretrained model that lack a set."""
+    for names, args, method, reference, left_out in (
+        (["isara-seed1", "isara-seed2", "short-seed1"], [], "isara", "short", "isara-seed2"),
+        (["short-seed1", "isara-seed2", "isara-seed1"], ["--reference", "isara"], "short", "isara", "isara-seed2"),
+        (
+            *(["isara-seed1", "isara-seed2", "sft-seed1", "sft-seed2"], ["--outer_epochs", "all"]),
+            *("isara, outer epoch 2", "sft, outer epoch 1", "sft-seed2"),
+        ),
+        (["sft-seed1", "sft-seed2"], ["--reference", "pretrained"], "sft", "pretrained", "sft-seed2"),
+    ):
+        found = compare(tmp_path, *(unequal[name] for name in names), *args)
+        for measure in ("mc2", "answer_nll"):
+            one = contrast(found, method, reference, measure)
+            assert one["conclusion"] == "cannot tell", (method, measure)
+            assert one["difference"]["difference"] == 0, (method, measure)
+            assert (list(one["by_seed_set"]), one["unpaired"]) == (["easy"], ["hard"])
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"{method} and {reference} are compared on the seed sets that both have (1)" in said
+        assert f"lacks theirs: {unequal[left_out]}." in said
+
+
+def test_a_measure_that_one_seed_set_lacks_is_paired_on_the_others(tmp_path, capsys):
+    easy, hard = items(0.2, 0, 1, "easy"), items(-0.2, 0, 2, "hard")
+    without = [{key: value for key, value in line.items() if key != "mc2"} for line in hard]
+    paths = [
+        write_run(tmp_path / f"{name}-seed{seed}", {1: lines}, generated)
+        for name, generated, per_seed in (("isara", 1, (easy, hard)), ("sft", 0, (easy, without)))
+        for seed, lines in enumerate(per_seed)
+    ]
+    found = compare(tmp_path, *paths)
+    assert contrast(found, "isara", "sft", "mc2")["difference"]["difference"] == 0
+    assert contrast(found, "isara", "sft", "answer_nll")["unpaired"] == []
+    assert "MC2: isara and sft are compared on the seed sets that both have (1)" in capsys.readouterr().out
 
 
 def test_every_outer_epoch_as_a_row(runs, tmp_path):

@@ -11,6 +11,7 @@ from isara_pl.conditions import check_conditions, described, read_conditions
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import OuterEpoch
 from isara_pl.model_content import content_of
+from isara_pl.module import IsaraModule
 
 
 class Words:
@@ -174,3 +175,51 @@ def test_a_run_folder_that_was_given_stays_and_so_does_that_of_a_new_run(moved, 
     main(["predict", f"--config={tmp_path / 'my.yaml'}", "--ckpt_path=last", questions])
     assert not (moved / "predictions.jsonl").exists()
     assert f"{tmp_path / 'there'} holds a run already" in fails(["fit", config], capsys)
+
+
+SEEDS_ALONE = ["--data.candidates_per_outer_epoch=0", "--data.outer_epochs=1", "--data.epochs_per_outer_epoch=1"]
+
+
+@pytest.fixture
+def seeds_alone(options) -> list[str]:
+    return [*options, *SEEDS_ALONE]
+
+
+@pytest.mark.parametrize(
+    ("changed", "shown"),
+    [
+        ("--model.learning_rate=0.5", "model.learning_rate: 0.01 then, 0.5 now"),
+        ("--data.batch_size=2", "data.batch_size: 4 then, 2 now"),
+        ("--data.prompt_format=safe-rlhf", 'data.prompt_format: "qa" then, "safe-rlhf" now'),
+        ("--model.lora.r=2", '"r": 2'),
+    ],
+)
+def test_training_on_seeds_alone_is_held_to_its_conditions(seeds_alone, tmp_path, capsys, changed, shown):
+    run_dir = fit(tmp_path / "run", seeds_alone)
+    before = (run_dir / "conditions.json").read_bytes()
+    error = fails(["fit", *seeds_alone, f"--run_dir={run_dir}", changed, "--ckpt_path=last"], capsys)
+    assert "under other conditions" in error
+    assert shown in error
+    assert (run_dir / "conditions.json").read_bytes() == before
+    fit(run_dir, seeds_alone, "--ckpt_path=last")  # as it was
+
+
+def test_the_conditions_of_a_start_without_a_checkpoint_are_forgotten(seeds_alone, tmp_path, monkeypatch):
+    run_dir = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        before_call(patch, IsaraModule, "training_step", 1, stop)
+        with pytest.raises(SystemExit):
+            fit(run_dir, seeds_alone)
+    assert not list(run_dir.rglob("*.ckpt"))
+    fit(run_dir, seeds_alone, "--model.learning_rate=0.5", "--ckpt_path=last")
+    assert read_conditions(run_dir)["model.learning_rate"] == 0.5
+
+
+def test_seeds_alone_that_changed_and_were_continued_with_stay_those_of_the_run(seeds_alone, tmp_path):
+    run_dir = fit(tmp_path / "run", seeds_alone)
+    pool = (run_dir / "pool.jsonl").read_bytes()
+    (tmp_path / "other.jsonl").write_text('{"question": "Why?", "answer": "So."}\n')
+    changed = (f"--data.seeds={tmp_path / 'other.jsonl'}", "--data.on_change=continue")
+    with pytest.warns(UserWarning, match="going on with the 8 seeds of the pool"):
+        fit(run_dir, seeds_alone, *changed, "--ckpt_path=last")
+    assert (run_dir / "pool.jsonl").read_bytes() == pool

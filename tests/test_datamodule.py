@@ -50,6 +50,16 @@ class KeepFirst(Callback):
         return Verdict(number, None if keep else "late")
 
 
+class StopAfter(Callback):
+    """Ends a fit after so many epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = trainer.current_epoch + 1 == self.epochs
+
+
 def data_module(seeds_file: str, encoder: str, **more) -> IsaraDataModule:
     options = {"candidates_per_outer_epoch": 4, "outer_epochs": 2, "demonstrations": 2, "batch_size": 3, **more}
     return IsaraDataModule(seeds_file, encoder=encoder, **options)
@@ -115,7 +125,7 @@ def test_a_resume_grows_nothing_twice_and_ends_with_the_pool_of_an_undisturbed_r
     )
 
     checkpoint = ModelCheckpoint(tmp_path / "cut", filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
-    trainer_in(tmp_path / "cut", stop_after, [KeepFirst(2, 3), checkpoint]).fit(
+    trainer_in(tmp_path / "cut", 4, [KeepFirst(2, 3), checkpoint, StopAfter(stop_after)]).fit(
         Plain(), data_module(seeds_file, tiny_encoder, **options)
     )
     again = Plain()
@@ -178,6 +188,84 @@ def test_the_trainer_must_reload_every_epoch(seeds_file, tiny_encoder, tmp_path)
         trainer.fit(Plain(), data_module(seeds_file, tiny_encoder))
 
 
+@pytest.mark.parametrize("epochs", [1, 3, 5, None, -1])
+def test_the_trainer_must_have_the_epochs_of_the_outer_epochs(seeds_file, tiny_encoder, tmp_path, epochs):
+    data = data_module(seeds_file, tiny_encoder, epochs_per_outer_epoch=2)
+    with pytest.raises(
+        InputError, match=r"needs Trainer\(max_epochs=4\), found .*outer_epochs=2 with epochs_per_outer"
+    ):
+        trainer_in(tmp_path, epochs).fit(Plain(), data)
+    assert not (tmp_path / "pool.jsonl").exists()
+
+
+@pytest.mark.parametrize("least", [{"min_epochs": 2}, {"min_steps": 3}, {"min_epochs": 1, "min_steps": 5}])
+def test_a_least_number_of_epochs_or_steps_which_no_stop_would_end_is_refused(
+    seeds_file, tiny_encoder, tmp_path, least
+):
+    module = Plain()
+    trainer = trainer_in(tmp_path, 2, [KeepFirst(0, 0), AlphaStopping(0.5)], **least)
+    with pytest.raises(InputError, match=r"trainer\.min_epochs is .* and trainer\.min_steps .*Leave both out"):
+        trainer.fit(module, data_module(seeds_file, tiny_encoder))
+    assert module.trained == {}
+    assert not (tmp_path / "pool.jsonl").exists()
+
+
+def test_module_and_data_must_mean_the_same_by_an_outer_epoch(seeds_file, tiny_encoder, tmp_path):
+    module = Plain()
+    module.epochs_per_outer_epoch = 1
+    data = data_module(seeds_file, tiny_encoder, epochs_per_outer_epoch=2)
+    with pytest.raises(InputError, match=r"Plain has epochs_per_outer_epoch=1 and IsaraDataModule 2: .*Give both"):
+        trainer_in(tmp_path, 4).fit(module, data)
+    module.epochs_per_outer_epoch = 2
+    trainer_in(tmp_path, 4).fit(module, data)
+    assert list(module.trained) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("candidates", [4, 0])
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_a_second_fit_in_a_folder_goes_on_from_a_checkpoint_or_is_refused(
+    seeds_file, tiny_encoder, tmp_path, candidates, checkpoints
+):
+    options = {"candidates_per_outer_epoch": candidates, "outer_epochs": 1}
+    module, data = Plain(), data_module(seeds_file, tiny_encoder, **options)
+
+    def run(module, data, folder: str = "run", ckpt_path: Path | None = None) -> None:
+        callbacks = [ModelCheckpoint(save_last=True, save_on_train_epoch_end=True)] if checkpoints else []
+        trainer_in(tmp_path / folder, 1, callbacks).fit(module, data, ckpt_path=ckpt_path)
+
+    run(module, data)
+    left = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.jsonl")}
+    weight = module.weight.clone()
+    # with checkpoints, a script that is started again is noticed, too
+    for again in (
+        (module, data),
+        *([(Plain(), data_module(seeds_file, tiny_encoder, **options))] if checkpoints else []),
+    ):
+        with pytest.raises(
+            InputError, match=r"run holds a trained run already.*Give `fit` its ckpt_path, or the Train"
+        ):
+            run(*again)
+    assert torch.equal(module.weight, weight)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.jsonl")} == left
+    run(module, data, "other")
+    if checkpoints:
+        (last,) = (tmp_path / "run").rglob("last.ckpt")
+        run(module, data, ckpt_path=last)
+
+
+def test_what_ended_before_it_trained_may_be_begun_again(seeds_file, tiny_encoder, tmp_path):
+    class Fails(Plain):
+        def training_step(self, batch, batch_idx):
+            raise RuntimeError("killed")
+
+    data = data_module(seeds_file, tiny_encoder)
+    with pytest.raises(RuntimeError, match="killed"):
+        trainer_in(tmp_path, 2).fit(Fails(), data)
+    pool = (tmp_path / "pool.jsonl").read_text()
+    trainer_in(tmp_path, 2).fit(Plain(), data)
+    assert (tmp_path / "pool.jsonl").read_text().startswith(pool)
+
+
 def test_a_module_that_cannot_generate_is_refused(seeds_file, tiny_encoder, tmp_path):
     class Mute(Plain):
         generate = None
@@ -198,11 +286,27 @@ def test_the_pretrained_writer_needs_a_module_that_can_switch(seeds_file, tiny_e
 
 def test_a_pool_that_lost_what_the_checkpoint_knew_is_refused(seeds_file, tiny_encoder, tmp_path):
     checkpoint = ModelCheckpoint(tmp_path, save_last=True, save_on_train_epoch_end=True)
-    trainer_in(tmp_path, 1, [checkpoint]).fit(Plain(), data_module(seeds_file, tiny_encoder))
+    trainer_in(tmp_path, 1, [checkpoint]).fit(Plain(), data_module(seeds_file, tiny_encoder, outer_epochs=1))
     whole = (tmp_path / "pool.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "pool.jsonl").write_text("".join(whole[:-1]))
     with pytest.raises(InputError, match=r"holds 11 entries, and held 12 then, when the checkpoint was written"):
         trainer_in(tmp_path, 2).fit(Plain(), data_module(seeds_file, tiny_encoder), ckpt_path=tmp_path / "last.ckpt")
+
+
+@pytest.mark.parametrize("folder", ["run/lightning_logs/version_0/checkpoints", "elsewhere"])
+def test_a_checkpoint_holds_seeds_alone_to_their_conditions_wherever_it_lies(
+    seeds_file, tiny_encoder, tmp_path, folder
+):
+    def run(batch_size: int, ckpt_path: Path | None = None) -> None:
+        checkpoint = ModelCheckpoint(tmp_path / folder, save_last=True, save_on_train_epoch_end=True)
+        data = data_module(
+            seeds_file, tiny_encoder, candidates_per_outer_epoch=0, outer_epochs=1, batch_size=batch_size
+        )
+        trainer_in(tmp_path / "run", 1, [checkpoint]).fit(Plain(), data, ckpt_path=ckpt_path)
+
+    run(batch_size=3)
+    with pytest.raises(InputError, match=r"data\.batch_size: 3 then, 2 now"):
+        run(batch_size=2, ckpt_path=tmp_path / folder / "last.ckpt")
 
 
 def test_fast_dev_run_leaves_no_files_and_grows_little(seeds_file, tiny_encoder, tmp_path):
@@ -233,11 +337,11 @@ def test_bad_options_are_refused(seeds_file, tiny_encoder, options, message):
 def test_a_data_module_that_is_used_again_elsewhere_begins_anew(seeds_file, tiny_encoder, tmp_path):
     data = data_module(seeds_file, tiny_encoder)
     checkpoint = ModelCheckpoint(tmp_path / "a", save_last=True, save_on_train_epoch_end=True)
-    trainer_in(tmp_path / "a", 1, [checkpoint]).fit(Plain(), data)
+    trainer_in(tmp_path / "a", 2, [checkpoint, StopAfter(1)]).fit(Plain(), data)
     trainer_in(tmp_path / "a", 2).fit(Plain(), data, ckpt_path=tmp_path / "a/last.ckpt")
     assert data.trained_outer_epochs == 2
     checkpoint = ModelCheckpoint(tmp_path / "b", save_last=True, save_on_train_epoch_end=True)
-    trainer_in(tmp_path / "b", 1, [checkpoint]).fit(Plain(), data)
+    trainer_in(tmp_path / "b", 2, [checkpoint, StopAfter(1)]).fit(Plain(), data)
     assert data.trained_outer_epochs == 1
     state = torch.load(tmp_path / "b/last.ckpt", weights_only=True)["IsaraDataModule"]
     assert (state["pool"], state["trained_outer_epochs"]) == (12, 1)

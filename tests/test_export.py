@@ -123,6 +123,45 @@ def test_the_card_of_a_baseline_does_not_speak_of_pairs_that_a_model_wrote(copie
         assert "synthetic" not in fields["tags"]
 
 
+@pytest.mark.parametrize(
+    ("objective", "of_data", "said"),
+    [
+        (
+            *("distill", {"distill_on": "generated", "teacher": "current", "teacher_demonstrations": True}),
+            "from the accepted pairs, the adapter learned a teacher's distributions alone. The teacher was this model "
+            "with its `current` weights, with demonstrations",
+        ),
+        (
+            *("sft+distill", {"distill_on": "seeds", "teacher": "pretrained", "teacher_demonstrations": False}),
+            "from the seeds, the adapter learned a teacher's distributions beside the answers. The teacher was this "
+            "model with its `pretrained` weights, without demonstrations",
+        ),
+        (
+            *("distill", {"distill_on": "file", "teacher": "current", "teacher_demonstrations": True}),
+            "whose questions were given and not written by the model, the adapter learned",
+        ),
+    ],
+)
+def test_the_cards_of_a_distilled_run_name_objective_and_teacher(copied, tmp_path, objective, of_data, said):
+    change(copied, "model", objective=objective)
+    change(copied, "data", **of_data)
+    main([str(copied), f"--to={tmp_path / 'export'}"])
+    for part in PARTS:
+        body = card(tmp_path / "export" / part)[1]
+        assert f"The objective was `{objective}`, context distillation: from" in body
+        assert said in body
+        assert "fine-tuned on seeds and accepted pairs" not in body
+        assert f"| `model.objective` | `{objective}` |" in body
+        assert f"| `data.teacher` | `{of_data['teacher']}` |" in body
+
+
+def test_the_cards_of_a_run_without_a_teacher_name_none(exported):
+    for part in PARTS:
+        body = card(exported / part)[1]
+        assert "teacher was" not in body
+        assert "| `model.objective` | `sft` |" in body
+
+
 @pytest.mark.parametrize("part", ["model", "dataset"])
 def test_the_code_of_a_card_works_as_it_stands_there(exported, tmp_path, monkeypatch, part):
     monkeypatch.chdir(exported)

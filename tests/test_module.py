@@ -1,14 +1,17 @@
 import copy
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import fit, rows
 from conftest import ARCHITECTURES, make_model, make_seeds
 from lightning.pytorch import Callback, Trainer
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from isara_pl.callbacks.adapter_export import write_adapter
+from isara_pl.cli import main
 from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.generation.protocol import Sampling
@@ -66,7 +69,14 @@ def test_training_changes_the_adapter_and_not_the_base_and_the_adapter_loads_wit
 
 
 @pytest.mark.parametrize(
-    ("precision", "base"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16), ("16-mixed", torch.bfloat16)]
+    ("precision", "base"),
+    [
+        ("32-true", torch.float32),
+        ("bf16-mixed", torch.bfloat16),
+        ("16-mixed", torch.bfloat16),
+        ("bf16-true", torch.bfloat16),
+        ("16-true", torch.float16),
+    ],
 )
 def test_every_precision_trains_an_fp32_adapter_on_a_base_of_its_type(
     tiny_llama, seeds_file, tmp_path, precision, base
@@ -84,6 +94,13 @@ def test_every_precision_trains_an_fp32_adapter_on_a_base_of_its_type(
     trainer.fit(module, data_module(tiny_llama, seeds_file))
     dtypes = {("lora_" in key): value.dtype for key, value in module.adapted.named_parameters()}
     assert dtypes == {True: torch.float32, False: base}
+    moments = [one for state in trainer.optimizers[0].state.values() for one in state.values()]
+    assert {one.dtype for one in moments} == {torch.float32}
+    assert {name: one.dtype for name, one in module.named_buffers() if one.dtype != torch.float32} == {}, "rotary"
+    if base == torch.bfloat16:  # the fresh adapter depends on the type of the base alone
+        fresh = IsaraModule(tiny_llama, dtype="bfloat16")
+        fresh.configure_model()
+        assert all(torch.equal(module._fresh_adapter[key], value) for key, value in fresh.state_dict().items())
     assert all(torch.isfinite(loss) for loss in losses)
 
 
@@ -162,6 +179,7 @@ def test_an_outer_epoch_starts_with_a_fresh_optimiser_and_from_the_weights_asked
 ):
     module = IsaraModule(tiny_llama, learning_rate=1e-2, start_from=start_from)
     data = data_module(tiny_llama, seeds_file)
+    data.outer_epochs = 2
     starts, optimizer_states = [], []
     hook = module.on_train_epoch_start
 
@@ -183,9 +201,9 @@ def test_the_trained_adapter_survives_an_alpha_stop_with_start_from_base(tiny_ll
             trainer.should_stop = trainer.current_epoch == 1
 
     module = IsaraModule(tiny_llama, learning_rate=1e-2, start_from="base")
-    trainer_in(tmp_path, max_epochs=2, callbacks=[StopBeforeTheSecond()]).fit(
-        module, data_module(tiny_llama, seeds_file)
-    )
+    data = data_module(tiny_llama, seeds_file)
+    data.outer_epochs = 2
+    trainer_in(tmp_path, max_epochs=2, callbacks=[StopBeforeTheSecond()]).fit(module, data)
     assert max(value.abs().max() for key, value in module.state_dict().items() if "lora_B" in key) > 0
 
 
@@ -194,8 +212,32 @@ def test_pairs_are_cut_to_the_models_window(seeds_file, tmp_path):
     trainer_in(tmp_path).fit(IsaraModule(name), data_module(name, seeds_file, max_length=2048))
 
 
-def test_bf16_true_trains(tiny_llama, seeds_file, tmp_path):
-    trainer_in(tmp_path, precision="bf16-true").fit(IsaraModule(tiny_llama), data_module(tiny_llama, seeds_file))
+def test_bf16_true_is_a_16_bit_base_with_an_adapter_in_float32_in_every_subcommand(options, tmp_path):
+    """All of a run with it is that of the plain model with such a base, to the last bit."""
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"question": "Why is the sky blue?"}\n')
+    own = ["--model.prediction_sampling.max_new_tokens=8", f"--data.questions={questions}"]
+    folders = [tmp_path / "true", tmp_path / "plain"]
+    precisions = [["--trainer.precision=bf16-true"], ["--trainer.precision=32-true", "--model.dtype=bfloat16"]]
+    figures = []
+    for folder, precision in zip(folders, precisions, strict=True):
+        fit(folder, options, *precision)
+        for subcommand in ("validate", "predict"):
+            main([subcommand, *options, *precision, *own, f"--run_dir={folder}", "--ckpt_path=last"])
+        figures.append([{**row, "seconds": ""} for row in rows(folder)])
+    assert figures[0] == figures[1]
+    for name in ("pool.jsonl", "rejected.jsonl", "adapter/adapter_model.safetensors", "predictions.jsonl"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
+
+
+def test_a_module_is_moved_without_a_change_of_types(tiny_llama):
+    module = IsaraModule(tiny_llama, dtype="bfloat16")
+    module.configure_model()
+    before = {name: value.dtype for name, value in module.adapted.named_parameters()}
+    for to in ((torch.float16,), ("cpu", torch.float16), (torch.zeros(1, dtype=torch.float64),)):
+        assert module.to(*to) is module
+    assert {name: value.dtype for name, value in module.to(dtype=torch.float64).adapted.named_parameters()} == before
+    assert module.to("meta").adapted.device.type == "meta"
 
 
 def test_measuring_in_float32_gives_the_base_back_bit_by_bit_and_trainable_through(tiny_llama):
@@ -240,6 +282,32 @@ def test_validation_measures_the_answers_without_their_end(tiny_llama, seeds_fil
         total -= sum(logs[i - 1, ids[i]].item() for i in range(len(prompt), len(ids)))
         count += len(ids) - len(prompt)
     assert figures["answer_nll"] == pytest.approx(total / count, rel=1e-4)
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test"])
+def test_measuring_a_part_of_the_pairs_takes_long_ones_too(tiny_llama, seeds_file, tmp_path, monkeypatch, subcommand):
+    held_out = tmp_path / "sorted.jsonl"
+    rows = [{"question": f"What is {'very ' * number}tall?", "answer": f"Thing {number}."} for number in range(40)]
+    held_out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    seen: list[list[str]] = []
+    step = IsaraModule.validation_step
+
+    def record(module, batch, batch_idx, dataloader_idx=0):
+        seen[-1] += batch["sample_ids"]
+        step(module, batch, batch_idx, dataloader_idx)
+
+    monkeypatch.setattr(IsaraModule, "validation_step", record)
+    for limit in (1.0, 5, 0.5, 5):
+        seen.append([])
+        limits = {f"limit_{'val' if subcommand == 'validate' else 'test'}_batches": limit}
+        data = data_module(tiny_llama, seeds_file, held_out=str(held_out), batch_size=2)
+        getattr(trainer_in(tmp_path, **limits), subcommand)(IsaraModule(tiny_llama), data, verbose=False)
+    whole, five, half, again = ([int(name.split("-")[-1]) for name in names] for names in seen)
+    assert whole == sorted(whole), "all pairs: the shortest first"
+    assert set(five) < set(half)
+    assert five == again
+    assert 12 < sum(five) / len(five) < 28  # around the mean of all, 20.5
+    assert len(five) == 10
 
 
 @pytest.mark.parametrize(

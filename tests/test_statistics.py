@@ -114,7 +114,7 @@ def test_runs_that_differ_in_their_random_seed_are_averaged_and_a_lost_figure_is
     assert weighted_mean([averaged[lost]]) is None
 
 
-def test_units_pair_by_seed_set_only_if_both_have_the_same_ones():
+def test_units_pair_by_seed_set_and_by_question_where_none_is_common():
     isara = {(seeds, "q", 0): Figure(value) for seeds, value in (("a", 0.2), ("b", 0.6))}
     sft = {(seeds, "q", 0): Figure(value) for seeds, value in (("a", 0.1), ("b", 0.9))}
     pretrained = {(None, "q", 0): Figure(0.3), (None, "other", 0): Figure(0.9)}
@@ -125,6 +125,17 @@ def test_units_pair_by_seed_set_only_if_both_have_the_same_ones():
     ((unit, ours, theirs),) = different.units
     assert (unit, ours.value, theirs.value) == ((None, "q", 0), pytest.approx(0.4), 0.3)
     assert different.by_seed_set() == {}
+
+
+def test_a_seed_set_that_only_one_has_is_left_out_and_named():
+    both = {("a", "q", 0): Figure(0.2), ("a", "r", 0): Figure(0.4)}
+    more = {**both, ("b", "q", 0): Figure(0.9), ("b", "r", 0): Figure(0.9)}
+    for first, second in ((both, more), (more, both)):
+        paired = pair_units(first, second)
+        assert paired.unpaired == ["b"]
+        assert paired.difference(resamples=100, seed=0).difference == 0
+        assert paired.by_seed_set() == {"a": 0}
+    assert pair_units(both, both).unpaired == []
 
 
 def test_a_pair_without_a_finite_figure_is_left_out_and_counted():

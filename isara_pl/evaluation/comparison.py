@@ -47,6 +47,7 @@ class Contrast:
         difference: The method's mean minus the reference's; None from fewer than two common questions.
         not_finite: Common items left out, since a figure is not finite.
         by_seed_set: The difference for every seed set that both had, by the hash of the seeds.
+        unpaired: Hashes of the seed sets that only one of them had. They are left out, unless no seed set is common.
     """
 
     measure: str
@@ -56,6 +57,7 @@ class Contrast:
     difference: Difference | None
     not_finite: int
     by_seed_set: dict[str, float]
+    unpaired: list[str | None]
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Evaluated:
         measures: Measures present, in the order of tables.
         rows: One for each method.
         contrasts: Every difference asked for.
-        sentences: What it says about self-generation and distillation.
+        sentences: What it says about self-generation and distillation, and what differences leave out.
     """
 
     name: str
@@ -156,6 +158,7 @@ def evaluate(
             if measure in units[method.name] and measure in units[other.name]
         ]
         contrasts += found
+        sentences += _left_out(method, other, name, found)
         if (method, other) in claims:
             sentences.append(summary(method.name, other, found))
             if len(claims) <= FEW_CLAIMS:
@@ -226,6 +229,28 @@ def _seed_sets(contrast: Contrast, before: str, better: bool) -> str:
     return f"{before}{agreeing} of {len(differences)} seed sets"
 
 
+def _left_out(method: Entry, other: Entry, evaluation: str, contrasts: Sequence[Contrast]) -> list[str]:
+    """Say which seed sets only one of the two has, in which measures, and what that means for their difference."""
+    both, said = f"{method.name} and {other.name}", []
+    for unpaired in dict.fromkeys(tuple(contrast.unpaired) for contrast in contrasts if contrast.unpaired):
+        alike = [contrast for contrast in contrasts if tuple(contrast.unpaired) == unpaired]
+        where = ", ".join(MEASURES[contrast.measure].label for contrast in alike)
+        folders = [
+            str(path)
+            for entry in (method, other)
+            for path, of_run in entry.runs
+            if any(line.seeds in unpaired for line in of_run.get(evaluation, []))
+        ]
+        common = len(alike[0].by_seed_set)
+        said.append(
+            f"{where}: {both} are compared on the seed sets that both have ({common}); left out, since the other one "
+            f"lacks theirs: {', '.join(dict.fromkeys(folders))}."
+            if common
+            else f"{where}: {both} have no seed set in common, so they are paired by question alone."
+        )
+    return said
+
+
 def _contrast(
     measure: str,
     method: str,
@@ -237,7 +262,8 @@ def _contrast(
     paired = pair_units(units[method][measure], units[reference][measure])
     found = paired.difference(resamples, seed)
     conclusion = _conclusion(measure, found)
-    return Contrast(measure, method, reference, conclusion, found, paired.not_finite, paired.by_seed_set())
+    by_seed_set = paired.by_seed_set()
+    return Contrast(measure, method, reference, conclusion, found, paired.not_finite, by_seed_set, paired.unpaired)
 
 
 def _conclusion(measure: str, found: Difference | None) -> str:

@@ -64,10 +64,13 @@ class PairedUnits:
     Attributes:
         units: The units with a finite figure from both methods, with the two figures.
         not_finite: Common units left out, since a figure is not finite.
+        unpaired: Hashes of the seed sets that only one of them has; what was measured under these is left out, unless
+            they have no seed set in common.
     """
 
     units: list[tuple[Unit, Figure, Figure]]
     not_finite: int
+    unpaired: list[str | None]
 
     def difference(self, resamples: int, seed: int) -> Difference | None:
         """Give the first method's mean minus the second's; None from fewer than two questions.
@@ -128,17 +131,20 @@ def average_units(observations: Iterable[tuple[Unit, Figure]]) -> dict[Unit, Fig
 
 
 def pair_units(first: Mapping[Unit, Figure], second: Mapping[Unit, Figure]) -> PairedUnits:
-    """Bring two methods' units together: by seed set and question if both had the same seed sets, else by question.
+    """Bring two methods' units together: by seed set and question, and by question where no seed set is common.
+
+    Seed sets differ in how hard they make the questions, so a mean over other ones would differ between equal methods.
 
     Args:
         first: The figures of a method.
         second: Those of the other one.
     """
-    if {unit[0] for unit in first} != {unit[0] for unit in second}:
+    of_first, of_second = ({unit[0] for unit in units} for units in (first, second))
+    if not of_first & of_second:
         first, second = _without_seeds(first), _without_seeds(second)
     common = [(unit, first[unit], second[unit]) for unit in first if unit in second]
     finite = [(unit, a, b) for unit, a, b in common if math.isfinite(a.value + b.value)]
-    return PairedUnits(finite, len(common) - len(finite))
+    return PairedUnits(finite, len(common) - len(finite), sorted(of_first ^ of_second, key=str))
 
 
 def paired_difference(

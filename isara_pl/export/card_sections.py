@@ -18,8 +18,14 @@ OPTIONS = (
     *("model.quantization", "model.dtype", "trainer.precision", "data.prompt_format", "data.train_on"),
     *("data.candidates_per_outer_epoch", "data.outer_epochs", "data.epochs_per_outer_epoch", "data.demonstrations"),
     *("data.question_context", "data.answer_context", "data.question_writer", "data.batch_size"),
+    *("model.objective", "model.distill_weight", "data.distill_on", "data.teacher", "data.teacher_demonstrations"),
     *("alpha_stopping.alpha", "seed_everything"),
 )
+DISTILLED = {
+    "generated": "the accepted pairs",
+    "seeds": "the seeds",
+    "file": "the accepted pairs, whose questions were given and not written by the model",
+}
 NOT_SHOWN = ("outer_epoch", "seconds")
 
 
@@ -96,18 +102,34 @@ def method(run: FinishedRun) -> str:
     if not generates(run):
         return (
             f"## Method\n\nThis is a baseline of ISARA ({PAPER}): a LoRA adapter on {code(base_name(run))} was "
-            "fine-tuned on the seeds alone. No pair was written by a model.\n"
+            f"fine-tuned on the seeds alone. No pair was written by a model.{_teaching(run)}\n"
         )
+    trained = "trained, with the objective below," if _teaching(run) else "fine-tuned"
     return (
         f"## Method\n\nISARA ({PAPER}) aligns a language model from fewer than 100 question-answer pairs, the seeds, "
         f"without instructions, principles or a reward model. In every outer epoch the model, {code(base_name(run))}, "
         "wrote new questions with other pairs as examples and answered them with other pairs as examples, filters "
-        "rejected what was not new, and a LoRA adapter was fine-tuned on seeds and accepted pairs. It ended when the "
+        f"rejected what was not new, and a LoRA adapter was {trained} on seeds and accepted pairs. It ended when the "
         f"share of accepted candidates fell below α = {code(run.options.shown('alpha_stopping.alpha'))}, or after "
-        f"{code(run.options.shown('data.outer_epochs'))} outer epochs.\n\n"
+        f"{code(run.options.shown('data.outer_epochs'))} outer epochs.{_teaching(run)}\n\n"
         "**All pairs but the seeds were written by the model itself and were not checked by people.** They may be "
         "wrong, and hold the model's biases. Self-generation need not help: on some data, fine-tuning on the seeds "
         "alone is better. These figures do not tell; `python -m isara_pl compare` does, with a run of that baseline.\n"
+    )
+
+
+def _teaching(run: FinishedRun) -> str:
+    """Say what was learned from a teacher; nothing where the answers alone were learned."""
+    objective = run.options.shown("model.objective")
+    if objective not in ("distill", "sft+distill"):  # null in a config of before there was one
+        return ""
+    on = DISTILLED[run.options.choice("data.distill_on", tuple(DISTILLED))]
+    weights = run.options.choice("data.teacher", ("current", "pretrained"))
+    shown = "with" if run.options.get("data.teacher_demonstrations", bool) else "without"
+    learned = "a teacher's distributions beside the answers" if "+" in objective else "a teacher's distributions alone"
+    return (
+        f"\n\nThe objective was {code(objective)}, context distillation: from {on}, the adapter learned {learned}. The "
+        f"teacher was this model with its {code(weights)} weights, {shown} demonstrations in its prompt."
     )
 
 
