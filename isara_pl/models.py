@@ -13,16 +13,19 @@ from typing import Any, Literal
 
 import torch
 from lightning_utilities.core.imports import RequirementCache
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError, first_line
+from isara_pl.memory import is_out_of_memory
+from isara_pl.model_checks import check_complete
 
 PACKAGE_SCHEME = "package://"
 SOURCES = (
     "Allowed: a hub id such as HuggingFaceTB/SmolLM2-135M, a folder saved by `save_pretrained`, "
     "a .gguf file, or package://module/path"
 )
+
+_COMPLETE = "Take a checkpoint of the whole causal LM, as its `save_pretrained` writes it"
 
 Quantization = Literal["none", "nf4"]
 OLDEST_BITSANDBYTES = "0.47"  # pyproject.toml says why
@@ -87,7 +90,15 @@ def _without_gguf(gguf: Path) -> Path:
     if importlib.util.find_spec("gguf") is None:
         raise InputError("a .gguf file needs the package gguf. Install it: pip install 'isara_pl[quickstart]'")
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.float32,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+    model, report = loaded
+    check_complete(model, report, gguf.name, "model.name", _COMPLETE)
     # transformers marks the model as quantised and then refuses to save it, although its weights
     # are plain fp32 by now
     del model.config.quantization_config
@@ -136,8 +147,8 @@ def one_clear_error(name: str, option: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as error:
-        if isinstance(error, InputError):
+    except Exception as error:  # of files that are damaged, and of packages that are missing, there are many types
+        if isinstance(error, InputError) or is_out_of_memory(error):
             raise
         where = "in the folder" if is_local(name) else "here, nor got from the hub,"
         raise InputError(
@@ -222,15 +233,21 @@ def load_causal_lm(
     Raises:
         InputError: If the model cannot be loaded.
     """
-    quantization_config = _nf4(dtype) if quantization == "nf4" else None
+    # None would wipe what a quantised folder says of itself
+    quantised = {"quantization_config": _nf4(dtype)} if quantization == "nf4" else {}
     with one_clear_error(name, "model.name"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             _source(name, "model.name"),
             local_files_only=is_local(name),
             dtype=dtype,
-            quantization_config=quantization_config,
             trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told by name below
+            **quantised,
         )
+    model: PreTrainedModel
+    model, report = loaded
+    check_complete(model, report, name, "model.name", _COMPLETE)
     head = model.get_output_embeddings()
     if head is not None:
         head.register_forward_pre_hook(_contiguous)

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
+from isara_pl.model_checks import check_complete
 from isara_pl.models import context_window, is_local, one_clear_error, resolve_path
 from isara_pl.stages import count
 from isara_pl.tokens import control_tokens, encode, mark
@@ -145,13 +146,9 @@ class TransformersJudge(ABC):
                 dtype=getattr(torch, self.dtype),
                 trust_remote_code=self.trust_remote_code,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told by name below
             )
-        # transformers fills what is missing with random numbers: such a judge would throw dice
-        if report["missing_keys"]:
-            raise InputError(
-                f"judge.model: {self.model} lacks weights of {type(weights).__name__}: "
-                f"{', '.join(sorted(report['missing_keys'])[:3])}. Use a model that was trained as such a judge"
-            )
+        check_complete(weights, report, self.model, "judge.model", "Use a model that was trained as such a judge")
         weights.config.use_cache = False  # nothing follows the one forward pass
         return weights.eval().to(self._device)
 

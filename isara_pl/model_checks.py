@@ -1,0 +1,53 @@
+"""Whether a model that was loaded is the one that its files hold: nothing of it is random, nothing left out."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from isara_pl.errors import InputError
+
+# saved beside the weights by older releases of transformers: causal masks, rotary frequencies, positions
+_COMPUTED = re.compile(r"(attn|attention)\.(masked_)?bias$|\.causal_mask$|rotary_emb\.inv_freq$|(^|\.)position_ids$")
+_SHOWN = 3
+
+
+def check_complete(model: Any, report: Mapping[str, Any], name: str, option: str, remedy: str) -> None:
+    """Refuse a model whose files do not hold all of its weights, or hold some that it has no place for.
+
+    transformers fills what is missing with random numbers. Another head beside the model, such as the value head of a
+    reinforcement learner, changes nothing that is computed here.
+
+    Args:
+        model: What was loaded.
+        report: What `from_pretrained(..., output_loading_info=True, ignore_mismatched_sizes=True)` told of it.
+        name: What the user calls it.
+        option: The option that the name was given to.
+        remedy: What to do, a sentence without its full stop.
+
+    Raises:
+        InputError: If weights are missing, of another shape, or not the model's.
+    """
+    unexpected = [key for key in report["unexpected_keys"] if not _COMPUTED.search(key) and _is_inside(model, key)]
+    faults = (
+        ("missing", report["missing_keys"]),
+        ("of another shape", [key for key, *_ in report["mismatched_keys"]]),
+        ("unexpected", unexpected),
+    )
+    told = [f"{what} {_named(keys)}" for what, keys in faults if keys]
+    if told:
+        raise InputError(
+            f"{option}: the weights of {name} are not those of {type(model).__name__}: {'; '.join(told)}. {remedy}"
+        )
+
+
+def _is_inside(model: Any, key: str) -> bool:
+    """Whether a weight belongs to a part that the model has."""
+    prefix = f"{model.base_model_prefix}."
+    parts = {name for part in (model, model.base_model) for name, _ in part.named_children()}
+    return key.removeprefix(prefix).partition(".")[0] in parts
+
+
+def _named(keys: Iterable[str]) -> str:
+    names = sorted(keys)
+    further = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{further}"

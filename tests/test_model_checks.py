@@ -1,0 +1,105 @@
+"""Models that are not what they seem are refused before anything is measured."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ARCHITECTURES, make_model
+from safetensors.torch import load_file, save_file
+
+from isara_pl.errors import InputError
+from isara_pl.models import load_causal_lm
+
+
+def edited(folder: Path, edit, architecture: str = "llama") -> str:
+    """Make a model whose file of weights holds others."""
+    make_model(folder, architecture)
+    weights = load_file(folder / "model.safetensors")
+    edit(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return str(folder)
+
+
+def without_head(weights):
+    del weights["lm_head.weight"]
+
+
+def packed(weights):
+    """As GPTQ and AWQ keep a linear layer."""
+    layer = "model.layers.0.mlp.up_proj"
+    weights[f"{layer}.qweight"] = weights.pop(f"{layer}.weight").int()
+    weights[f"{layer}.scales"] = torch.ones(4)
+
+
+def of_another_shape(weights):
+    weights["model.layers.1.mlp.up_proj.weight"] = torch.zeros(768, 1)
+
+
+def of_one_more_layer(weights):
+    weights["model.layers.2.mlp.up_proj.weight"] = torch.zeros(48, 32)
+
+
+def with_head_bias(weights):
+    weights["lm_head.bias"] = torch.zeros(8)
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (without_head, "missing lm_head.weight"),
+        (packed, "missing model.layers.0.mlp.up_proj.weight; unexpected model.layers.0.mlp.up_proj.qweight, "),
+        (of_another_shape, "of another shape model.layers.1.mlp.up_proj.weight"),
+        (of_one_more_layer, "unexpected model.layers.2.mlp.up_proj.weight"),
+        (with_head_bias, "unexpected lm_head.bias"),
+    ],
+)
+def test_a_checkpoint_that_does_not_load_completely_is_refused_by_the_names_of_its_weights(tmp_path, edit, named):
+    folder = edited(tmp_path, edit)
+    with pytest.raises(InputError, match=f"model.name: the weights of .*LlamaForCausalLM: {re.escape(named)}") as error:
+        load_causal_lm(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_of_many_weights_the_first_are_named_and_all_are_counted(tmp_path):
+    def cut(weights):
+        for name in [name for name in weights if "layers.1" in name]:
+            del weights[name]
+
+    with pytest.raises(InputError, match=r"missing model\.layers\.1\.\S+, \S+, \S+ and 6 more\."):
+        load_causal_lm(edited(tmp_path, cut))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name", ["v_head.summary.weight", "score.weight", "model.visual.weight", "layers.0.attn.masked_bias"]
+)
+def test_another_head_and_what_old_releases_saved_beside_the_weights_are_no_fault(tmp_path, architecture, name):
+    load_causal_lm(edited(tmp_path, lambda weights: weights.update({name: torch.zeros(1)}), architecture))
+
+
+def test_weights_of_the_base_model_alone_are_enough_where_the_head_is_tied(tmp_path):
+    def of_base(weights):
+        for name in list(weights):
+            weights[name.removeprefix("transformer.")] = weights.pop(name)
+
+    load_causal_lm(edited(tmp_path, of_base, "gpt2"))
+
+
+@pytest.mark.parametrize(
+    "quantisation",
+    [
+        {"quant_method": "gptq", "bits": 4, "group_size": 128},
+        {"quant_method": "awq", "bits": 4, "group_size": 128},
+    ],
+)
+def test_what_a_quantised_folder_says_of_itself_is_heard(tmp_path, quantisation):
+    make_model(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": quantisation}))
+    with pytest.raises(
+        InputError, match=r"model\.name: no model that loads in the folder under .*\(.*requires?"
+    ) as error:
+        load_causal_lm(str(tmp_path))
+    assert "\n" not in str(error.value)
