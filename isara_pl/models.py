@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import tempfile
@@ -131,7 +132,18 @@ def _source(name: str, option: str) -> str | Path:
     source = _without_gguf(path) if path.suffix == ".gguf" else path
     if not source.is_dir():
         raise InputError(f"{option}: {name} is a file, but not a .gguf file. {SOURCES}")
+    adapter = source / "adapter_config.json"
+    if option == "model.name" and adapter.exists():  # a tokenizer may well lie beside an adapter
+        raise _is_adapter(name, json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path"))
     return source
+
+
+def _is_adapter(name: str, base: str | None) -> InputError:
+    return InputError(
+        f"model.name: {name} is an adapter (of {base}), not a model: a fresh adapter would take its place. "
+        "Give its base, or merge the two first: `PeftModel.from_pretrained(base, adapter).merge_and_unload()`; of a "
+        "run of yours `python -m isara_pl export RUN --to DIR` does it, in DIR/model"
+    )
 
 
 @contextmanager
@@ -231,7 +243,7 @@ def load_causal_lm(
         trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
-        InputError: If the model cannot be loaded.
+        InputError: If the model cannot be loaded, is an adapter, or its files do not hold all of its weights.
     """
     # None would wipe what a quantised folder says of itself
     quantised = {"quantization_config": _nf4(dtype)} if quantization == "nf4" else {}
@@ -247,6 +259,8 @@ def load_causal_lm(
         )
     model: PreTrainedModel
     model, report = loaded
+    if getattr(model, "_hf_peft_config_loaded", False):  # of the hub, where only loading tells
+        raise _is_adapter(name, next(iter(model.peft_config.values())).base_model_name_or_path)
     check_complete(model, report, name, "model.name", _COMPLETE)
     head = model.get_output_embeddings()
     if head is not None:

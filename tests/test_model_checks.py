@@ -2,15 +2,17 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, make_model
+from conftest import ARCHITECTURES, make_model, make_tokenizer
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from isara_pl.errors import InputError
-from isara_pl.models import load_causal_lm
+from isara_pl.models import load_causal_lm, load_tokenizer
 
 
 def edited(folder: Path, edit, architecture: str = "llama") -> str:
@@ -103,3 +105,40 @@ def test_what_a_quantised_folder_says_of_itself_is_heard(tmp_path, quantisation)
     ) as error:
         load_causal_lm(str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def adapter(tiny_llama, tmp_path) -> Path:
+    """Give the folder of a LoRA adapter without a tokenizer."""
+    get_peft_model(load_causal_lm(tiny_llama), LoraConfig(task_type="CAUSAL_LM")).save_pretrained(tmp_path / "adapter")
+    config = tmp_path / "adapter/adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": tiny_llama}))
+    return tmp_path / "adapter"
+
+
+@pytest.mark.parametrize("beside", ["nothing", "its tokenizer", "its whole base"])
+def test_an_adapter_is_no_model(adapter, tiny_llama, beside):
+    if beside == "its tokenizer":
+        make_tokenizer().save_pretrained(adapter)
+    if beside == "its whole base":
+        shutil.copytree(tiny_llama, adapter, dirs_exist_ok=True)
+    for load in (load_tokenizer, load_causal_lm):
+        with pytest.raises(InputError, match=rf"model\.name: {adapter} is an adapter \(of {tiny_llama}\)"):
+            load(str(adapter))
+
+
+def test_an_adapter_of_the_hub_is_known_when_it_is_loaded(adapter, tiny_llama, monkeypatch):
+    monkeypatch.setattr("isara_pl.models._source", lambda name, option: str(adapter))
+    with pytest.raises(InputError, match=rf"model\.name: of/the-hub is an adapter \(of {tiny_llama}\)"):
+        load_causal_lm("of/the-hub")
+
+
+def test_a_tokenizer_beside_an_adapter_is_one(adapter):
+    make_tokenizer().save_pretrained(adapter)
+    assert load_tokenizer(str(adapter), option="data.tokenizer").eos_token == "<|end|>"
+
+
+def test_a_damaged_description_of_an_adapter_is_one_sentence(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(InputError, match=r"model\.name: no model that loads in the folder"):
+        load_causal_lm(str(tmp_path))
