@@ -138,7 +138,7 @@ def _source(name: str, option: str) -> str | Path:
     return source
 
 
-def _is_adapter(name: str, base: str | None) -> InputError:
+def _is_adapter(name: str, base: object) -> InputError:
     return InputError(
         f"model.name: {name} is an adapter (of {base}), not a model: a fresh adapter would take its place. "
         "Give its base, or merge the two first: `PeftModel.from_pretrained(base, adapter).merge_and_unload()`; of a "
