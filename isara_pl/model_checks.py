@@ -1,14 +1,17 @@
-"""Whether a model that was loaded is the one that its files hold: nothing of it is random, nothing left out."""
+"""Whether a model that was loaded is what it seems, before anything is measured with it."""
 
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+import torch
 
 from isara_pl.errors import InputError
 
 # saved beside the weights by older releases of transformers: causal masks, rotary frequencies, positions
 _COMPUTED = re.compile(r"(attn|attention)\.(masked_)?bias$|\.causal_mask$|rotary_emb\.inv_freq$|(^|\.)position_ids$")
 _SHOWN = 3
+LEAK = 0.1  # of the logits' spread; rounding is far below, and attention to later tokens above, once it is trained
 
 
 def check_complete(model: Any, report: Mapping[str, Any], name: str, option: str, remedy: str) -> None:
@@ -40,10 +43,31 @@ def check_complete(model: Any, report: Mapping[str, Any], name: str, option: str
         )
 
 
+def check_causal(model: Any, name: str) -> None:
+    """Refuse a model whose logits depend on tokens that come later: it would read the answers.
+
+    Args:
+        model: A causal LM, as it is loaded.
+        name: What the user calls it.
+
+    Raises:
+        InputError: If it is none.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    ids = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 8, 9, 10, 11]], device=model.device) % rows
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, :4].float()
+    if (logits[0] - logits[1]).abs().max() > LEAK * logits.std():
+        raise InputError(
+            f"model.name: {name} is no causal model: what {type(model).__name__} says of a token depends on later ones, "
+            "so it would read the answers. Take a model that was trained to continue texts, such as GPT-2 or Llama"
+        )
+
+
 def _is_inside(model: Any, key: str) -> bool:
-    """Whether a weight belongs to a part that the model has."""
+    """Whether a weight belongs to a part that the model has, or to the encoder that a decoder was trained with."""
     prefix = f"{model.base_model_prefix}."
-    parts = {name for part in (model, model.base_model) for name, _ in part.named_children()}
+    parts = {"encoder", *(name for part in (model, model.base_model) for name, _ in part.named_children())}
     return key.removeprefix(prefix).partition(".")[0] in parts
 
 

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.memory import is_out_of_memory
-from isara_pl.model_checks import check_complete
+from isara_pl.model_checks import check_causal, check_complete
 
 PACKAGE_SCHEME = "package://"
 SOURCES = (
@@ -243,7 +243,8 @@ def load_causal_lm(
         trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
-        InputError: If the model cannot be loaded, is an adapter, or its files do not hold all of its weights.
+        InputError: If the model cannot be loaded, is an adapter, is not causal, or its files do not hold all of its
+            weights.
     """
     # None would wipe what a quantised folder says of itself
     quantised = {"quantization_config": _nf4(dtype)} if quantization == "nf4" else {}
@@ -262,6 +263,8 @@ def load_causal_lm(
     if getattr(model, "_hf_peft_config_loaded", False):  # of the hub, where only loading tells
         raise _is_adapter(name, next(iter(model.peft_config.values())).base_model_name_or_path)
     check_complete(model, report, name, "model.name", _COMPLETE)
+    with one_clear_error(name, "model.name"):  # some architectures do not compute in every type
+        check_causal(model, name)
     head = model.get_output_embeddings()
     if head is not None:
         head.register_forward_pre_hook(_contiguous)

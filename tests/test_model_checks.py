@@ -10,6 +10,18 @@ import torch
 from conftest import ARCHITECTURES, make_model, make_tokenizer
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    BartConfig,
+    BertConfig,
+    BloomConfig,
+    LlamaConfig,
+    MambaConfig,
+    RobertaConfig,
+    XLNetConfig,
+)
 
 from isara_pl.errors import InputError
 from isara_pl.models import load_causal_lm, load_tokenizer
@@ -105,6 +117,56 @@ def test_what_a_quantised_folder_says_of_itself_is_heard(tmp_path, quantisation)
     ) as error:
         load_causal_lm(str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+SMALL = {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+BART = {"vocab_size": 400, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "decoder_attention_heads": 2}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BertConfig(**SMALL, intermediate_size=48, initializer_range=0.2),
+        RobertaConfig(**SMALL, intermediate_size=48, initializer_range=0.2),
+        XLNetConfig(vocab_size=400, d_model=32, n_layer=2, n_head=2, d_inner=48, initializer_range=0.2),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_a_model_that_reads_what_comes_later_is_refused(config, tmp_path):
+    kind = AutoModelForCausalLM if config.model_type == "xlnet" else AutoModelForMaskedLM
+    kind.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(
+        InputError, match=r"model\.name: .* is no causal model: what \w+ says of a token depends on later ones"
+    ):
+        load_causal_lm(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BertConfig(**SMALL, intermediate_size=48, initializer_range=0.2, is_decoder=True),
+        MambaConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2, state_size=8),
+        BloomConfig(vocab_size=400, hidden_size=32, n_layer=2, n_head=2),
+        BartConfig(**BART),
+        LlamaConfig(**SMALL | {"vocab_size": 5}, intermediate_size=48),
+    ],
+    ids=lambda config: config.model_type,
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_causal_model_is_known_as_one_in_every_type(config, dtype, tmp_path):
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    load_causal_lm(str(tmp_path), dtype)
+
+
+@pytest.mark.parametrize(
+    ("tied", "named"),
+    [(True, "missing lm_head.weight, model.decoder.embed_tokens.weight"), (False, "unexpected model.encoder.")],
+)
+def test_the_decoder_of_a_model_with_an_encoder_is_refused(tmp_path, tied, named):
+    config = BartConfig(**BART, tie_word_embeddings=tied)
+    AutoModelForSeq2SeqLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=f"not those of BartForCausalLM: .*{named}"):
+        load_causal_lm(str(tmp_path))
 
 
 @pytest.fixture
