@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
+from isara_pl.tokens import encode
 
 # saved beside the weights by older releases of transformers: causal masks, rotary frequencies, positions
 _COMPUTED = re.compile(r"(attn|attention)\.(masked_)?bias$|\.causal_mask$|rotary_emb\.inv_freq$|(^|\.)position_ids$")
@@ -59,8 +61,36 @@ def check_causal(model: Any, name: str) -> None:
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, :4].float()
     if (logits[0] - logits[1]).abs().max() > LEAK * logits.std():
         raise InputError(
-            f"model.name: {name} is no causal model: what {type(model).__name__} says of a token depends on later ones, "
-            "so it would read the answers. Take a model that was trained to continue texts, such as GPT-2 or Llama"
+            f"model.name: {name} is no causal model: what {type(model).__name__} says of a token depends on later "
+            "ones, so it would read the answers. Take a model that was trained to continue texts, as GPT-2 was"
+        )
+
+
+def check_tokens(tokenizer: PreTrainedTokenizerBase, text: str, rows: int) -> None:
+    """Refuse a tokenizer that gives ids for which the model has no embedding.
+
+    Special tokens that are only listed do no harm: content that spells them is encoded as plain text.
+
+    Args:
+        tokenizer: Encodes what the model reads.
+        text: A prompt with its answer, in the format of the run.
+        rows: How many embeddings the model has.
+
+    Raises:
+        InputError: If there are such ids in the text, among those that begin, end or pad, or among ordinary tokens.
+    """
+    used = {*encode(tokenizer, text), tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    added = tokenizer.added_tokens_decoder
+    misfits = sorted(
+        id
+        for id in tokenizer.get_vocab().values()
+        if id >= rows and (id in used or not (id in added and added[id].special))
+    )
+    if misfits:
+        raise InputError(
+            f"model.name: the model has {rows} embeddings, and none for tokens of its tokenizer: "
+            f"{_named([f'{tokenizer.convert_ids_to_tokens(id)} (id {id})' for id in misfits])}. Save the model after "
+            "`model.resize_token_embeddings(len(tokenizer))`, or take these tokens out of its tokenizer"
         )
 
 

@@ -329,6 +329,10 @@ def test_a_tokenizer_that_lacks_what_the_template_needs_is_a_clear_error(tmp_pat
     tokenizer.save_pretrained(llama)
     with pytest.raises(InputError, match="drops the text of an answer"):
         _ = RewardModelJudge(llama).labels
+    tokenizer.chat_template = "{{ raise_exception('A system message must come first') }}"
+    tokenizer.save_pretrained(llama)
+    with pytest.raises(InputError, match=r"raises on a question and an answer \(A system message must come first\)"):
+        _ = RewardModelJudge(llama).labels
 
 
 def test_a_model_that_cannot_judge_is_one_clear_error(tmp_path):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, make_model, make_tokenizer
+from command_line import fails
+from conftest import ARCHITECTURES, CHAT_TEMPLATE, make_model, make_tokenizer
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -24,7 +25,11 @@ from transformers import (
 )
 
 from isara_pl.errors import InputError
+from isara_pl.growth.prompts import prompt_format
+from isara_pl.growth.retrieval import SentenceEncoder
+from isara_pl.model_checks import check_tokens
 from isara_pl.models import load_causal_lm, load_tokenizer
+from isara_pl.tokens import encode
 
 
 def edited(folder: Path, edit, architecture: str = "llama") -> str:
@@ -167,6 +172,82 @@ def test_the_decoder_of_a_model_with_an_encoder_is_refused(tmp_path, tied, named
     AutoModelForSeq2SeqLM.from_config(config).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=f"not those of BartForCausalLM: .*{named}"):
         load_causal_lm(str(tmp_path))
+
+
+ROWLESS = "<|no row|>"
+
+
+def with_added(folder: Path, **tokens) -> str:
+    """Make a model whose tokenizer got tokens, and that was not resized."""
+    make_model(folder)
+    tokenizer = make_tokenizer()
+    template = tokens.pop("chat_template", None)
+    if template:
+        tokenizer.chat_template = template
+    tokenizer.add_tokens(tokens.pop("plain", []))
+    tokenizer.add_special_tokens(tokens)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def started(options, model: str, tmp_path, capsys, *more: str) -> str:
+    return fails(["fit", *options, f"--model.name={model}", f"--run_dir={tmp_path / 'run'}", *more], capsys)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        {"pad_token": ROWLESS},
+        {"eos_token": ROWLESS},
+        {"plain": [ROWLESS]},
+        {"extra_special_tokens": [ROWLESS], "chat_template": CHAT_TEMPLATE.replace("<|turn|>", ROWLESS)},
+    ],
+    ids=["pad", "eos", "plain", "turn"],
+)
+def test_tokens_without_embeddings_are_named_before_anything_is_measured(tokens, options, tmp_path, capsys):
+    model = with_added(tmp_path / "model", **tokens)
+    said = started(options, model, tmp_path, capsys, "--data.prompt_format=chat")
+    assert "model.name: the model has 400 embeddings, and none for tokens of its tokenizer: <|no row|> (id 400)" in said
+    assert not (tmp_path / "run/metrics.csv").exists()
+
+
+@pytest.mark.parametrize("template", [None, CHAT_TEMPLATE.replace("<|turn|>", ROWLESS)])
+def test_special_tokens_that_no_prompt_holds_need_no_embedding(template, tiny_llama, tmp_path):
+    tokenizer = load_tokenizer(
+        with_added(tmp_path / "model", extra_special_tokens=[ROWLESS], chat_template=template), option="data.tokenizer"
+    )
+    said = prompt_format("qa", tokenizer).answer_prompt(f"What is {ROWLESS}?")
+    check_tokens(tokenizer, said, rows=400)
+    assert max(encode(tokenizer, said)) < 400
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ raise_exception('A system message must come first') }}",
+        "{{ messages[0].content.no.such.thing }}",
+        "{{ messages[0].content ",
+        "{% if messages|length > 2 %}{{ raise_exception('one pair only') }}{% endif %}" + CHAT_TEMPLATE,
+    ],
+    ids=["refuses", "fails", "is no template", "takes one pair"],
+)
+def test_a_template_that_raises_is_refused_with_a_way_out(template, options, tmp_path, capsys):
+    model = with_added(tmp_path / "model", chat_template=template)
+    said = started(options, model, tmp_path, capsys, "--data.prompt_format=chat")
+    assert re.search(r"data\.prompt_format: this model's chat template raises .* \(.+\); use qa or safe-rlhf", said)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("fault", ["cannot pad", "has tokens without embeddings"])
+def test_an_encoder_that_does_not_fit_its_tokenizer_is_one_sentence(fault, tmp_path):
+    encoder = make_model(tmp_path)
+    if fault == "cannot pad":
+        make_tokenizer(pad=None).save_pretrained(encoder)
+    else:
+        with_added(tmp_path, pad_token=ROWLESS)
+    with pytest.raises(InputError, match=r"data\.encoder: cannot load the sentence encoder") as error:
+        SentenceEncoder(encoder).encode(["What?"])  # one text alone needs no padding
+    assert "\n" not in str(error.value)
 
 
 @pytest.fixture
