@@ -8,6 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from isara_pl.errors import InputError, first_line
 from isara_pl.lora import LoraOptions
 
 
@@ -21,6 +22,9 @@ def with_adapter(base: PreTrainedModel, options: LoraOptions, name: str, seed: i
         options: The adapter's.
         name: What the user calls the model, which the exported adapter refers to.
         seed: Of the adapter's first weights.
+
+    Raises:
+        InputError: If the options do not fit the model.
     """
     config = LoraConfig(
         r=options.r,
@@ -35,12 +39,20 @@ def with_adapter(base: PreTrainedModel, options: LoraOptions, name: str, seed: i
     # CPU's generator alone is seeded, since it alone is forked
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), _no_16_bits():
         torch.default_generator.manual_seed(seed)
-        model = get_peft_model(base, config)
+        try:
+            model = get_peft_model(base, config)
+        except ValueError as error:
+            raise InputError(
+                f"model.lora: an adapter with these options does not fit {name} ({first_line(error)}). Give "
+                "names of its layers in targets, or dropout 0 where experts get adapters, too"
+            ) from error
     assert isinstance(model, PeftModel)
     own = model.peft_config["default"]
     own.base_model_name_or_path = name  # not the folder that it was found in
     # peft keeps them as a set, whose order, and so the file that is exported, differs between processes
     own.target_modules = sorted(own.target_modules)
+    if own.target_parameters:  # of fused experts
+        own.target_parameters = sorted(own.target_parameters)
     return model
 
 

@@ -21,6 +21,7 @@ from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
 from isara_pl.growth.retrieval import EMBEDDED_ENCODER, PoolIndex, SentenceEncoder
 from isara_pl.growth.samples import Sample, read_questions, read_samples, seeds_hash
 from isara_pl.loaders import held_out_loader, loader_without_pairs, question_loader, training_loader
+from isara_pl.model_checks import check_tokens
 from isara_pl.models import is_local, load_tokenizer, resolve_path
 from isara_pl.opening import refuse_lost
 from isara_pl.pooled_data import PooledDataModule
@@ -228,6 +229,7 @@ class IsaraDataModule(PooledDataModule):
             A loader of `isara_pl.sft.Batch`, or of dicts of texts where no tokenizer was given.
         """
         trainer = self._checked_trainer()
+        self._check_tokens()
         epoch = trainer.current_epoch
         outer_epoch = self.outer_epoch_of(epoch)
         pool = self._known_pool()
@@ -333,6 +335,14 @@ class IsaraDataModule(PooledDataModule):
         window = getattr(trainer.lightning_module, "context_window", None) if trainer else None
         return min(self.max_length, window or self.max_length)
 
+    def _check_tokens(self) -> None:
+        """Find out before anything runs whether the model has an embedding for all that the tokenizer gives."""
+        trainer: Any = self.trainer
+        rows = getattr(trainer.lightning_module, "embedding_rows", None) if trainer else None
+        if self.tokenizer is not None and rows:
+            texts = self.prompt_format
+            check_tokens(self.tokenizer, texts.answer_prompt("a") + texts.answer_text("a") + texts.ending, rows)
+
     # -- measuring and predicting
 
     def val_dataloader(self) -> Any:
@@ -340,6 +350,7 @@ class IsaraDataModule(PooledDataModule):
 
         Where callbacks measure on items of their own, an empty batch stands for no pairs.
         """
+        self._check_tokens()
         loaders = [self.measuring_loader("answer_nll"), self.measuring_loader("validation_nll")]
         return [loader for loader in loaders if loader is not None] or loader_without_pairs(self.trainer)
 
@@ -371,6 +382,7 @@ class IsaraDataModule(PooledDataModule):
         """
         if not self.questions:
             raise InputError("data.questions: predict needs a file of questions to answer")
+        self._check_tokens()
         return question_loader(self.questions, self.prompt_format, self.settings.candidates_per_batch, self.processes)
 
 

@@ -8,6 +8,7 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor
 
 from isara_pl.memory import is_out_of_memory
@@ -26,7 +27,7 @@ class MergedWeights:
     def __init__(self, model: PeftModel) -> None:
         self._model = model
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-            self._merged = {weight: _merged(weight, layer) for weight, layer in _adapted(model)}
+            self._merged = {weight: _merged(weight, layer) for weight, layer in adapted_weights(model)}
         self._own = {weight: weight.data for weight in self._merged}
 
     @contextmanager
@@ -115,15 +116,26 @@ def can_merge(model: PeftModel) -> bool:
     """
     uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
     return all(
-        weight.is_floating_point() and uses[id(weight)] == 1 and not layer.disable_adapters
-        for weight, layer in _adapted(model)
+        weight is not None and weight.is_floating_point() and uses[id(weight)] == 1 and not layer.disable_adapters
+        for weight, layer in _all_adapted(model)
     )
 
 
-def _adapted(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter, LoraLayer]]:
+def adapted_weights(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter, LoraLayer]]:
+    """Give the base's weights that an adapter changes, each with its part of the adapter.
+
+    Args:
+        model: The base with its adapter.
+    """
+    return ((weight, layer) for weight, layer in _all_adapted(model) if weight is not None)
+
+
+def _all_adapted(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter | None, LoraLayer]]:
     for layer in model.modules():
-        if isinstance(layer, LoraLayer):
-            yield layer.get_base_layer().weight, layer
+        if isinstance(layer, ParamWrapper):  # of experts that are one weight of three dimensions
+            yield layer.get_param(), layer
+        elif isinstance(layer, LoraLayer):  # layers that a quantiser packed have no weight
+            yield getattr(layer.get_base_layer(), "weight", None), layer
 
 
 def _merged(weight: torch.nn.Parameter, layer: LoraLayer) -> Tensor:

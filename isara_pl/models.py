@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import tempfile
@@ -18,6 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.home import expanded
+from isara_pl.memory import is_out_of_memory
+from isara_pl.model_checks import check_causal, check_complete
 from isara_pl.whole_file import give_usual_permissions
 
 PACKAGE_SCHEME = "package://"
@@ -25,6 +28,8 @@ SOURCES = (
     "Allowed: a hub id such as HuggingFaceTB/SmolLM2-135M, a folder saved by `save_pretrained`, "
     "a .gguf file, or package://module/path"
 )
+
+_COMPLETE = "Take a checkpoint of the whole causal LM, as its `save_pretrained` writes it"
 
 Quantization = Literal["none", "nf4"]
 OLDEST_BITSANDBYTES = "0.47"  # pyproject.toml says why
@@ -110,7 +115,15 @@ def _without_gguf(gguf: Path) -> Path:
 def _convert(gguf: Path, folder: Path) -> None:
     """Write the dequantised weights of a .gguf file, and its tokenizer, as `from_pretrained` reads them."""
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.float32,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+    model, report = loaded
+    check_complete(model, report, gguf.name, "model.name", _COMPLETE)
     # transformers marks the model as quantised and then refuses to save it, although its weights
     # are plain fp32 by now
     del model.config.quantization_config
@@ -140,7 +153,18 @@ def _source(name: str, option: str) -> str | Path:
     source = _without_gguf(path) if path.suffix == ".gguf" else path
     if not source.is_dir():
         raise InputError(f"{option}: {name} is a file, but not a .gguf file. {SOURCES}")
+    adapter = source / "adapter_config.json"
+    if option == "model.name" and adapter.exists():  # a tokenizer may well lie beside an adapter
+        raise _is_adapter(name, json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path"))
     return source
+
+
+def _is_adapter(name: str, base: object) -> InputError:
+    return InputError(
+        f"model.name: {name} is an adapter (of {base}), not a model: a fresh adapter would take its place. "
+        "Give its base, or merge the two first: `PeftModel.from_pretrained(base, adapter).merge_and_unload()`; of a "
+        "run of yours `python -m isara_pl export RUN --to DIR` does it, in DIR/model"
+    )
 
 
 @contextmanager
@@ -156,8 +180,8 @@ def one_clear_error(name: str, option: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as error:
-        if isinstance(error, InputError):
+    except Exception as error:  # of files that are damaged, and of packages that are missing, there are many types
+        if isinstance(error, InputError) or is_out_of_memory(error):
             raise
         where = "in the folder" if is_local(name) else "here, nor got from the hub,"
         raise InputError(
@@ -240,17 +264,28 @@ def load_causal_lm(
         trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
-        InputError: If the model cannot be loaded.
+        InputError: If the model cannot be loaded, is an adapter, is not causal, or its files do not hold all of its
+            weights.
     """
-    quantization_config = _nf4(dtype) if quantization == "nf4" else None
+    # None would wipe what a quantised folder says of itself
+    quantised = {"quantization_config": _nf4(dtype)} if quantization == "nf4" else {}
     with one_clear_error(name, "model.name"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             _source(name, "model.name"),
             local_files_only=is_local(name),
             dtype=dtype,
-            quantization_config=quantization_config,
             trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told by name below
+            **quantised,
         )
+    model: PreTrainedModel
+    model, report = loaded
+    if getattr(model, "_hf_peft_config_loaded", False):  # of the hub, where only loading tells
+        raise _is_adapter(name, next(iter(model.peft_config.values())).base_model_name_or_path)
+    check_complete(model, report, name, "model.name", _COMPLETE)
+    with one_clear_error(name, "model.name"):  # some architectures do not compute in every type
+        check_causal(model, name)
     head = model.get_output_embeddings()
     if head is not None:
         head.register_forward_pre_hook(_contiguous)
@@ -295,6 +330,15 @@ def context_window(model: Any) -> int | None:
     """
     window = getattr(model.config, "max_position_embeddings", None)
     return int(window) if window else None
+
+
+def embedding_rows(model: Any) -> int:
+    """Give how many tokens a model has an embedding for.
+
+    Args:
+        model: A causal LM.
+    """
+    return int(model.get_input_embeddings().weight.shape[0])
 
 
 def _nf4(dtype: torch.dtype) -> Any:

@@ -29,6 +29,7 @@ from isara_pl.models import (
     Widened,
     base_dtype,
     context_window,
+    embedding_rows,
     load_causal_lm,
     load_tokenizer,
     narrow,
@@ -145,6 +146,7 @@ class IsaraModule(LightningModule):
         self.trust_remote_code = trust_remote_code
         self.seed = seed
         self.model: PeftModel | None = None
+        self.embedding_rows: int | None = None
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(name, trust_remote_code)
         self.answer_nll, self.validation_nll = AnswerNLL(), AnswerNLL()
         self._widened: Widened = {}
@@ -157,6 +159,7 @@ class IsaraModule(LightningModule):
         if self.model is not None:
             return
         base = load_causal_lm(self.name, self._base_dtype(), self.quantization, self.trust_remote_code)
+        self.embedding_rows = embedding_rows(base)
         if self.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()

@@ -13,6 +13,7 @@ import torch
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     BertConfig,
     BertModel,
@@ -41,6 +42,7 @@ CHAT_TEMPLATE = (
 )
 SPOKEN = 0.8  # by which words and ends are likelier than other tokens
 ARCHITECTURES = ("llama", "opt", "gpt2", "qwen2")
+FUSED_EXPERTS = ("mixtral", "qwen3_moe")
 
 
 def make_tokenizer(eos: str | None = "<|end|>", pad: str | None = "<|pad|>") -> PreTrainedTokenizerFast:
@@ -67,6 +69,11 @@ def tiny_config(architecture: str, vocabulary: int, window: int = 512) -> Pretra
         return LlamaConfig(**small, **ends, intermediate_size=48, max_position_embeddings=window)
     if architecture == "qwen2":
         return Qwen2Config(**small, **ends, intermediate_size=48, num_key_value_heads=1, max_position_embeddings=window)
+    if architecture in ("mixtral", "qwen3_moe"):
+        experts = {"num_local_experts": 4} if architecture == "mixtral" else {"num_experts": 4}
+        more = {"intermediate_size": 48, "moe_intermediate_size": 24, "num_experts_per_tok": 2}
+        heads = {"num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": window}
+        return AutoConfig.for_model(architecture, **small, **ends, **experts, **more, **heads)
     if architecture == "opt":
         return OPTConfig(**small, **ends, ffn_dim=48, word_embed_proj_dim=32, max_position_embeddings=window)
     return GPT2Config(**ends, vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=2, n_positions=window)

@@ -8,6 +8,7 @@ import torch
 from command_line import fails
 from documents import section
 from filelock import FileLock
+from safetensors.torch import load_file, save_file
 
 from isara_pl.cli import main
 from isara_pl.module import IsaraModule
@@ -26,7 +27,7 @@ def used(undisturbed, tmp_path):
 
 
 @pytest.fixture
-def provoked(options, used, seeds_file, tmp_path, monkeypatch, capsys, recwarn):
+def provoked(options, used, seeds_file, tiny_llama, tmp_path, monkeypatch, capsys, recwarn):
     """Give what someone reads who makes the mistake behind a message."""
 
     def fit(*more):
@@ -44,6 +45,14 @@ def provoked(options, used, seeds_file, tmp_path, monkeypatch, capsys, recwarn):
         filters = "--trainer.callbacks={class_path: isara_pl.callbacks.TooShort, init_args: {min_words: 1000}}"
         main(["fit", *options, f"--run_dir={tmp_path / 'new'}", filters])
         return " ".join(str(warning.message) for warning in recwarn)
+
+    def headless():
+        folder = tmp_path / "headless"
+        shutil.copytree(tiny_llama, folder)
+        weights = load_file(folder / "model.safetensors")
+        del weights["lm_head.weight"]
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        return fit(f"--model.name={folder}")
 
     def no_memory():
         def training_step(*_):
@@ -64,6 +73,7 @@ def provoked(options, used, seeds_file, tmp_path, monkeypatch, capsys, recwarn):
             ["validate", *options, f"--run_dir={tmp_path / 'new'}", "--data.held_out=null"], capsys
         ),
         "no model that loads here": lambda: fit("--model.name=HuggingFaceTB/SmolLM2-36OM"),
+        "the weights of": headless,
         "no option is named": lambda: fit("--data.candidate_per_outer_epoch=3"),
         "nothing was trained": all_rejected,
         "memory does not suffice": no_memory,

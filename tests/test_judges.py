@@ -329,11 +329,15 @@ def test_a_tokenizer_that_lacks_what_the_template_needs_is_a_clear_error(tmp_pat
     tokenizer.save_pretrained(llama)
     with pytest.raises(InputError, match="drops the text of an answer"):
         _ = RewardModelJudge(llama).labels
+    tokenizer.chat_template = "{{ raise_exception('A system message must come first') }}"
+    tokenizer.save_pretrained(llama)
+    with pytest.raises(InputError, match=r"raises on a question and an answer \(A system message must come first\)"):
+        _ = RewardModelJudge(llama).labels
 
 
 def test_a_model_that_cannot_judge_is_one_clear_error(tmp_path):
     causal = make_model(tmp_path / "causal")
-    with pytest.raises(InputError, match=r"lacks weights of LlamaForSequenceClassification: score\.weight"):
+    with pytest.raises(InputError, match=r"not those of LlamaForSequenceClassification: missing score\.weight"):
         SequenceClassifierJudge(causal, "answer", multi_label=True).scores(["a"], ["b"])
     for name in ("./nothing/here", "nobody/no-such-judge"):
         for judge in (SequenceClassifierJudge(name, "answer"), RewardModelJudge(name), GuardModelJudge(name)):

@@ -1,9 +1,15 @@
 import pytest
 import torch
-from conftest import ARCHITECTURES
+from command_line import fit
+from conftest import ARCHITECTURES, FUSED_EXPERTS
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
+from isara_pl.errors import InputError
 from isara_pl.generation.protocol import Sampling
 from isara_pl.lora import LoraOptions
+from isara_pl.main import main
 from isara_pl.merging import MergedWeights, can_merge
 from isara_pl.module import IsaraModule
 
@@ -24,7 +30,7 @@ def trained_module(folder: str, **options) -> IsaraModule:
     return module.eval()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, *FUSED_EXPERTS])
 def test_merged_weights_compute_what_base_and_adapter_do_and_the_base_comes_back(tiny, architecture):
     module = trained_module(tiny(architecture))
     before = {name: value.clone() for name, value in module.adapted.named_parameters()}
@@ -131,3 +137,40 @@ def test_a_run_keeps_freed_memory_and_folds_the_adapter_in_once_a_growth(run, mo
     run("fit", [("TruthfulnessEvaluation", {"max_new_tokens": 5})], "--data.candidates_per_batch=1")
     assert asked == [1]
     assert len(merged) == 2 + 3, "once a growth, and once for the answers of each validation"
+
+
+class Packed(torch.nn.Linear):
+    """Stands in for a layer that a quantiser packed: it keeps no `weight`."""
+
+    def __getattr__(self, name):
+        if name == "weight":
+            raise AttributeError(name)
+        return super().__getattr__(name)
+
+
+def test_layers_without_a_weight_are_not_merged(tiny_llama):
+    module = trained_module(tiny_llama)
+    module.adapted.base_model.model.model.layers[0].mlp.up_proj.base_layer.__class__ = Packed
+    assert not can_merge(module.adapted)
+
+
+@pytest.mark.parametrize("architecture", FUSED_EXPERTS)
+def test_experts_in_one_weight_get_an_adapter_that_is_trained_kept_and_exported(architecture, tiny, options, tmp_path):
+    run = fit(tmp_path / "run", options, f"--model.name={tiny(architecture)}")
+    trained = load_file(run / "adapter/adapter_model.safetensors")
+    assert any("experts" in name and "lora_B" in name and weight.any() for name, weight in trained.items())
+    main(["export", str(run), f"--to={tmp_path / 'export'}"])
+    base = AutoModelForCausalLM.from_pretrained(tiny(architecture))
+    adapted = PeftModel.from_pretrained(base, run / "adapter").eval()
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "export/model").eval()
+    with torch.no_grad():
+        assert torch.allclose(merged(input_ids=IDS).logits, adapted(input_ids=IDS).logits, atol=1e-4)
+        with adapted.disable_adapter():
+            assert not torch.allclose(merged(input_ids=IDS).logits, adapted(input_ids=IDS).logits, atol=1e-4)
+
+
+def test_options_that_do_not_fit_experts_in_one_weight_are_one_sentence(tiny):
+    with pytest.raises(InputError, match=r"model\.lora: an adapter with these options does not fit .*dropout"):
+        trained_module(tiny("mixtral"), lora=LoraOptions(dropout=0.1))
+    with pytest.raises(InputError, match=r"model\.lora: .*Target modules"):
+        trained_module(tiny("llama"), lora=LoraOptions(targets=["no_such_layer"]))

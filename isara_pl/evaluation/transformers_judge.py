@@ -14,7 +14,8 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from isara_pl.errors import InputError
+from isara_pl.errors import InputError, first_line
+from isara_pl.model_checks import check_complete
 from isara_pl.models import context_window, is_local, one_clear_error, resolve_path
 from isara_pl.stages import count
 from isara_pl.tokens import control_tokens, encode, mark
@@ -145,13 +146,9 @@ class TransformersJudge(ABC):
                 dtype=getattr(torch, self.dtype),
                 trust_remote_code=self.trust_remote_code,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told by name below
             )
-        # transformers fills what is missing with random numbers: such a judge would throw dice
-        if report["missing_keys"]:
-            raise InputError(
-                f"judge.model: {self.model} lacks weights of {type(weights).__name__}: "
-                f"{', '.join(sorted(report['missing_keys'])[:3])}. Use a model that was trained as such a judge"
-            )
+        check_complete(weights, report, self.model, "judge.model", "Use a model that was trained as such a judge")
         weights.config.use_cache = False  # nothing follows the one forward pass
         return weights.eval().to(self._device)
 
@@ -189,9 +186,14 @@ class TransformersJudge(ABC):
         if self.template is not None:
             return self.template.format(question=question, answer=answer, eos=self._tokenizer.eos_token)
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        return str(
-            self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=self.asks_for_reply)
-        )
+        try:
+            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=self.asks_for_reply)
+        except Exception as error:  # a template is a program of the model's author, which may refuse or fail
+            raise InputError(
+                f"judge.template is null, but the chat template of {self.model} raises on a question and an answer "
+                f"({first_line(error)}). Give a text with {{question}} and {{answer}}"
+            ) from error
+        return str(text)
 
     def _encode(self, question: str, answer: str) -> list[int]:
         # a chat template writes the special tokens itself

@@ -11,7 +11,6 @@ from typing import Any, cast, get_args
 import torch
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -24,7 +23,7 @@ from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.plain import generation_config
 from isara_pl.generation.protocol import Sampling
 from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
-from isara_pl.merging import MergedWeights
+from isara_pl.merging import MergedWeights, adapted_weights
 from isara_pl.models import DTYPES, base_dtype, load_causal_lm, load_tokenizer
 from isara_pl.run_folder import CHECKPOINTS, LAST_CHECKPOINT
 from isara_pl.whole_file import give_usual_permissions, write_whole
@@ -181,8 +180,8 @@ def _refuse_another_base(adapted: PeftModel, folder: Path, name: str) -> None:
 def _untie(adapted: PeftModel) -> None:
     """Give an adapted layer weights of its own where another layer shares them, such as input and output."""
     uses = Counter(id(weight) for _, weight in adapted.named_parameters(remove_duplicate=False))
-    for layer in adapted.modules():
-        if isinstance(layer, LoraLayer) and uses[id(layer.get_base_layer().weight)] > 1:
+    for weight, layer in adapted_weights(adapted):
+        if uses[id(weight)] > 1:
             own = layer.get_base_layer()
             own.weight = torch.nn.Parameter(own.weight.detach().clone(), requires_grad=False)
             adapted.config.tie_word_embeddings = False

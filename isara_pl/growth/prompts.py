@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from isara_pl.errors import InputError
+from isara_pl.errors import InputError, first_line
 from isara_pl.growth.samples import Sample
 from isara_pl.tokens import control_tokens, mark
 
@@ -108,7 +108,7 @@ class ChatFormat:
         tokenizer: Its chat template is used.
 
     Raises:
-        InputError: If the tokenizer has no chat template, or one that rewrites what a user says.
+        InputError: If the tokenizer has no chat template, or one that raises or rewrites what a user says.
     """
 
     single_line = False
@@ -124,6 +124,8 @@ class ChatFormat:
         opened = self._render([("user", self._QUESTION)], open_answer=True)
         if self._QUESTION not in pair or self._ANSWER not in pair or not pair.startswith(opened.rstrip()):
             raise InputError("data.prompt_format: this model's chat template rewrites the turns; use qa or safe-rlhf")
+        # with demonstrations: one that takes a single pair only is refused now, not after an hour of measuring
+        self._render([("user", "a"), ("assistant", "a"), ("user", "a")], open_answer=True)
         before_answer, _, self.ending = pair.partition(self._ANSWER)
         self._after_question = before_answer.partition(self._QUESTION)[2].strip()
         # some templates put a space before an answer only where there is one
@@ -157,7 +159,13 @@ class ChatFormat:
 
     def _render(self, turns: Sequence[tuple[str, str]], open_answer: bool) -> str:
         messages = [{"role": role, "content": mark(content, self._controls)} for role, content in turns]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=open_answer)
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=open_answer)
+        except Exception as error:  # a template is a program of the model's author, which may refuse or fail
+            raise InputError(
+                f"data.prompt_format: this model's chat template raises on questions and answers in turns "
+                f"({first_line(error)}); use qa or safe-rlhf"
+            ) from error
         if not isinstance(text, str):
             raise TypeError("apply_chat_template(tokenize=False) gave no text")
         # the template's own BOS is dropped where encoding adds one, as for every other format

