@@ -133,11 +133,11 @@ def test_a_conversion_that_the_disk_has_no_room_for_leaves_nothing(tiny_llama, t
 
 def converting(folder: str, patch: pytest.MonkeyPatch) -> None:
     """Let every .gguf file have the model of a folder in it."""
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     model.config.quantization_config = {}
     tokenizer = AutoTokenizer.from_pretrained(folder)
     patch.setattr("isara_pl.models.importlib.util.find_spec", lambda name: name)
-    for loader, loaded in (("AutoModelForCausalLM", model), ("AutoTokenizer", tokenizer)):
+    for loader, loaded in (("AutoModelForCausalLM", (model, report)), ("AutoTokenizer", tokenizer)):
         patch.setattr(f"isara_pl.models.{loader}.from_pretrained", lambda *_, one=loaded, **__: one)
 
 

@@ -244,11 +244,12 @@ def test_layers_that_attend_to_a_moving_window_get_no_graph(tiny_llama, monkeypa
     )  # fmt: skip
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(MistralForCausalLM, "device", torch.device("cuda:0"))
-    monkeypatch.setattr(type(load_causal_lm(tiny_llama)), "device", torch.device("cuda:0"))
+    llama = load_causal_lm(tiny_llama)
+    monkeypatch.setattr(type(llama), "device", torch.device("cuda:0"))
     assert not StepGraphs(MistralForCausalLM(config)).suit()
     config.sliding_window = None
     assert StepGraphs(MistralForCausalLM(config)).suit()
-    graphs = StepGraphs(load_causal_lm(tiny_llama))
+    graphs = StepGraphs(llama)
     assert graphs.suit()
     torch.use_deterministic_algorithms(True)
     try:
