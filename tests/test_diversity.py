@@ -153,6 +153,7 @@ def _share(rank, address, path):
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow  # what else two processes do is in test_several_processes.py, in every suite
 def test_two_processes_give_the_figures_of_one(tmp_path):
     # spawned processes differ in the seed of Python's own hash
     multiprocessing.spawn(_share, (f"file://{tmp_path}/meeting", str(tmp_path / "figures.pt")), nprocs=2)

@@ -73,7 +73,7 @@ def our_figures(model, tokenizer, items) -> list[tuple[float, float]]:
     return figures
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("architecture", ["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_mc1_and_mc2_agree_item_by_item(tmp_path, architecture, items, monkeypatch):
     folder = make_model(tmp_path / "model", architecture, window=1024)
     model, tokenizer = load_causal_lm(folder).eval(), load_tokenizer(folder)

@@ -119,6 +119,7 @@ def test_figures_of_4_bit_weights_are_computed_in_float32_and_afterwards_all_is_
     assert torch.equal(model(inputs.bfloat16()), before)
 
 
+@pytest.mark.slow  # dequantising takes 10 s, twice
 @pytest.mark.real
 def test_the_gguf_is_converted_once_and_gives_equal_weights_again(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -88,6 +88,7 @@ def test_a_run_that_is_killed_at_every_stage_ends_as_an_undisturbed_one(config, 
         assert trial.finish() == NOTHING
 
 
+@pytest.mark.slow  # `make chaos` kills fresh processes too
 @pytest.mark.usefixtures("one_thread")
 def test_a_fresh_process_that_is_killed_and_resumed_ends_as_an_undisturbed_run(config, tmp_path):
     whole = tmp_path / "whole"
