@@ -77,17 +77,18 @@ def seeds_to_use(trainer: Any, folder: Path | None, seeds: list[Sample], on_chan
     return kept
 
 
-def has_checkpoint(trainer: Any, folder: Path) -> bool:
+def has_checkpoint(trainer: Any, folder: Path, name: str = "*.ckpt") -> bool:
     """Whether an earlier fit left a checkpoint, in the run folder or where this trainer keeps its own.
 
     Args:
         trainer: The trainer.
         folder: The run folder.
+        name: Pattern of its file.
     """
     # one that checkpoints elsewhere was told where; a folder that Lightning chooses is in the run folder
     chosen = [getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks]
     places = [folder, *(Path(place) for place in chosen if place)]
-    return any(next(place.rglob("*.ckpt"), None) for place in places)
+    return any(next(place.rglob(name), None) for place in places)
 
 
 def refuse_lost(pool: SamplePool, known: Mapping[str, Any]) -> None:

@@ -82,7 +82,12 @@ class PooledDataModule(LightningDataModule, ABC):
             self._lock.acquire(folder)
         self.seeds = seeds_to_use(trainer, folder, self.seeds, self.on_change)
         if trainer.state.fn == "fit":
-            self._holds_a_fit = folder is not None and (folder == self._trained_in or has_checkpoint(trainer, folder))
+            # killed between its first checkpoint and the first last.ckpt, a run trains anew on the pool that it has
+            keeps_last = any(getattr(callback, "save_last", None) for callback in trainer.checkpoint_callbacks)
+            name = "last*.ckpt" if keeps_last else "*.ckpt"
+            self._holds_a_fit = folder is not None and (
+                folder == self._trained_in or has_checkpoint(trainer, folder, name)
+            )
             return open_pool(trainer, folder, self.seeds, self.conditions(), self.on_change)
         return SamplePool(self.seeds, folder) if folder is not None and is_grown(folder) else None
 

@@ -8,13 +8,14 @@ import sys
 import pytest
 import torch
 import yaml
-from command_line import adapter, fails, fit, rows
+from command_line import adapter, assert_same, before_call, fails, fit, rows
 from lightning.pytorch import Callback
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from isara_pl.callbacks import AlphaStopping
 from isara_pl.cli import main
+from isara_pl.growth.outer_epoch import OuterEpoch
 from isara_pl.growth.pool import Verdict
 from isara_pl.report.terminal import reading
 
@@ -53,6 +54,21 @@ def test_the_written_config_repeats_the_run(options, tmp_path):
     assert [row["answer_nll"] for row in rows(again)] == [row["answer_nll"] for row in rows(first)]
     names = [{str(path.relative_to(run_dir)) for path in run_dir.rglob("*")} for run_dir in (first, again)]
     assert names[0] == names[1], "no name is dated or random"
+
+
+def test_a_run_killed_before_its_first_last_checkpoint_goes_on_from_its_pool(
+    options, tmp_path, monkeypatch, undisturbed
+):
+    def stop():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        before_call(patch, OuterEpoch, "_judge", 3, stop)
+        with pytest.raises(SystemExit):
+            fit(tmp_path / "run", options)
+    (tmp_path / "run/checkpoints/last.ckpt").unlink()  # as between the two files of the first checkpoint
+    assert (tmp_path / "run/checkpoints/epoch=0.ckpt").exists()
+    assert_same(fit(tmp_path / "run", options, "--ckpt_path=last"), undisturbed)
 
 
 def test_a_run_killed_before_its_first_checkpoint_goes_on_from_its_pool(options, tmp_path):
