@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +51,15 @@ class TokenDistributions:
             begin: The first.
             end: The one behind the last.
         """
-        return TokenDistributions(self.ids[begin:end], self.log_probs[begin:end], self.rest[begin:end])
+        return self.at(slice(begin, end))
+
+    def at(self, index: Any) -> "TokenDistributions":
+        """Give some of the places, or of rows of places.
+
+        Args:
+            index: As a tensor of `rest`'s shape is indexed.
+        """
+        return TokenDistributions(self.ids[index], self.log_probs[index], self.rest[index])
 
 
 def joined(parts: Sequence[TokenDistributions]) -> TokenDistributions:

@@ -119,8 +119,7 @@ class Rows:
         stay = torch.tensor(self.batch.drop(finished, steps), device=self.tokens.device)
         self._uniform, self.tokens, self._last = self._uniform[stay], self.tokens[stay], self._last[stay]
         if self.kept is not None:
-            kept = self.kept
-            self.kept = TokenDistributions(kept.ids[stay], kept.log_probs[stay], kept.rest[stay])
+            self.kept = self.kept.at(stay)
 
     def _drawn_from(self, logits: Tensor) -> Tensor:
         self._column += 1
@@ -222,8 +221,7 @@ class Texts:
         new: list[list[int]] = rows.tokens[:, self._read : drawn].tolist()
         kept = rows.kept
         if kept is not None:
-            part = slice(self._read, drawn)
-            kept = TokenDistributions(kept.ids[:, part], kept.log_probs[:, part], kept.rest[:, part]).cpu()
+            kept = kept.at((slice(None), slice(self._read, drawn))).cpu()
         ended_before, tokens_before = self.ended.count(True), sum(map(len, self._ids))
         for row, prompt in enumerate(rows.batch.order):
             if self.ended[prompt]:
@@ -238,8 +236,7 @@ class Texts:
             self._ids[prompt] += ids
             self.ended[prompt] = end is not None
             if kept is not None:
-                of_row = TokenDistributions(kept.ids[row], kept.log_probs[row], kept.rest[row])
-                self._kept[prompt].append(of_row.rows(0, len(ids)))
+                self._kept[prompt].append(kept.at((row, slice(0, len(ids)))))
         self._read = drawn
         count(done=self.ended.count(True) - ended_before, generated_tokens=sum(map(len, self._ids)) - tokens_before)
         return [row for row, prompt in enumerate(rows.batch.order) if self.ended[prompt]]
