@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from isara_pl.cli import main
+from isara_pl.generation.decoding import Batch
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.growth.samples import Sample
 
@@ -302,3 +303,15 @@ def undisturbed(tiny_llama, tiny_encoder, tmp_path_factory) -> Path:
     files = write_seeds(folder), write_held_out(folder)
     main(["fit", *write_options(folder, tiny_llama, tiny_encoder, *files), f"--run_dir={folder / 'run'}"])
     return folder / "run"
+
+
+def hold_at_most(prompts: int, monkeypatch) -> None:
+    """Let the engine meet a device whose memory does not suffice for more prompts at once."""
+    own = Batch.prefill
+
+    def small_memory(self):
+        if len(self.prompts) > prompts:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return own(self)
+
+    monkeypatch.setattr(Batch, "prefill", small_memory)

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from conftest import make_model
+from conftest import hold_at_most, make_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from isara_pl.generation import budget, decoding
+from isara_pl.generation import budget
 from isara_pl.generation.budget import ON_A_CPU, Budget, budget_of
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Sampling
@@ -59,14 +59,7 @@ def test_a_row_counts_what_drawing_its_token_takes():
 
 def test_a_lack_of_memory_while_measuring_does_not_shrink_the_batches_of_growing(tiny_llama, monkeypatch):
     generator = GenerationEngine(load_causal_lm(tiny_llama).eval(), load_tokenizer(tiny_llama), 4096)
-    own = decoding.Batch.prefill
-
-    def small_memory(self):
-        if len(self.prompts) > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return own(self)
-
-    monkeypatch.setattr(decoding.Batch, "prefill", small_memory)
+    hold_at_most(3, monkeypatch)
     prompts = [f"Question {number}?" for number in range(8)]
     with generator.measuring(), pytest.warns(UserWarning, match=r"generation_tokens \d+ while measuring"):
         generator.generate(prompts, SAMPLING, range(8))

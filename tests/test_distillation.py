@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import ARCHITECTURES, make_model, make_seeds
+from conftest import ARCHITECTURES, hold_at_most, make_model, make_seeds
 from test_generation import PROMPTS, SHARING, engine
 from test_several_processes import FakeTrainer
 from test_training import loaded
 
 from isara_pl.distillation import divergence
-from isara_pl.generation import decoding, scoring
+from isara_pl.generation import scoring
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs, joined, top_logprobs
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Sampling
@@ -150,14 +150,7 @@ def test_out_of_memory_while_asking_halves_the_budget_and_few_tokens_at_once_cha
     answers = [[5 + place] * place for place in range(len(PROMPTS))]
     whole = engine(tiny_llama).distributions(PROMPTS, answers, LINE, TopLogprobs(8, 0))
     monkeypatch.setattr(scoring, "SCORED_TOKENS", 8)  # 2 answers a pass
-    own = decoding.Batch.prefill
-
-    def small_memory(self):
-        if len(self.prompts) > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return own(self)
-
-    monkeypatch.setattr(decoding.Batch, "prefill", small_memory)
+    hold_at_most(3, monkeypatch)
     generator: GenerationEngine = engine(tiny_llama)
     with pytest.warns(UserWarning, match="out of memory"):
         found = generator.distributions(PROMPTS, answers, LINE, TopLogprobs(8, 0))

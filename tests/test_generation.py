@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, make_model, make_tokenizer
+from conftest import ARCHITECTURES, hold_at_most, make_model, make_tokenizer
 from test_arithmetic import product_of_16_bit_parts
 from transformers import (
     BloomConfig,
@@ -243,14 +243,7 @@ def test_tokens_are_drawn_as_often_as_the_model_says(tiny_llama):
 
 def test_out_of_memory_halves_the_budget_and_loses_nothing(tiny_llama, monkeypatch):
     whole = engine(tiny_llama).generate(SHARING, DRAWN, range(len(SHARING)))
-    own = decoding.Batch.prefill
-
-    def small_memory(self):
-        if len(self.prompts) > 5:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return own(self)
-
-    monkeypatch.setattr(decoding.Batch, "prefill", small_memory)
+    hold_at_most(5, monkeypatch)
     generator = engine(tiny_llama)
     with pytest.warns(UserWarning, match=r"out of memory while generating for \d+ prompts at once: going on with"):
         assert generator.generate(SHARING, DRAWN, range(len(SHARING))) == whole
