@@ -14,6 +14,7 @@ from isara_pl.evaluation.results import write_results
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.samples import Sample
+from isara_pl.measured_weights import outer_epoch_of_weights
 from isara_pl.run_folder import run_folder
 
 
@@ -102,16 +103,18 @@ class ContaminationGuard(Callback):
             )
             return None
         contacts = self.contacts(samples)
-        self._write(trainer, data, contacts)
+        outer_epoch = outer_epoch_of_weights(trainer, trainer.lightning_module, data)
+        if outer_epoch:
+            self._write(trainer, data, outer_epoch, contacts)
         return {contact.item_id for contact in contacts} | {
             item
             for item, shown in demonstrations.items()
             if any(contact.item_id == item for contact in self.contacts(shown))
         }
 
-    def _write(self, trainer: Trainer, data: IsaraDataModule, contacts: Sequence[Contact]) -> None:
-        run_dir, outer_epoch = run_folder(trainer), data.measured_outer_epoch
-        if run_dir is None or outer_epoch == 0:
+    def _write(self, trainer: Trainer, data: IsaraDataModule, outer_epoch: int, contacts: Sequence[Contact]) -> None:
+        run_dir = run_folder(trainer)
+        if run_dir is None:
             return
         samples = {sample.id: sample for sample in (data.pool.samples if data.pool else data.seeds)}
         questions = {item.id: item.question for item in self._items}

@@ -12,6 +12,7 @@ from isara_pl.evaluation.diversity import Diversity, is_copy, is_refusal, neares
 from isara_pl.evaluation.metrics import given_all
 from isara_pl.evaluation.results import write_results
 from isara_pl.growth.samples import Sample
+from isara_pl.measured_weights import outer_epoch_of_weights
 from isara_pl.run_folder import run_folder
 
 
@@ -53,8 +54,8 @@ class DiversityMonitor(Measurement):
             figure = value.float() if samples else torch.tensor(math.nan)
             # several GPUs average only what lies on them
             pl_module.log(name, figure.to(pl_module.device), batch_size=max(len(samples), 1), sync_dist=True)
-        run_dir = run_folder(trainer)
-        if run_dir is not None:
+        run_dir, finished = run_folder(trainer), outer_epoch_of_weights(trainer, pl_module, data)
+        if run_dir is not None and finished is not None:
             lines = [
                 {
                     "id": sample.id,
@@ -68,7 +69,7 @@ class DiversityMonitor(Measurement):
                 }
                 for sample, cosine, copy in zip(samples, cosines, copies, strict=True)
             ]
-            write_results(run_dir, self.name, outer_epoch, lines)
+            write_results(run_dir, self.name, finished, lines)
 
 
 def _copies(data: IsaraDataModule, samples: list[Sample]) -> list[bool]:

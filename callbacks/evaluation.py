@@ -18,6 +18,7 @@ from isara_pl.evaluation.results import write_results
 from isara_pl.growing import fits_window, text_generator
 from isara_pl.growth.demonstrations import Context, Demonstrations
 from isara_pl.growth.samples import Sample
+from isara_pl.measured_weights import outer_epoch_of_weights, weights_of
 from isara_pl.module import IsaraModule
 from isara_pl.processes import Processes
 from isara_pl.randomness import derive_seed
@@ -79,7 +80,8 @@ class Evaluation(Measurement):
     That is before the first training, after each outer epoch, and in `validate` and `test`. The figures
     are logged under their names, for ModelCheckpoint and EarlyStopping to monitor; where a
     ContaminationGuard runs, also over the items that training data do not hold, with the ending `_clean`.
-    Every item's own figures go to `evaluation/<name>.jsonl` in the run folder.
+    Every item's own figures go to `evaluation/<name>.jsonl` in the run folder, unless the model is measured
+    within an outer epoch.
 
     Args:
         default_name: Name of the file; figures have no prefix under it.
@@ -182,13 +184,14 @@ class Evaluation(Measurement):
         guards = [callback for callback in untyped.callbacks if isinstance(callback, ContaminationSource)]
         # the first process alone has filtered, and knows what touches an item
         seen = data.processes.from_first(lambda: guards[0].contaminated(trainer, demonstrations) if guards else None)
-        seeds = data.seeds_hash
+        seeds, weights = data.seeds_hash, weights_of(pl_module)
         conditions = {"prompt_format": data.prompt_format_name, **self.conditions()}
         lines = [
             {
                 "id": item.id,
                 "question": item.question,
                 "category": item.category,
+                "weights": weights,
                 "seeds": seeds,
                 "conditions": conditions,
                 "demonstrations": [sample.id for sample in shown],
@@ -204,9 +207,9 @@ class Evaluation(Measurement):
             # NaN where there are none: else those of the outer epoch before would stay
             of_clean = self.figures(clean) if clean else {name: torch.tensor(math.nan) for name in figures}
             self._log(pl_module, of_clean, max(len(clean), 1), "_clean")
-        run_dir = run_folder(trainer)
-        if run_dir is not None:
-            write_results(run_dir, self.name, data.measured_outer_epoch, lines)
+        run_dir, outer_epoch = run_folder(trainer), outer_epoch_of_weights(trainer, pl_module, data)
+        if run_dir is not None and outer_epoch is not None:
+            write_results(run_dir, self.name, outer_epoch, lines)
         rank_zero_info(f"{self.name}: {len(items)} items in {time.perf_counter() - began:.0f} s")
 
     def _share(

@@ -10,12 +10,13 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 
 from isara_pl.callbacks.alpha_stopping import alpha_of
 from isara_pl.callbacks.evaluation import data_of
+from isara_pl.callbacks.outer_epoch_table import measured_figures
 from isara_pl.growing import candidate_filters
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.progress import finished_outer_epoch
 from isara_pl.randomness import derive_seed
 from isara_pl.report.contents import GrownOuterEpoch
-from isara_pl.report.metrics import FILE, OF_TRAINING, Row, read_rows
+from isara_pl.report.metrics import FILE, Row, read_rows
 from isara_pl.report.summary import WIDEST, format_summary
 from isara_pl.run_folder import run_folder
 
@@ -54,8 +55,7 @@ class OuterEpochSummary(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log an outer epoch after its last epoch: it was measured before."""
         if finished_outer_epoch(trainer, data_of(trainer, self).epochs_per_outer_epoch):
-            measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            self._log(trainer, {name: value for name, value in measured.items() if name not in OF_TRAINING})
+            self._log(trainer, measured_figures(trainer, pl_module))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log an outer epoch that was grown, and not trained on to its end: mostly, the α rule ended it.

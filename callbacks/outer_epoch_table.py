@@ -4,12 +4,14 @@ import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth
+from isara_pl.measured_weights import outer_epoch_of_weights, weights_of
 from isara_pl.progress import finished_outer_epoch
-from isara_pl.report.metrics import FILE, OF_GROWTH, OF_TRAINING, Row, read_rows, rows_text
+from isara_pl.report.metrics import FILE, OF_GROWTH, OF_TRAINING, Row, read_rows, read_weights, rows_text
 from isara_pl.run_folder import run_folder
 from isara_pl.whole_file import write_whole
 
@@ -19,12 +21,17 @@ class OuterEpochTable(Callback):
 
     Columns: `outer_epoch` (0 is the pretrained model), `answer_nll`, `mc1`, `mc2` and every other figure
     that was measured after training, `novelty`, `candidates`, `accepted`, `trained_on` (samples; 0 for an outer epoch
-    that the α rule ended) and `seconds` (growing, training and measuring). A figure that does not
-    exist is empty. A resumed run keeps the rows that are there.
+    that the α rule ended), `seconds` (growing, training and measuring) and `weights` (a hash of the adapter's that the
+    figures were measured of). A figure that does not exist is empty, and so are those of an outer epoch after whose
+    last training step nothing was measured. Figures of any other weights, such as those within an outer epoch or of
+    another run, are logged, and stand in no row. A resumed run keeps the rows that are there.
     """
 
     def __init__(self) -> None:
         self.rows: dict[int, Row] = {}
+        self.weights: dict[int, str] = {}
+        self._figures: Row = {}
+        self._figures_of = ""  # the name of the weights that they were measured of
         self._since = time.perf_counter()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -33,18 +40,29 @@ class OuterEpochTable(Callback):
             raise InputError("OuterEpochTable needs IsaraDataModule")
         run_dir = run_folder(trainer)
         self.rows = {} if run_dir is None else read_rows(run_dir / FILE)
+        self.weights = {} if run_dir is None else read_weights(run_dir / FILE)
         self._since = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the figures of a validation outside of `fit`: of the pretrained model, or of a checkpoint."""
-        if trainer.state.fn == "validate":
-            self._measured(trainer, _data(trainer).trained_outer_epochs)
+        """Keep the figures; write them outside of `fit`, where they are the pretrained model's or a checkpoint's."""
+        if trainer.sanity_checking:
+            return
+        self._figures, self._figures_of = _logged(trainer), weights_of(pl_module)
+        if trainer.state.fn != "validate":
+            return
+        outer_epoch = outer_epoch_of_weights(trainer, pl_module, _data(trainer))
+        if outer_epoch is None:
+            rank_zero_warn(
+                f"these weights ({self._figures_of}) stand at the end of none of this run's outer epochs, so that "
+                f"their figures are shown, and kept neither in {FILE} nor in evaluation/"
+            )
+        else:
+            self._write_figures(trainer, outer_epoch)
 
     def on_growth_end(self, trainer: Trainer, growth: Growth) -> None:
         """Write what a growth gave."""
         row = self.rows.setdefault(growth.outer_epoch, {"outer_epoch": growth.outer_epoch})
         row.update(candidates=growth.candidates, accepted=growth.accepted)
-        row.setdefault("trained_on", 0)
         row.setdefault("seconds", growth.seconds)
         if growth.novelty is not None:
             row["novelty"] = growth.novelty
@@ -57,13 +75,36 @@ class OuterEpochTable(Callback):
         if not finished_outer_epoch(trainer, data.epochs_per_outer_epoch):
             return
         outer_epoch = data.outer_epoch_of(trainer.current_epoch)
-        row = self.rows.setdefault(outer_epoch, {"outer_epoch": outer_epoch})
-        row["trained_on"] = len(data.training_samples(outer_epoch))
-        self._measured(trainer, outer_epoch)
+        grown = {name: value for name, value in self.rows.get(outer_epoch, {}).items() if name in OF_GROWTH}
+        self.rows[outer_epoch] = {"outer_epoch": outer_epoch, **grown}
+        self.rows[outer_epoch]["trained_on"] = len(data.training_samples(outer_epoch))
+        self._figures = self.figures(trainer, pl_module)
+        self._figures_of = weights_of(pl_module)
+        self._write_figures(trainer, outer_epoch)
 
-    def _measured(self, trainer: Trainer, outer_epoch: int) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write that an outer epoch was not trained on, where the α rule ended it."""
+        exhausted = _data(trainer).exhausted_outer_epoch
+        if exhausted in self.rows:
+            self.rows[exhausted]["trained_on"] = 0
+            self._write(trainer)
+
+    def figures(self, trainer: Trainer, pl_module: LightningModule) -> Row:
+        """Give the figures of the module's weights at the end of a training epoch.
+
+        Those of the last validation, unless the weights have changed since, and what was logged by epoch.
+
+        Args:
+            trainer: The trainer, in `on_train_epoch_end`.
+            pl_module: Its module.
+        """
+        measured = self._figures if weights_of(pl_module) == self._figures_of else {}
+        return {**measured, **_logged(trainer)}
+
+    def _write_figures(self, trainer: Trainer, outer_epoch: int) -> None:
         row = self.rows.setdefault(outer_epoch, {"outer_epoch": outer_epoch})
-        row.update({name: float(value) for name, value in trainer.callback_metrics.items() if name not in OF_TRAINING})
+        row.update(self._figures)
+        self.weights[outer_epoch] = self._figures_of
         if trainer.state.fn == "fit" or "seconds" not in row:
             row["seconds"] = time.perf_counter() - self._since
         self._since = time.perf_counter()
@@ -76,7 +117,28 @@ class OuterEpochTable(Callback):
     def _write(self, trainer: Trainer) -> None:
         run_dir = run_folder(trainer)
         if run_dir is not None:
-            write_whole(run_dir / FILE, rows_text(self.rows))
+            write_whole(run_dir / FILE, rows_text(self.rows, self.weights))
+
+
+def measured_figures(trainer: Trainer, pl_module: LightningModule) -> Row:
+    """Give the figures of the module's weights at the end of a training epoch, from the trainer's OuterEpochTable.
+
+    Args:
+        trainer: The trainer, in `on_train_epoch_end`.
+        pl_module: Its module.
+
+    Returns:
+        Nothing where the trainer has no such callback.
+    """
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+    tables = [callback for callback in callbacks if isinstance(callback, OuterEpochTable)]
+    return tables[0].figures(trainer, pl_module) if tables else {}
+
+
+def _logged(trainer: Any) -> Row:
+    """Give what the running loop logged by epoch; `callback_metrics` keeps those of earlier validations as well."""
+    logged = trainer._results.metrics(on_step=False)["callback"]
+    return {name: float(value) for name, value in logged.items() if name not in OF_TRAINING}
 
 
 def _data(trainer: Trainer) -> Any:

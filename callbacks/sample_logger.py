@@ -11,6 +11,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 
 from isara_pl.callbacks.alpha_stopping import alpha_of
 from isara_pl.callbacks.evaluation import data_of
+from isara_pl.callbacks.outer_epoch_table import measured_figures
 from isara_pl.conditions import described
 from isara_pl.errors import InputError, first_line
 from isara_pl.growing import candidate_filters
@@ -18,7 +19,7 @@ from isara_pl.growth.outer_epoch import Growth
 from isara_pl.growth.pool import SamplePool
 from isara_pl.progress import finished_outer_epoch
 from isara_pl.report.facts import shown
-from isara_pl.report.metrics import FILE, LAST, MEASURED, OF_TRAINING, read_rows
+from isara_pl.report.metrics import FILE, LAST, MEASURED, read_rows
 from isara_pl.report.sample_table import COLUMNS, drawn_rows, markdown
 from isara_pl.run_folder import run_folder
 
@@ -101,8 +102,8 @@ class SampleLogger(Callback):
         if run_dir is None or not finished_outer_epoch(trainer, data.epochs_per_outer_epoch):
             return
         rows = read_rows(run_dir / FILE)
-        rows[data.measured_outer_epoch] = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        others = ("outer_epoch", *LAST, *OF_TRAINING)
+        rows[data.measured_outer_epoch] = measured_figures(trainer, pl_module)
+        others = ("outer_epoch", *LAST)
         found = dict.fromkeys(name for row in rows.values() for name in row if name not in others)
         names = sorted(found, key=lambda name: name not in MEASURED)  # the best known first
         if names:

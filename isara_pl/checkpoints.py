@@ -72,6 +72,19 @@ def base_fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
+def weights_hash(weights: Mapping[str, Tensor]) -> str:
+    """Hash weights, every bit of them: equal hashes are equal weights.
+
+    Args:
+        weights: Weights by their names, such as those of an adapter.
+    """
+    digest = hashlib.sha256()
+    for name, weight in sorted(weights.items()):
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def check_shapes(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], model: str) -> None:
     """Refuse the weights of another adapter.
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import Self
 
 from isara_pl.adapter import with_adapter
-from isara_pl.checkpoints import base_fingerprint, check_shapes
+from isara_pl.checkpoints import base_fingerprint, check_shapes, weights_hash
 from isara_pl.distillation import Objective, answer_losses
 from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL
@@ -40,6 +40,7 @@ from isara_pl.sft import Batch, answer_nll
 from isara_pl.training import check_losses, check_weights, compile_layers, lean_forward, learning_rate_at
 from isara_pl.validation import MeasuredBatch
 
+PRETRAINED = "pretrained"
 # options that decide what the trained model becomes, beside its dtype and the adapter's
 TRAINING = (
     *("learning_rate", "learning_rate_decay", "warmup_share", "weight_decay", "start_from"),
@@ -202,6 +203,13 @@ class IsaraModule(LightningModule):
     def pretrained(self) -> AbstractContextManager[None]:
         """Switch the adapter off inside the block: the model as it was before any training."""
         return self._folding.set_aside()
+
+    def weights(self) -> str:
+        """Name the weights as they are now: a hash of the adapter's, or `pretrained-` and one of the untrained base."""
+        adapter = self.state_dict()
+        if any(weight.any() for name, weight in adapter.items() if "lora_B" in name):
+            return weights_hash(adapter)
+        return f"{PRETRAINED}-{self._base_fingerprint[:16]}"
 
     # -- generation
 

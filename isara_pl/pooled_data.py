@@ -14,6 +14,7 @@ from isara_pl.growth.pool import SamplePool, is_grown
 from isara_pl.growth.samples import Sample
 from isara_pl.opening import has_checkpoint, open_pool, seeds_to_use
 from isara_pl.processes import ALONE, Processes
+from isara_pl.progress import trained_epochs
 from isara_pl.run_folder import RunLock, run_folder
 from isara_pl.teaching import Lessons
 
@@ -50,6 +51,7 @@ class PooledDataModule(LightningDataModule, ABC):
         self._checkpointed: dict[str, Any] = {}
         self._lock = RunLock()
         self._trained_outer_epochs = 0
+        self._within = False
         self._exhausted_epoch: int | None = None
         self._trained_in: Path | None = None
         self._holds_a_fit = False  # the folder, of which this fit should go on from a checkpoint
@@ -67,7 +69,8 @@ class PooledDataModule(LightningDataModule, ABC):
         if stage == "fit":
             self._checked_trainer()
             # nothing of an earlier fit; Lightning loads the state of a checkpoint after this
-            self._grown, self._exhausted_epoch, self._checkpointed, self._trained_outer_epochs = set(), None, {}, 0
+            self._grown, self._exhausted_epoch, self._checkpointed = set(), None, {}
+            self._trained_outer_epochs, self._within = 0, False
             self._taught, self.lessons = [], None
         elif self.trainer is not None:
             check_processes(self.trainer, self.batch_size)
@@ -95,7 +98,7 @@ class PooledDataModule(LightningDataModule, ABC):
         """Let others use the run folder, and remember how far `fit` trained the model, for a later validation."""
         self._lock.release()
         if stage == "fit":
-            self._trained_outer_epochs = self.trained_outer_epochs
+            self._trained_outer_epochs, self._within = self._progress()
             self._remember_training()
 
     def on_exception(self, exception: BaseException) -> None:
@@ -115,11 +118,16 @@ class PooledDataModule(LightningDataModule, ABC):
 
     @property
     def measured_outer_epoch(self) -> int:
-        """The outer epoch whose model a validation or test measures now; 0 is the pretrained model."""
+        """The outer epoch that the model was trained in last; 0 is the pretrained model."""
         trainer: Any = self.trainer
         if trainer and trainer.state.fn == "fit":
             return self.outer_epoch_of(trainer.current_epoch)
-        return self.trained_outer_epochs
+        return self.trained_outer_epochs + self.within_outer_epoch
+
+    @property
+    def exhausted_outer_epoch(self) -> int | None:
+        """The outer epoch that the α rule ended in the last fit, which was not trained on."""
+        return None if self._exhausted_epoch is None else self.outer_epoch_of(self._exhausted_epoch)
 
     def _checked_trainer(self) -> Any:
         trainer: Any = self.trainer  # Lightning sets many of its attributes without declaring them
@@ -149,22 +157,34 @@ class PooledDataModule(LightningDataModule, ABC):
         """Give what a resume must find on disk, and how far training is."""
         known = self.pool.known() if self.pool else {}
         taught = [*self.lessons.files.known] if self.lessons else self._taught
-        return {**known, "trained_outer_epochs": self.trained_outer_epochs, "taught": taught}
+        trained, within = self._progress()
+        return {**known, "trained_outer_epochs": trained, "within_outer_epoch": within, "taught": taught}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember what the checkpoint knew, to compare with the pool on disk."""
         self._checkpointed = dict(state_dict)
         self._trained_outer_epochs = self._checkpointed.pop("trained_outer_epochs", 0)
+        self._within = self._checkpointed.pop("within_outer_epoch", False)
         self._taught = self._checkpointed.pop("taught", [])
 
     @property
     def trained_outer_epochs(self) -> int:
         """How many outer epochs the model is trained for: by the running fit, else by the last fit or checkpoint."""
+        return self._progress()[0]
+
+    @property
+    def within_outer_epoch(self) -> bool:
+        """Whether the model was trained in another outer epoch as well, but not to its end."""
+        return self._progress()[1]
+
+    def _progress(self) -> tuple[int, bool]:
         trainer: Any = self.trainer
         if not trainer or trainer.state.fn != "fit":
-            return self._trained_outer_epochs
-        # `processed`, not `current_epoch`: checkpoints are saved before Lightning counts the epoch as done
-        epochs: int = trainer.fit_loop.epoch_progress.current.processed
+            return self._trained_outer_epochs, self._within
+        epochs, within = trained_epochs(trainer)
         if self._exhausted_epoch is not None:
             epochs = min(epochs, self._exhausted_epoch)
-        return max(epochs // self.epochs_per_outer_epoch, self._trained_outer_epochs)
+        outer_epochs, more = divmod(epochs, self.epochs_per_outer_epoch)
+        if outer_epochs < self._trained_outer_epochs:  # Lightning loads its own progress after the checkpoint's data
+            return self._trained_outer_epochs, self._within
+        return outer_epochs, within or more > 0

@@ -26,7 +26,7 @@ def run_dir(tmp_path: Path) -> Path:
 
 def with_rows(folder: Path, rows: dict[int, Row]) -> Path:
     folder.mkdir()
-    (folder / "metrics.csv").write_text(rows_text(rows))
+    (folder / "metrics.csv").write_text(rows_text(rows, {}))
     return folder
 
 

@@ -1,9 +1,10 @@
 """The figures of every item, in `evaluation/<name>.jsonl` of a run folder: one line an item and outer epoch.
 
-Every line holds `outer_epoch` (0 is the pretrained model), `id`, `question`, `seeds` (a hash of the seeds
-of the run), `demonstrations` (ids of those in its prompt), `contaminated` (whether training data hold the
-item; null where nobody looked), the figures by the names of `isara_pl.evaluation.measures`, and what the
-evaluation adds: the answer given, the log-probability of every choice. A figure that is not finite is null.
+Every line holds `outer_epoch` (0 is the pretrained model), `id`, `question`, `weights` (a hash of the adapter's
+that were measured, or of the pretrained model's), `seeds` (a hash of the seeds of the run), `demonstrations`
+(ids of those in its prompt), `contaminated` (whether training data hold the item; null where nobody looked),
+the figures by the names of `isara_pl.evaluation.measures`, and what the evaluation adds: the answer given, the
+log-probability of every choice. A figure that is not finite is null.
 """
 
 import json

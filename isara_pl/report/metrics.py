@@ -10,6 +10,7 @@ MEASURED = ("answer_nll", "mc1", "mc2")
 COUNTS = ("outer_epoch", "candidates", "accepted", "trained_on")
 OF_GROWTH = ("novelty", "candidates", "accepted")
 LAST = (*OF_GROWTH, "trained_on", "seconds")
+WEIGHTS = "weights"
 OF_TRAINING = ("train_loss", "learning_rate")  # logged as well, but by step
 # what the terminal shows, where it was measured
 SHOWN = {
@@ -40,23 +41,44 @@ def read_rows(path: Path) -> dict[int, Row]:
         return {}
     with path.open(newline="", encoding="utf-8") as file:
         rows = [
-            {name: int(value) if name in COUNTS else float(value) for name, value in row.items() if value}
+            {
+                name: int(value) if name in COUNTS else float(value)
+                for name, value in row.items()
+                if value and name != WEIGHTS
+            }
             for row in csv.DictReader(file)
         ]
     return {int(row["outer_epoch"]): row for row in rows}
 
 
-def rows_text(rows: Mapping[int, Row]) -> str:
+def read_weights(path: Path) -> dict[int, str]:
+    """Give the names of the weights that the figures of `metrics.csv` were measured of.
+
+    Args:
+        path: The file; it need not exist.
+
+    Returns:
+        The names by outer epoch, as of `isara_pl.measured_weights`; nothing for a row without any.
+    """
+    if not path.exists():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {int(row["outer_epoch"]): row[WEIGHTS] for row in csv.DictReader(file) if row.get(WEIGHTS)}
+
+
+def rows_text(rows: Mapping[int, Row], weights: Mapping[int, str]) -> str:
     """Give the rows as the text of `metrics.csv`.
 
     Args:
         rows: Rows by outer epoch.
+        weights: The names of the weights that were measured, by outer epoch.
     """
     table = io.StringIO()
-    writer = csv.DictWriter(table, _columns(rows))
+    writer = csv.DictWriter(table, [*_columns(rows), WEIGHTS])
     writer.writeheader()
     for outer_epoch in sorted(rows):
-        writer.writerow({name: _short(value) for name, value in rows[outer_epoch].items()})
+        figures = {name: _short(value) for name, value in rows[outer_epoch].items()}
+        writer.writerow({**figures, WEIGHTS: weights.get(outer_epoch, "")})
     return table.getvalue()
 
 
