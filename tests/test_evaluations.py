@@ -280,10 +280,15 @@ def test_rewards_are_compared_with_the_pretrained_models_answers(run, tmp_path, 
 def test_figures_are_logged_where_several_gpus_can_average_them(pairs_file, seeds_file, tiny_encoder, tmp_path):
     logged = {}
     module = SimpleNamespace(
-        device=torch.device("meta"), log=lambda name, value, **options: logged.update({name: value.device.type})
+        named_parameters=dict,
+        device=torch.device("meta"),
+        log=lambda name, value, **options: logged.update({name: value.device.type}),
     )
     data = IsaraDataModule(seeds=seeds_file, encoder=tiny_encoder)
-    trainer = SimpleNamespace(datamodule=data, default_root_dir=tmp_path, is_global_zero=True, fast_dev_run=False)
+    trainer = SimpleNamespace(
+        datamodule=data, default_root_dir=tmp_path, is_global_zero=True, fast_dev_run=False,
+        state=SimpleNamespace(fn="validate"),
+    )  # fmt: skip
     DiversityMonitor().evaluate(trainer, module)
     HarmPreferenceEvaluation(pairs_file)._log(module, {"harm_preference": torch.tensor(0.5, dtype=torch.float64)}, 2)
     assert {"vendi_score", "harm_preference"} <= logged.keys()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 import yaml
 from conftest import make_model
 from datasets import load_dataset
@@ -382,3 +383,17 @@ def test_a_push_that_fails_says_how_to_do_it_and_leaves_the_export(undisturbed, 
         main([str(undisturbed), f"--to={tmp_path / 'export'}", "--push=me/aligned"])
     assert f"hf upload me/aligned-data {tmp_path / 'export/dataset'} . --repo-type dataset" in str(raised.value)
     assert {path.name for path in (tmp_path / "export").iterdir()} == set(PARTS)
+
+
+def test_the_figures_of_an_export_are_those_of_its_adapter(copied, tmp_path):
+    saved = torch.load(copied / "checkpoints/epoch=1.ckpt", weights_only=True)["state_dict"]
+    adapter = copied / "adapter/adapter_model.safetensors"
+    save_file(saved, adapter)  # as a kill after the second outer epoch's row and before its adapter leaves it
+    main([str(copied), f"--to={tmp_path / 'export'}"])
+    assert "outer epoch 1" in card(tmp_path / "export/adapter")[1]
+    assert "outer epoch 2" not in card(tmp_path / "export/adapter")[1]
+    rows = lines(tmp_path / "export/dataset/prompt_completion.jsonl")
+    assert {row["outer_epoch"] for row in rows if row["trained_on"]} == {0, 1}
+    save_file({name: weight + 1 for name, weight in saved.items()}, adapter)
+    with pytest.warns(UserWarning, match=r"are those of no row of metrics\.csv"):
+        assert list(read_run(copied).figures) == [0]

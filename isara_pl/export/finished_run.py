@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import Timeout
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.errors import InputError
 from isara_pl.export.run_options import RunOptions
@@ -35,7 +36,8 @@ class FinishedRun:
         samples: Seeds and accepted samples, in the order of the pool.
         trained_on: Ids of the samples that the adapter was trained on.
         rejected: How many candidates each filter took, the most first.
-        figures: The rows of metrics.csv by outer epoch, without empty figures; 0 is the pretrained model.
+        figures: The rows of metrics.csv by outer epoch, up to the adapter's, without empty figures; 0 is the
+            pretrained model.
     """
 
     folder: Path
@@ -125,12 +127,41 @@ def read_run(folder: Path) -> FinishedRun:
             f"{folder / metrics.FILE}: says that nothing was trained, although there is an adapter. "
             "Restore it from a copy"
         )
+    newest = _outer_epoch_of_adapter(folder, trained[-1])
+    trained = [outer_epoch for outer_epoch in trained if newest is None or outer_epoch <= newest]
+    figures = {outer_epoch: row for outer_epoch, row in figures.items() if outer_epoch <= (newest or 0)}
     if options.choice("model.start_from", ("latest", "base")) == "base":
         trained = trained[-1:]  # each outer epoch began with a fresh adapter
     newest_only = options.choice("data.train_on", ("all", "newest")) == "newest"
     trained_on = frozenset(s.id for s in samples if _is_trained_on(s.outer_epoch, trained, newest_only))
     rejected = Counter(entries(folder / REJECTED, _filter))
     return FinishedRun(folder, options, samples, trained_on, dict(rejected.most_common()), figures)
+
+
+def _outer_epoch_of_adapter(folder: Path, newest: int) -> int | None:
+    """Give the outer epoch that the adapter is of: a run that was killed may have the figures of a newer one.
+
+    None where the adapter is of no row of metrics.csv, so that no figure of a trained model is its own.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file  # takes seconds, with torch
+
+    from isara_pl.checkpoints import weights_hash
+
+    measured = metrics.read_weights(folder / metrics.FILE)
+    if newest not in measured:  # written by a version that did not name them
+        return newest
+    try:
+        weights = weights_hash(load_file(folder / ADAPTER / "adapter_model.safetensors"))
+    except SafetensorError:
+        return None  # damaged, which is told where it is exported
+    found = [outer_epoch for outer_epoch, name in measured.items() if name == weights]
+    if not found:
+        rank_zero_warn(
+            f"{folder / ADAPTER}: its weights ({weights}) are those of no row of {metrics.FILE}, so that the cards "
+            "show no figure of a trained model"
+        )
+    return max(found, default=None)
 
 
 def _is_trained_on(of: int, trained: Sequence[int], newest_only: bool) -> bool:
