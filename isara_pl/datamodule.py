@@ -88,7 +88,8 @@ class IsaraDataModule(PooledDataModule):
         teacher_demonstrations: Whether the teacher is shown demonstrations; without, it is a control: what it then
             teaches does not come from them.
         top_logprobs: k, likeliest tokens that are kept of each of the teacher's distributions; the others count as one.
-        batch_size: Pairs of a training step, over all processes.
+        batch_size: Pairs of a training batch, over all processes; an optimiser step takes
+            trainer.accumulate_grad_batches of these batches.
         max_length: Most tokens of a pair, where the model's window is not shorter; longer answers are cut.
         on_change: What a resume does whose options differ from those that the pool was grown with: `refuse`, or
             `continue` with the new ones, where what is there stays, its seeds included.

@@ -146,11 +146,11 @@ def check_processes(trainer: Any, batch_size: int) -> None:
 
     Args:
         trainer: The trainer.
-        batch_size: Pairs of a training step, over all processes.
+        batch_size: Pairs of a training batch, over all processes.
 
     Raises:
         InputError: If the model would not be whole in each of them, Lightning would split the data once more,
-            or there are more processes than pairs of a step.
+            or there are more processes than pairs of a batch.
     """
     strategy, count = trainer.strategy, trainer.world_size
     if count == 1:
@@ -169,7 +169,7 @@ def check_processes(trainer: Any, batch_size: int) -> None:
         )
     if batch_size < count:
         raise InputError(
-            f"data.batch_size is {batch_size}, the pairs of a step over all processes, of which there are {count}; "
+            f"data.batch_size is {batch_size}, the pairs of a batch over all processes, of which there are {count}; "
             f"allowed: at least {count}"
         )
 

@@ -1,5 +1,6 @@
 """The LightningModule: a causal LM with a LoRA adapter that trains on answers and completes prompts."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
@@ -37,7 +38,14 @@ from isara_pl.models import (
 )
 from isara_pl.randomness import derive_seed
 from isara_pl.sft import Batch, answer_nll
-from isara_pl.training import check_losses, check_weights, compile_layers, lean_forward, learning_rate_at
+from isara_pl.training import (
+    check_losses,
+    check_weights,
+    compile_layers,
+    lean_forward,
+    learning_rate_at,
+    scale_gradients,
+)
 from isara_pl.validation import MeasuredBatch
 
 PRETRAINED = "pretrained"
@@ -58,7 +66,7 @@ class IsaraModule(LightningModule):
         lora: The adapter.
         learning_rate: Peak of the learning rate in the first outer epoch.
         learning_rate_decay: Factor on the peak for every further outer epoch (released code: 0.5).
-        warmup_share: Share of an outer epoch's steps in which the rate rises to its peak.
+        warmup_share: Share of an outer epoch's optimiser steps in which the rate rises to its peak.
         weight_decay: AdamW's weight decay.
         start_from: Weights that an outer epoch starts from: `latest` are those of the one before, `base`
             a fresh adapter on the pretrained model.
@@ -151,6 +159,7 @@ class IsaraModule(LightningModule):
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(name, trust_remote_code)
         self.answer_nll, self.validation_nll = AnswerNLL(), AnswerNLL()
         self._widened: Widened = {}
+        self._of_step = torch.zeros(2)  # the loss and the tokens of an optimiser step's batches so far
         self._trained_on: list[str] = []
 
     # -- the model
@@ -306,14 +315,15 @@ class IsaraModule(LightningModule):
             self.load_state_dict(self._fresh_adapter)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set this step's learning rate, and its seed for dropout; both follow from the step alone."""
+        """Set this step's learning rate, and this batch's seed for dropout; both follow from the batch alone."""
         # other dropout in every process, the first one's as if it were alone
         rank = [self.global_rank] if self.global_rank else []
         torch.manual_seed(derive_seed(self.seed, "step", self.current_epoch, batch_idx, *rank))
         epoch = self.current_epoch % self.epochs_per_outer_epoch
-        per_epoch = int(self.trainer.num_training_batches)
+        accumulated = self.trainer.accumulate_grad_batches
+        per_epoch = math.ceil(self.trainer.num_training_batches / accumulated)  # the last step may have fewer batches
         rate = learning_rate_at(
-            step=epoch * per_epoch + batch_idx,
+            step=epoch * per_epoch + batch_idx // accumulated,
             steps=self.epochs_per_outer_epoch * per_epoch,
             peak=self.learning_rate * self.learning_rate_decay ** (self.current_epoch // self.epochs_per_outer_epoch),
             warmup_share=self.warmup_share,
@@ -325,10 +335,11 @@ class IsaraModule(LightningModule):
         self.log("learning_rate", rate, batch_size=len(batch["sample_ids"]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Give the mean loss of the answers' tokens, over all processes.
+        """Give this batch's part in the mean loss of the answers' tokens, over all processes.
 
         A token's loss is its negative log-likelihood where its answer is learned, and `distill_weight` times its
-        divergence from the teacher's distribution where it has one.
+        divergence from the teacher's distribution where it has one. With `trainer.accumulate_grad_batches` the mean is
+        that of all batches of the optimiser step, and what is logged that of those so far.
         """
         lean = lean_forward(self.adapted, batch["input_ids"].shape[1], self.compiled)
         with nullcontext() if self.gradient_checkpointing else lean:
@@ -336,17 +347,24 @@ class IsaraModule(LightningModule):
         sums = nll + self.distill_weight * divergence
         of_this = torch.stack([sums.detach().sum(), tokens.sum()])
         of_all = cast(Tensor, self.trainer.strategy.reduce(of_this, reduce_op="sum"))
-        loss = of_all[0] / of_all[1]
+        accumulated = self.trainer.accumulate_grad_batches
+        before = self._of_step.to(of_all) if batch_idx % accumulated else torch.zeros_like(of_all)
+        self._of_step = before + of_all
+        loss = self._of_step[0] / self._of_step[1]
         if not loss.isfinite():
             check_weights(self.state_dict().values(), self._trained_on)  # then it is not these samples' fault
             check_losses(sums, batch["sample_ids"])
         self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(sums))
-        # gradients are averaged over processes: times their number, it is that of the mean over all tokens
-        return sums.sum() * self.trainer.world_size / of_all[1]
+        if batch_idx % accumulated:  # the gradient of the batches before is of a mean over their tokens alone
+            scale_gradients(self.parameters(), float(before[1] / self._of_step[1]))
+        # gradients are averaged over processes, and Lightning divides by the batches of a whole step, be they fewer:
+        # times both numbers, it is that of the mean over all tokens
+        return sums.sum() * (self.trainer.world_size * accumulated) / self._of_step[1]
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Look at the weights before anything is made of them: figures, a checkpoint, the exported adapter."""
-        self._trained_on = batch["sample_ids"]
+        earlier = self._trained_on if batch_idx % self.trainer.accumulate_grad_batches else []
+        self._trained_on = [*earlier, *batch["sample_ids"]]  # of the whole optimiser step
         if batch_idx + 1 == self.trainer.num_training_batches:
             check_weights(self.state_dict().values(), self._trained_on)
 

@@ -26,7 +26,7 @@ class PooledDataModule(LightningDataModule, ABC):
         seeds: What the pool begins with.
         outer_epochs: Most outer epochs.
         epochs_per_outer_epoch: Passes over the training set in each outer epoch.
-        batch_size: Pairs of a training step, over all processes.
+        batch_size: Pairs of a training batch, over all processes.
         on_change: What a resume under other conditions does.
     """
 

@@ -98,8 +98,20 @@ def check_weights(weights: Iterable[Tensor], sample_ids: Sequence[str]) -> None:
         )
 
 
+def scale_gradients(weights: Iterable[torch.nn.Parameter], factor: float) -> None:
+    """Multiply the gradients that there are.
+
+    Args:
+        weights: Weights, with gradients or without.
+        factor: By what.
+    """
+    for weight in weights:
+        if weight.grad is not None:
+            weight.grad.mul_(factor)
+
+
 def learning_rate_at(step: int, steps: int, peak: float, warmup_share: float) -> float:
-    """Give the learning rate of a step: a linear rise to the peak, then half a cosine down to 0.
+    """Give the learning rate of an optimiser step: a linear rise to the peak, then half a cosine down to 0.
 
     Args:
         step: Step within the outer epoch, from 0.

@@ -408,14 +408,18 @@ class PoisonedStep(Callback):
     """Spoils the weights in the first step, as an overflow in its gradients would."""
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        print("step on", ", ".join(batch["sample_ids"]))
-        with torch.no_grad():
-            trainer.optimizers[0].param_groups[0]["params"][0].fill_(float("nan"))
+        print("batch of", ", ".join(batch["sample_ids"]))
+        if trainer.global_step:
+            with torch.no_grad():
+                trainer.optimizers[0].param_groups[0]["params"][0].fill_(float("nan"))
 
 
-def test_the_samples_of_the_step_that_spoiled_the_weights_are_named(options, tmp_path, capsys):
+@pytest.mark.parametrize("batches", [1, 2])
+def test_the_samples_of_the_step_that_spoiled_the_weights_are_named(options, tmp_path, capsys, batches):
+    options = [*options, f"--trainer.accumulate_grad_batches={batches}"]
     with pytest.raises(SystemExit):
         main(["fit", *options, f"--run_dir={tmp_path / 'run'}", f"--trainer.callbacks+={__name__}.PoisonedStep"])
     said = capsys.readouterr()
-    (samples,) = re.findall("step on (.*)", said.out)
-    assert f"not finite any more (NaN or infinite), since the step on the samples {samples}" in said.err
+    samples = re.findall("batch of (.*)", said.out)
+    assert len(samples) == batches
+    assert f"not finite any more (NaN or infinite), since the step on the samples {', '.join(samples)};" in said.err

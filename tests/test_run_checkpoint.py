@@ -54,18 +54,19 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("accumulated", [2, 3])
 def test_no_checkpoint_falls_into_accumulated_gradients_or_after_an_epochs_last_step(
-    options, tmp_path, monkeypatch, place
+    options, tmp_path, monkeypatch, place, accumulated
 ):
     # an interval of 0 saves after every batch that may be saved after; an epoch has 4 batches
-    options = [*options, "--trainer.accumulate_grad_batches=2"]
+    options = [*options, f"--trainer.accumulate_grad_batches={accumulated}"]
     whole = fit(tmp_path / "whole", options)
     options = [*options, "--checkpoint.train_time_interval=0:00:00"]
     with monkeypatch.context() as patch:
         before_call(patch, *PLACES[place], stop)
         with pytest.raises(RuntimeError, match="stopped here"):
             fit(tmp_path / "run", options)
-    assert epochs_and_batches(tmp_path / "run/checkpoints/last.ckpt")[1] == 2
+    assert epochs_and_batches(tmp_path / "run/checkpoints/last.ckpt")[1] == accumulated
     fit(tmp_path / "run", options, "--ckpt_path=last")
     assert adapter(tmp_path / "run") == adapter(whole)
     assert [row["answer_nll"] for row in rows(tmp_path / "run")] == [row["answer_nll"] for row in rows(whole)]

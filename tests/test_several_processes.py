@@ -280,6 +280,7 @@ class FakeTrainer:
 
     def __init__(self, count: int, of_all: torch.Tensor | None = None) -> None:
         self.world_size = count
+        self.accumulate_grad_batches = 1
         self.strategy = self
         self.of_all = of_all
         self.reduced: list[torch.Tensor] = []
