@@ -214,6 +214,7 @@ class IsaraCLI(LightningCLI):
             )
         measured = 0 in read_rows(run_dir / "metrics.csv")
         if self._measures() and not measured:
+            self.datamodule.fit_follows = True
             self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
     def _make_run_folder(self) -> None:
