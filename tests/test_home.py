@@ -222,7 +222,9 @@ def test_what_is_no_path_from_the_current_folder_is_saved_as_it_is(here, option,
 
 
 def test_a_baselines_name_is_none_of_its_path(here):
-    found = all_absolute(nested("report.baselines", ["sft=of/model", "SFT on seeds=./model", f"x={here}/model", "home=~/x"]))
+    found = all_absolute(
+        nested("report.baselines", ["sft=of/model", "SFT on seeds=./model", f"x={here}/model", "home=~/x"])
+    )
     wanted = [f"sft={here}/of/model", f"SFT on seeds={here}/model", f"x={here}/model", f"home={Path.home()}/x"]
     assert found == nested("report.baselines", wanted)
 
