@@ -63,6 +63,10 @@ class ContaminationGuard(Callback):
         self._index = None
         self._contacts = {}
 
+    def embeds(self, fits: bool) -> bool:
+        """Whether there will be samples, which a pretrained model has not, and items that they might touch."""
+        return fits and bool(self._items)
+
     def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
         """Judge by the number of items that the candidate touches, which is the figure."""
         touched = len(self.contacts([candidate]))

@@ -30,6 +30,10 @@ class DiversityMonitor(Measurement):
 
     name = "diversity"
 
+    def embeds(self, fits: bool) -> bool:
+        """It does whenever it measures."""
+        return True
+
     def evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the newest samples, log the figures and write the lines."""
         data = data_of(trainer, self)

@@ -157,6 +157,10 @@ class Evaluation(Measurement):
 
     # -- when it runs
 
+    def embeds(self, fits: bool) -> bool:
+        """Whether it looks for the nearest seeds."""
+        return self.demonstrations > 0 and self.context == "knn"
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a second one of the same name, and items that are seeds."""
         super().setup(trainer, pl_module, stage)

@@ -38,7 +38,7 @@ from isara_pl.errors import InputError
 from isara_pl.faults import users_fault
 from isara_pl.growth.pool import is_grown
 from isara_pl.help import IsaraParser, texts
-from isara_pl.home import all_expanded, expanded
+from isara_pl.home import all_absolute, all_expanded, expanded
 from isara_pl.links import link
 from isara_pl.loaders import HeldOutEvaluation
 from isara_pl.main import main
@@ -67,12 +67,12 @@ WITH_OPTIONS: dict[type[Callback], str] = {
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes the configuration of `fit` to `config.yaml` in the run folder."""
+    """Writes the configuration of `fit` to `config.yaml` in the run folder, with absolute paths."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the file, before anything else of the run is written."""
         if stage == "fit" and trainer.is_global_zero:
-            config = self.parser.dump(self.config, skip_unset=False)
+            config = self.parser.dump(all_absolute(self.config), skip_unset=False)
             write_whole(Path(trainer.default_root_dir) / CONFIG, config)
 
 
@@ -214,6 +214,7 @@ class IsaraCLI(LightningCLI):
             )
         measured = 0 in read_rows(run_dir / "metrics.csv")
         if self._measures() and not measured:
+            self.datamodule.fit_follows = True
             self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
     def _make_run_folder(self) -> None:

@@ -18,7 +18,7 @@ from isara_pl.growth.demonstrations import Context, Order
 from isara_pl.growth.outer_epoch import GrowthSettings
 from isara_pl.growth.pool import SamplePool, is_grown
 from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
-from isara_pl.growth.retrieval import EMBEDDED_ENCODER, PoolIndex, SentenceEncoder
+from isara_pl.growth.retrieval import EMBEDDED_ENCODER, EncoderUser, PoolIndex, SentenceEncoder
 from isara_pl.growth.samples import Sample, read_questions, read_samples, seeds_hash
 from isara_pl.loaders import held_out_loader, loader_without_pairs, question_loader, training_loader
 from isara_pl.model_checks import check_tokens
@@ -178,6 +178,7 @@ class IsaraDataModule(PooledDataModule):
         if is_local(encoder):
             resolve_path(encoder, "data.encoder")
         self.encoder_name = encoder
+        self.fit_follows = False  # upon a validation, which measures the pretrained model for it
         self.held_out = read_samples(resolve_path(held_out, "data.held_out"), "held-out") if held_out else []
         self.allow_overlap = allow_overlap
         self.questions = read_questions(resolve_path(questions, "data.questions")) if questions else []
@@ -231,6 +232,7 @@ class IsaraDataModule(PooledDataModule):
         """
         trainer = self._checked_trainer()
         self._check_tokens()
+        self._load_encoder()
         epoch = trainer.current_epoch
         outer_epoch = self.outer_epoch_of(epoch)
         pool = self._known_pool()
@@ -344,6 +346,15 @@ class IsaraDataModule(PooledDataModule):
             texts = self.prompt_format
             check_tokens(self.tokenizer, texts.answer_prompt("a") + texts.answer_text("a") + texts.ending, rows)
 
+    def _load_encoder(self) -> None:
+        """Load the encoder before anything runs that will need it: one that does not work is told now."""
+        trainer: Any = self.trainer
+        fits = self.fit_follows or (trainer is not None and trainer.state.fn == "fit")
+        users = [callback for callback in trainer.callbacks if isinstance(callback, EncoderUser)] if trainer else []
+        grows = self.settings.candidates > 0 or self.distillation.finds_seeds
+        if (fits and grows) or any(user.embeds(fits) for user in users):
+            self.encoder.load()
+
     # -- measuring and predicting
 
     def val_dataloader(self) -> Any:
@@ -352,6 +363,7 @@ class IsaraDataModule(PooledDataModule):
         Where callbacks measure on items of their own, an empty batch stands for no pairs.
         """
         self._check_tokens()
+        self._load_encoder()
         loaders = [self.measuring_loader("answer_nll"), self.measuring_loader("validation_nll")]
         return [loader for loader in loaders if loader is not None] or loader_without_pairs(self.trainer)
 

@@ -1,11 +1,20 @@
-"""Paths in the user's home folder, as `~/runs/mine` names them where no shell has expanded that."""
+"""Paths as users write them: `~/runs/mine` where no shell has expanded that, and those that start from a folder."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
 from isara_pl.errors import InputError
+
+# options that name a folder which need not exist yet, and those that may name an existing one by a bare word
+MADE = ("run_dir", "dirpath", "save_dir")
+NAMING = (
+    *("model.name", "data.encoder", "data.seeds", "data.held_out", "data.questions", "data.unlabelled_questions"),
+    *("items", "prompts", "pairs", "judge.init_args.model"),
+)
+ELSEWHERE = re.compile(r"[A-Za-z][\w+.-]*://")  # package://…, s3://…
 
 
 def expanded(path: str) -> str:
@@ -46,3 +55,47 @@ def all_expanded(values: Any) -> Any:
     if type(values) is list:
         return [all_expanded(value) for value in values]
     return values
+
+
+def all_absolute(values: Any, option: str = "") -> Any:
+    """Give options with every path in them absolute: they mean the same wherever they are read.
+
+    A path is what begins with a dot, what stands in an option for one, and what lies in the current folder, unless it
+    is a bare word: that may be anything.
+
+    Args:
+        values: Options, lists and mappings of them included.
+        option: Their names so far, from the outermost to the innermost, with dots between.
+    """
+    if isinstance(values, str):
+        name, equals, run = values.partition("=")  # as report.baselines has them
+        if equals and option.endswith("baselines") and not _exists(values):
+            return f"{name}={Path(expanded(run)).absolute()}"
+        return str(Path(values).absolute()) if _starts_from_here(values, option) else values
+    if isinstance(values, Namespace):
+        values = values.clone()  # what is saved, not what this run goes on with
+        for name, value in [*values.items()]:  # those inside included
+            values[name] = all_absolute(value, f"{option}.{name}")
+    if type(values) is dict:
+        return {name: all_absolute(value, f"{option}.{name}") for name, value in values.items()}
+    if type(values) is list:
+        return [all_absolute(value, option) for value in values]
+    return values
+
+
+def _starts_from_here(text: str, option: str) -> bool:
+    """Whether a text means a place that depends on the current folder."""
+    if not text or ELSEWHERE.match(text) or Path(text).is_absolute():
+        return False
+    if text.startswith(("./", "../")) or text in (".", "..") or option.endswith(tuple(f".{name}" for name in MADE)):
+        return True
+    bare = "/" not in text and not Path(text).suffix
+    named = not bare or option.endswith(tuple(f".{name}" for name in NAMING))
+    return named and _exists(text)
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except OSError:  # too long for a name
+        return False

@@ -144,6 +144,11 @@ class Distillation:
         """Whether the teacher is the very model that answers: then its distributions are known once it has answered."""
         return self.objective != "sft" and self.on != "seeds" and self.teacher == "current" and self.demonstrations
 
+    @property
+    def finds_seeds(self) -> bool:
+        """Whether seeds are taught from the seeds nearest to them."""
+        return self.objective != "sft" and self.on == "seeds" and self.demonstrations
+
 
 def given_questions(path: str | None, on: DistillOn, needed: int, seed: int) -> list[Sample]:
     """Read the user's own questions, in the random order in which outer epochs take them.

@@ -3,8 +3,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from command_line import before_call, fails, fit
-from conftest import make_seeds
+from conftest import make_seeds, write_held_out, write_options, write_seeds
 
 from isara_pl.cli import main
 from isara_pl.conditions import check_conditions, described, read_conditions
@@ -175,6 +176,41 @@ def test_a_run_folder_that_was_given_stays_and_so_does_that_of_a_new_run(moved, 
     main(["predict", f"--config={tmp_path / 'my.yaml'}", "--ckpt_path=last", questions])
     assert not (moved / "predictions.jsonl").exists()
     assert f"{tmp_path / 'there'} holds a run already" in fails(["fit", config], capsys)
+
+
+def test_what_was_given_from_one_folder_is_found_from_every_other(
+    tiny_llama, tiny_encoder, undisturbed, tmp_path, monkeypatch
+):
+    at = make(tmp_path / "at")
+    for name, folder in (("model", tiny_llama), ("encoder", tiny_encoder)):
+        (at / name).symlink_to(folder)
+    write_seeds(at)
+    shutil.copy(write_held_out(at), at / "items.jsonl")
+    baseline = shutil.copytree(undisturbed, at / "baseline")
+    options = write_options(at, "model", "./encoder", "seeds.jsonl", "held_out.jsonl")
+    config = yaml.safe_load((at / "run.yaml").read_text())
+    config["trainer"]["callbacks"][1]["init_args"] = {"items": "items.jsonl"}
+    (at / "run.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(at)
+    fit(Path("run"), ["--config=run.yaml"], "--data.outer_epochs=1", "--report.baselines=[sft=baseline]")
+    saved = (at / "run/config.yaml").read_text()
+    for name in ("model", "encoder", "seeds.jsonl", "held_out.jsonl", "items.jsonl", "run"):
+        assert f": {at / name}\n" in saved
+    assert f"- sft={baseline}\n" in saved
+
+    monkeypatch.chdir(make(tmp_path / "elsewhere"))
+    run_dir = (at / "run").rename(tmp_path / "kept")
+    main(["report", str(run_dir), f"--to={tmp_path / 'report.html'}"])
+    assert "embedded by the sentence encoder" in (tmp_path / "report.html").read_text()
+    (tmp_path / "questions.jsonl").write_text('{"question": "Why?"}\n')
+    options = [f"--config={run_dir / 'config.yaml'}", "--ckpt_path=last"]
+    main(["predict", *options, f"--data.questions={tmp_path / 'questions.jsonl'}"])
+    main(["validate", *options])
+    main(["fit", *options, "--data.outer_epochs=2"])
+    assert (run_dir / "pool.jsonl").read_bytes() == (undisturbed / "pool.jsonl").read_bytes()
+    main(["export", str(run_dir), f"--to={tmp_path / 'export'}"])
+    assert not [*Path().iterdir()]
+    assert not (at / "run").exists()
 
 
 SEEDS_ALONE = ["--data.candidates_per_outer_epoch=0", "--data.outer_epochs=1", "--data.epochs_per_outer_epoch=1"]

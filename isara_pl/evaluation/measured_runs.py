@@ -3,7 +3,7 @@
 import math
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from isara_pl.errors import InputError
 from isara_pl.evaluation.calibration import NLL_BY_TEMPERATURE, TEMPERATURES, cross_fitted
 from isara_pl.evaluation.measures import MEASURES
 from isara_pl.evaluation.results import FOLDER, read_results
-from isara_pl.evaluation.statistics import Figure
+from isara_pl.evaluation.statistics import Figure, weighted_mean
 from isara_pl.growth.pool import REJECTED
 
 PRETRAINED, ICL, SFT, SELF_GENERATION = "pretrained", "ICL", "SFT on the seeds", "self-generation"
@@ -85,6 +85,22 @@ class Run:
             outer_epoch: Which one.
         """
         return {name: [line for line in lines if line.outer_epoch == outer_epoch] for name, lines in self.lines.items()}
+
+    def own_figures(self, row: Mapping[str, float]) -> dict[str, float]:
+        """Give a row of metrics.csv as the method has it: in-context learning, with demonstrations.
+
+        Pairs are validated without any, so its answer NLL is that of an evaluation.
+
+        Args:
+            row: The row.
+        """
+        if self.kind != ICL:
+            return dict(row)
+        figures = {name: value for name, value in row.items() if name not in ("answer_nll", "validation_nll")}
+        shown = [lines for lines in self.lines.values() if any(line.demonstrated for line in lines)]
+        nlls = [[line.figures["answer_nll"] for line in lines if "answer_nll" in line.figures] for lines in shown]
+        own = next((weighted_mean(of_one) for of_one in nlls if of_one), None)
+        return figures if own is None else {**figures, "answer_nll": own}
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,14 @@
 """Embeddings of questions, and the FAISS index over the pool."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
@@ -13,6 +16,7 @@ from isara_pl.errors import InputError, first_line
 from isara_pl.flops import Flops
 from isara_pl.growth.samples import Sample
 from isara_pl.memory import is_out_of_memory
+from isara_pl.model_checks import check_complete
 from isara_pl.models import is_local, resolve_path
 from isara_pl.stages import count, stage
 
@@ -32,6 +36,14 @@ class Encoder(Protocol):
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Give one row of length 1 for each text."""
+
+
+@runtime_checkable
+class EncoderUser(Protocol):
+    """A callback that embeds questions with the data module's encoder."""
+
+    def embeds(self, fits: bool) -> bool:
+        """Whether it will, in a fit or in a validation alone: an encoder that does not work is then told first."""
 
 
 class SentenceEncoder:
@@ -59,15 +71,20 @@ class SentenceEncoder:
         Returns:
             Array of shape (n, dimension), rows of length 1.
         """
+        model = self.load()
+        # growth runs in the trainer's precision; rounded to 16 bits, other questions would be the nearest
+        exactly = torch.autocast(model.device.type, enabled=False)
+        with stage("embedding", total=len(texts)) as embedding, exactly:
+            embeddings: Any = model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+            count(done=len(texts) - embedding.done)  # not every model has ids to count by
+        return np.asarray(embeddings, dtype=np.float32)
+
+    def load(self) -> "SentenceTransformer":
+        """Give the model, loaded now where it was not yet: one that does not work is told before anything needs it."""
         if self._model is None:
             with stage("loading"):
                 self._model = self._load()
-        # growth runs in the trainer's precision; rounded to 16 bits, other questions would be the nearest
-        exactly = torch.autocast(self._model.device.type, enabled=False)
-        with stage("embedding", total=len(texts)) as embedding, exactly:
-            embeddings: Any = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
-            count(done=len(texts) - embedding.done)  # not every model has ids to count by
-        return np.asarray(embeddings, dtype=np.float32)
+        return self._model
 
     def _load(self) -> "SentenceTransformer":
         from sentence_transformers import SentenceTransformer  # takes seconds to import
@@ -75,11 +92,17 @@ class SentenceEncoder:
         local = is_local(self.name)
         source = str(resolve_path(self.name, "data.encoder")) if local else self.name
         try:
-            model = SentenceTransformer(source, device=self.device, local_files_only=local)
+            with _complete(self.name):
+                model = SentenceTransformer(source, device=self.device, local_files_only=local)
             # of two lengths: a tokenizer without a padding token, or with more tokens than embeddings, is found now
             model.encode(["a", "What is this?"], show_progress_bar=False)
+            if local and not (Path(source) / "modules.json").exists():
+                rank_zero_warn(
+                    f"data.encoder: {self.name} is no sentence encoder, having no modules.json: the mean of its "
+                    "tokens' vectors stands for each question. Nearest neighbours may be poor"
+                )
         except Exception as error:  # of files and tokenizers that are damaged there are many types
-            if is_out_of_memory(error):
+            if isinstance(error, InputError) or is_out_of_memory(error):
                 raise
             raise InputError(
                 f"data.encoder: cannot load the sentence encoder {self.name!r} ({first_line(error)}). "
@@ -87,6 +110,29 @@ class SentenceEncoder:
             ) from error
         model[0].register_forward_pre_hook(_counting(model))
         return model
+
+
+@contextmanager
+def _complete(name: str) -> Iterator[None]:
+    """Refuse a model whose files lack weights, wherever it is loaded inside the block: sentence-transformers does not.
+
+    A pooler is what an encoder may lack: the tokens' vectors are pooled behind it.
+    """
+    told = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    own = vars(PreTrainedModel)["from_pretrained"]
+
+    def checked(kind: type[PreTrainedModel], *args: Any, **options: Any) -> Any:
+        model, report = own.__get__(None, kind)(*args, **{**options, **told})
+        missing = [key for key in report["missing_keys"] if "pooler." not in key]
+        found = {"missing_keys": missing, "mismatched_keys": report["mismatched_keys"], "unexpected_keys": []}
+        check_complete(model, found, name, "data.encoder", "Take a sentence encoder as its `save` writes it")
+        return model
+
+    PreTrainedModel.from_pretrained = classmethod(checked)  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        PreTrainedModel.from_pretrained = own  # type: ignore[method-assign]
 
 
 def _counting(model: torch.nn.Module) -> Callable[[torch.nn.Module, tuple[Any, ...]], None]:

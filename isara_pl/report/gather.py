@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from isara_pl.errors import InputError
-from isara_pl.evaluation.measured_runs import ICL, read_run
+from isara_pl.evaluation.measured_runs import read_run
 from isara_pl.growth.pool import Rejected
 from isara_pl.growth.retrieval import Encoder
 from isara_pl.growth.samples import Sample
@@ -51,9 +51,7 @@ def gather(run_dir: Path, baselines: Sequence[tuple[str, Path]], encoder: Encode
     baseline_rows: dict[str, list[Rows]] = {}
     baseline_runs = [read_run(name, path) for name, path in baselines]
     for run in baseline_runs:
-        rows = read_metrics(run.path)
-        if run.kind == ICL:
-            rows = {number: _with_demonstrations(row) for number, row in rows.items()}
+        rows = {number: run.own_figures(row) for number, row in read_metrics(run.path).items()}
         baseline_rows.setdefault(run.method, []).append(rows)
     return Report(
         title=files.title,
@@ -149,9 +147,3 @@ def _row(
         x=point[0] if point else None,
         y=point[1] if point else None,
     )
-
-
-def _with_demonstrations(row: Mapping[str, float]) -> dict[str, float]:
-    """Take the answer NLL of in-context learning from its evaluation; Lightning validates without demonstrations."""
-    figures = {name: value for name, value in row.items() if name != "answer_nll"}
-    return {**figures, "answer_nll": row["best_answer_nll"]} if "best_answer_nll" in row else figures

@@ -119,7 +119,8 @@ def options_of(run_dir: Path) -> dict[str, Any]:
     Raises:
         InputError: If a file is damaged.
     """
-    return {**_options(run_dir / CONFIG, yaml.safe_load), **_options(run_dir / conditions.FILE, json.loads)}
+    # of config.yaml, whose paths are absolute, what both hold
+    return {**_options(run_dir / conditions.FILE, json.loads), **_options(run_dir / CONFIG, yaml.safe_load)}
 
 
 def read_metrics(run_dir: Path) -> Mapping[int, Mapping[str, float]]:

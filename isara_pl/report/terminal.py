@@ -4,6 +4,8 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from isara_pl.errors import InputError
+from isara_pl.evaluation.measured_runs import read_run
 from isara_pl.report.metrics import LAST, SHOWN, Row, format_table, read_rows
 
 FILES = {
@@ -26,17 +28,36 @@ def ending(run_dir: Path, baselines: Sequence[tuple[str, Path]]) -> str:
         run_dir: The run folder.
         baselines: Names and folders of the runs that it is compared with.
     """
-    rows = read_rows(run_dir / "metrics.csv")
+    measured = read_rows(run_dir / "metrics.csv")
+    rows = _own(run_dir, measured)
     beside = {name: _last_measured(path) for name, path in baselines}
     found = {name: row for name, row in beside.items() if row is not None}
     files = [f"{run_dir / name}: {meaning}" for name, meaning in FILES.items() if (run_dir / name).exists()]
-    return "\n".join(["", format_table(rows, found), reading(rows), *[BESIDE] * bool(found), "", *files])
+    legend = [reading(rows), *[_of_context(measured)] * (rows != measured), *[BESIDE] * bool(found)]
+    return "\n".join(["", format_table(rows, found), *legend, "", *files])
+
+
+def _own(run_dir: Path, rows: dict[int, Row]) -> dict[int, Row]:
+    """Give the rows as the method has them, which of in-context learning are those with demonstrations."""
+    if any(outer_epoch > 0 for outer_epoch in rows):  # it was trained
+        return rows
+    try:
+        run = read_run(run_dir.name, run_dir)
+    except InputError:  # nothing has figures of every item, so nothing was demonstrated
+        return rows
+    return {outer_epoch: run.own_figures(row) for outer_epoch, row in rows.items()}
+
+
+def _of_context(measured: Mapping[int, Row]) -> str:
+    without = measured.get(0, {}).get("answer_nll")
+    but = "" if without is None else f"; without them the answer NLL of the held-out pairs is {without:.3f}"
+    return f"All of it with demonstrations in the prompt (in-context learning){but}."
 
 
 def _last_measured(run_dir: Path) -> Row | None:
     """Give the last figures of another run; None where there are none, or its file cannot be read."""
     try:
-        rows = read_rows(run_dir / "metrics.csv")
+        rows = _own(run_dir, read_rows(run_dir / "metrics.csv"))
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None
     measured = [row for _, row in sorted(rows.items()) if any(name in row for name in SHOWN)]
