@@ -1,5 +1,7 @@
 """Keeps an eye on generated samples that hold evaluation items."""
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,22 +52,25 @@ class ContaminationGuard(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Collect the items of all evaluations."""
-        data = data_of(trainer, self)
-        untyped: Any = trainer  # Lightning sets its callbacks without declaring them
-        every = {item.id: item for item in data.held_out}
-        for callback in untyped.callbacks:
-            if isinstance(callback, Evaluation):
-                every.update((item.id, item) for item in callback.items(data))
-        if not every:
+        self._data = data_of(trainer, self)
+        self._items = _items(trainer, self._data)
+        if not self._items:
             rank_zero_info("ContaminationGuard: there is no evaluation item, so nothing to look for")
-        self._data = data
-        self._items = [*every.values()]
         self._index = None
         self._contacts = {}
 
     def embeds(self, fits: bool) -> bool:
         """Whether there will be samples, which a pretrained model has not, and items that they might touch."""
         return fits and bool(self._items)
+
+    def conditions_of(self, trainer: Trainer) -> dict[str, Any]:
+        """Give what the pool depends on where candidates are rejected: the items of all evaluations."""
+        if not self.reject:
+            return {}
+        items = _items(trainer, data_of(trainer, self))
+        texts = [(item.question, item.answer, item.correct_answers, item.incorrect_answers) for item in items]
+        digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]
+        return {"items of ContaminationGuard": f"{len(items)} evaluation items with the hash {digest}"}
 
     def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
         """Judge by the number of items that the candidate touches, which is the figure."""
@@ -150,6 +155,15 @@ class ContaminationGuard(Callback):
         for contact in self._index.contacts(new):
             self._contacts[contact.sample_id].append(contact)
         return [contact for sample in samples for contact in self._contacts[sample.id]]
+
+
+def _items(trainer: Trainer, data: IsaraDataModule) -> list[Sample]:
+    untyped: Any = trainer  # Lightning sets its callbacks without declaring them
+    every = {item.id: item for item in data.held_out}
+    for callback in untyped.callbacks:
+        if isinstance(callback, Evaluation):
+            every.update((item.id, item) for item in callback.items(data))
+    return [*every.values()]
 
 
 def trained_on(data: IsaraDataModule) -> list[Sample] | None:

@@ -1,7 +1,9 @@
 """What a pool depends on: a resume goes on under the same conditions, or says what changed."""
 
+import hashlib
 import inspect
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +22,8 @@ OnChange = Literal["refuse", "continue"]
 def check_conditions(folder: Path, now: Mapping[str, Any], on_change: OnChange) -> None:
     """Hold the conditions of this start against those under which the run folder's pool was grown so far.
 
-    They lie in `conditions.json`. What is not there yet is added. Two places with the same content are the same.
+    They lie in `conditions.json`. What is not there yet is added. Two places with the same content are the same, and
+    one with other content than before is another.
 
     Args:
         folder: The run folder.
@@ -34,12 +37,14 @@ def check_conditions(folder: Path, now: Mapping[str, Any], on_change: OnChange) 
     path = folder / FILE
     before = read_conditions(folder)
     plain = json.loads(json.dumps(now))  # tuples become lists, as in the file
-    changed = [
-        f"  {name}: {_shown(before[name])} then, {_shown(value)} now"
-        for name, value in plain.items()
-        if name in before and before[name] != value and not name.startswith(CONTENT)
-        if plain.get(CONTENT + name) is None or plain[CONTENT + name] != before.get(CONTENT + name)
-    ]
+    changed = []
+    for name in [name for name in plain if name in before and not name.startswith(CONTENT)]:
+        contents = before.get(CONTENT + name), plain.get(CONTENT + name)
+        named_alike = before[name] == plain[name]
+        if named_alike if None in contents else contents[0] == contents[1]:
+            continue
+        now_there = "with other files now" if named_alike else f"then, {_shown(plain[name])} now"
+        changed.append(f"  {name}: {_shown(before[name])} {now_there}")
     if changed and on_change == "refuse":
         raise InputError(
             f"the pool in {folder} was grown under other conditions than those of now:\n"
@@ -99,6 +104,19 @@ def described(filters: Iterable[object]) -> list[str]:
         options = ", ".join(f"{name}={_plain(value)}" for name, value in kept.items())
         described.append(f"{type(one).__name__}({options})")
     return described
+
+
+def files_of(filters: Iterable[object]) -> dict[str, str]:
+    """Give the hash of every file that an option of a filter names, such as a list of words.
+
+    Args:
+        filters: The filters.
+    """
+    options = [vars(one).get(name) for one in filters for name in inspect.signature(type(one)).parameters]
+    every = [item for value in options for item in (value if isinstance(value, list | tuple) else [value])]
+    # Path.is_file raises where a text is too long for a name
+    named = sorted({str(item) for item in every if isinstance(item, str | Path) and os.path.isfile(item)})  # noqa: PTH113
+    return {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in named}
 
 
 def _plain(value: Any) -> str:

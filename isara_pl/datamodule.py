@@ -17,7 +17,7 @@ from isara_pl.growing import QuestionWriter, grow
 from isara_pl.growth.demonstrations import Context, Order
 from isara_pl.growth.outer_epoch import GrowthSettings
 from isara_pl.growth.pool import SamplePool, is_grown
-from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
+from isara_pl.growth.prompts import FormatName, PromptFormat, notes, prompt_format
 from isara_pl.growth.retrieval import EMBEDDED_ENCODER, EncoderUser, PoolIndex, SentenceEncoder
 from isara_pl.growth.samples import Sample, read_questions, read_samples, seeds_hash
 from isara_pl.loaders import held_out_loader, loader_without_pairs, question_loader, training_loader
@@ -195,8 +195,8 @@ class IsaraDataModule(PooledDataModule):
             refuse_overlap(self.unlabelled, self.validation, "data.validation_share", "unlabelled questions")
         self.prompt_format_name = prompt_format
         self.prompt_format: PromptFormat = _prompt_format(prompt_format, self.tokenizer)
-        if self.prompt_format.single_line:
-            _tell_of_line_breaks(given, prompt_format)
+        for note in notes(self.prompt_format, prompt_format, given):
+            rank_zero_warn(note)
 
     def check_overlap(self, items: Sequence[Sample], option: str) -> None:
         """Refuse evaluation items that ask what a seed asks, unless `allow_overlap`.
@@ -291,6 +291,7 @@ class IsaraDataModule(PooledDataModule):
             "data.validation_share": self.validation_share,
             "data.encoder": self.encoder_name,
             "data.prompt_format": self.prompt_format_name,
+            "a pair in data.prompt_format": self._rendered("a question", "an answer"),
             "data.candidates_per_outer_epoch": growth.pop("candidates"),
             **{f"data.{name}": value for name, value in growth.items()},
             **{f"data.{name}": getattr(self, name) for name in ALSO_DECISIVE},
@@ -343,8 +344,11 @@ class IsaraDataModule(PooledDataModule):
         trainer: Any = self.trainer
         rows = getattr(trainer.lightning_module, "embedding_rows", None) if trainer else None
         if self.tokenizer is not None and rows:
-            texts = self.prompt_format
-            check_tokens(self.tokenizer, texts.answer_prompt("a") + texts.answer_text("a") + texts.ending, rows)
+            check_tokens(self.tokenizer, self._rendered("a", "a"), rows)
+
+    def _rendered(self, question: str, answer: str) -> str:
+        texts = self.prompt_format
+        return texts.answer_prompt(question) + texts.answer_text(answer) + texts.ending
 
     def _load_encoder(self) -> None:
         """Load the encoder before anything runs that will need it: one that does not work is told now."""
@@ -397,17 +401,6 @@ class IsaraDataModule(PooledDataModule):
             raise InputError("data.questions: predict needs a file of questions to answer")
         self._check_tokens()
         return question_loader(self.questions, self.prompt_format, self.settings.candidates_per_batch, self.processes)
-
-
-def _tell_of_line_breaks(seeds: Sequence[Sample], name: FormatName) -> None:
-    parts = {"answers": [seed.answer for seed in seeds], "questions": [seed.question for seed in seeds]}
-    counts = {part: sum(len(text.splitlines()) > 1 for text in texts) for part, texts in parts.items()}
-    found = " and ".join(f"{part} of {count}" for part, count in counts.items() if count)
-    if found:
-        rank_zero_warn(
-            f"data.seeds: the {found} of {len(seeds)} seeds have line breaks, which data.prompt_format {name} makes "
-            "spaces: the model learns to answer in one line. data.prompt_format chat keeps them"
-        )
 
 
 def _measures_in_full(trainer: Any) -> bool:

@@ -112,7 +112,11 @@ def question_loader(
     shares = [processes.share(batch) for batch in _batches(questions, batch_size)]
     return DataLoader(
         cast(Any, shares),
-        collate_fn=lambda one: {**texts(one[0], prompt_format), "stop_at_newline": prompt_format.single_line},
+        collate_fn=lambda one: {
+            **texts(one[0], prompt_format),
+            "stop_at_newline": prompt_format.single_line,
+            "parse_answer": prompt_format.parse_answer,
+        },
     )
 
 

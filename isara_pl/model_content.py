@@ -5,6 +5,7 @@ from pathlib import Path
 
 from isara_pl.errors import InputError
 from isara_pl.models import is_local, resolve_path
+from isara_pl.run_folder import LOCK
 
 # what loaders read; a folder may hold notes, too
 READ = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
@@ -29,9 +30,14 @@ def content_of(name: str) -> str | None:
         return None
     digest = hashlib.sha256()
     for file in [place] if place.is_file() else sorted(place.rglob("*")):
-        if file.suffix in READ and file.is_file():
+        if file.suffix in READ and file.is_file() and not _of_run(file, place):
             _add(digest, file, file.name if file == place else file.relative_to(place).as_posix())
     return digest.hexdigest()
+
+
+def _of_run(file: Path, place: Path) -> bool:
+    """Whether a file lies in a run folder inside the model's: a run writes there while it goes on."""
+    return any((parent / LOCK).exists() for parent in file.parents if parent.is_relative_to(place) and parent != place)
 
 
 def _add(digest: "hashlib._Hash", file: Path, name: str) -> None:

@@ -1,7 +1,7 @@
 """The LightningModule: a causal LM with a LoRA adapter that trains on answers and completes prompts."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any, Literal, cast
@@ -296,8 +296,9 @@ class IsaraModule(LightningModule):
         sampling = replace(self.prediction_sampling, stop_at_newline=batch["stop_at_newline"])
         seeds = [derive_seed(self.seed, "predict", name) for name in batch["id"]]
         completions = self.generate(batch["prompt"], sampling, seeds)
+        parse: Callable[[str], str] = batch.get("parse_answer", str.strip)
         return {
-            "answer": [completion.text.strip() for completion in completions],
+            "answer": [parse(completion.text) for completion in completions],
             "finished": [completion.finished for completion in completions],
         }
 

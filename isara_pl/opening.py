@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from lightning.pytorch import LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
-from isara_pl.conditions import CONTENT, OnChange, check_conditions, described, forget_conditions
+from isara_pl.conditions import CONTENT, OnChange, check_conditions, described, files_of, forget_conditions
 from isara_pl.errors import InputError
 from isara_pl.growing import candidate_filters
 from isara_pl.growth.pool import SamplePool, is_grown, seeds_of
@@ -23,6 +23,14 @@ class EpochChoice(Protocol):
 
     def keep_best(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the module the weights of the best epoch."""
+
+
+@runtime_checkable
+class ConditionalFilter(Protocol):
+    """A filter whose verdicts depend on more than its own options."""
+
+    def conditions_of(self, trainer: Trainer) -> dict[str, Any]:
+        """Give what else they depend on, by the names of the conditions; asked before the filter's `setup`."""
 
 
 def open_pool(
@@ -45,6 +53,7 @@ def open_pool(
     if not (is_grown(folder) or has_checkpoint(trainer, folder)):
         forget_conditions(folder)
     module_conditions = getattr(trainer.lightning_module, "conditions", dict)
+    filters = candidate_filters(trainer)
     every = {
         **conditions,
         **module_conditions(),
@@ -52,8 +61,11 @@ def open_pool(
         "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
         "trainer.gradient_clip_val": trainer.gradient_clip_val,
         "best_epoch": any(isinstance(callback, EpochChoice) for callback in trainer.callbacks),
-        "filters": described(candidate_filters(trainer)),
+        "filters": described(filters),
+        "files of filters": files_of(filters),
     }
+    for one in filters:
+        every |= one.conditions_of(trainer) if isinstance(one, ConditionalFilter) else {}
     contents = {CONTENT + name: content_of(every[name]) for name in MODELS if isinstance(every.get(name), str)}
     known = {name: content for name, content in contents.items() if content is not None}
     check_conditions(folder, {**every, **known}, on_change)

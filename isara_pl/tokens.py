@@ -7,12 +7,18 @@ out again: what is encoded is the content, as it stands in the pool, in tokens o
 """
 
 import re
+from collections.abc import Sequence
+from datetime import date
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
 MARK = "\u2060"
+# what every template is told that asks for today: with the clock's, a run would depend on the day it is run.
+# Llama's templates take this one themselves where there is no clock
+TODAY = date(2024, 7, 26)
+_ASKS_TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase | None) -> re.Pattern[str] | None:
@@ -52,11 +58,40 @@ def _turns(tokenizer: PreTrainedTokenizerBase) -> str:
     """Give a conversation of plain letters in the chat template; nothing where there is none that renders it."""
     if tokenizer.chat_template is None:
         return ""
-    said = [{"role": role, "content": "a"} for role in ("user", "assistant", "user")]
     try:
-        return str(tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
+        return render(tokenizer, [("user", "a"), ("assistant", "a"), ("user", "a")], open_answer=True)
     except Exception:  # a template is a program of the model's author, which may refuse this conversation
         return ""
+
+
+def asks_today(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer's chat template writes today's date.
+
+    Args:
+        tokenizer: Has a chat template.
+    """
+    return "strftime_now" in tokenizer.get_chat_template()
+
+
+def render(tokenizer: PreTrainedTokenizerBase, turns: Sequence[tuple[str, str]], open_answer: bool) -> str:
+    """Give a conversation in the tokenizer's chat template, to which every day is `TODAY`.
+
+    Args:
+        tokenizer: Its chat template is used; whatever that raises is raised.
+        turns: Role and content of each turn, in order.
+        open_answer: Whether an assistant's turn is opened at the end.
+    """
+    messages = [{"role": role, "content": content} for role, content in turns]
+    template = None
+    if asks_today(tokenizer):
+        # written into the template: its renderer takes no functions
+        template = _ASKS_TODAY.sub(lambda call: repr(TODAY.strftime(call[2])), tokenizer.get_chat_template())
+    text = tokenizer.apply_chat_template(
+        messages, chat_template=template, tokenize=False, add_generation_prompt=open_answer
+    )
+    if not isinstance(text, str):
+        raise TypeError("apply_chat_template(tokenize=False) gave no text")
+    return text
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -68,9 +103,8 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     if tokenizer.chat_template is None:
         return None
     answer = "ISARAANSWER"  # no template changes plain letters
-    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": answer}]
     try:
-        text = str(tokenizer.apply_chat_template(said, tokenize=False))
+        text = render(tokenizer, [("user", "a"), ("assistant", answer)], open_answer=False)
     except Exception:  # as in _turns
         return None
     return first_control(tokenizer, text.partition(answer)[2])

@@ -6,11 +6,14 @@ import pytest
 import yaml
 from command_line import before_call, fails, fit
 from conftest import make_seeds, write_held_out, write_options, write_seeds
+from lightning.pytorch import Callback
 
 from isara_pl.cli import main
-from isara_pl.conditions import check_conditions, described, read_conditions
+from isara_pl.conditions import check_conditions, described, files_of, read_conditions
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import OuterEpoch
+from isara_pl.growth.pool import SamplePool, Verdict
+from isara_pl.growth.samples import Sample
 from isara_pl.model_content import content_of
 from isara_pl.module import IsaraModule
 
@@ -259,3 +262,82 @@ def test_seeds_alone_that_changed_and_were_continued_with_stay_those_of_the_run(
     with pytest.warns(UserWarning, match="going on with the 8 seeds of the pool"):
         fit(run_dir, seeds_alone, *changed, "--ckpt_path=last")
     assert (run_dir / "pool.jsonl").read_bytes() == pool
+
+
+# -- what is read when a run starts, and may have changed at its place
+
+
+@pytest.mark.parametrize(
+    ("option", "file"),
+    [
+        ("model.name", "chat_template.jinja"),
+        ("model.name", "generation_config.json"),
+        ("model.name", "tokenizer.json"),
+        ("data.encoder", "modules.json"),
+    ],
+)
+def test_files_that_changed_at_their_place_are_noticed(
+    option, file, seeds_alone, tmp_path, capsys, tiny_llama, tiny_encoder
+):
+    places = {
+        name: shutil.copytree(folder, tmp_path / name)
+        for name, folder in (("model.name", tiny_llama), ("data.encoder", tiny_encoder))
+    }
+    more = [*seeds_alone, *(f"--{name}={place}" for name, place in places.items())]
+    run_dir = fit(places["model.name"] / "run", more)  # what a run writes into the model's folder is not the model
+    fit(run_dir, more, "--ckpt_path=last")
+    before = (run_dir / "conditions.json").read_bytes()
+    with (places[option] / file).open("a") as changed:
+        changed.write("\n")
+    again = ["fit", *more, f"--run_dir={run_dir}", "--ckpt_path=last"]
+    assert f'{option}: "{places[option]}" with other files now' in fails(again, capsys)
+    assert (run_dir / "conditions.json").read_bytes() == before
+    with pytest.warns(UserWarning, match="going on under changed conditions"):
+        main([*again, "--data.on_change=continue"])
+    main(again)
+
+
+def test_files_that_options_of_filters_name_are_known_by_their_content(tmp_path):
+    path, other = tmp_path / "words.txt", tmp_path / "more.txt"
+    path.write_text("a")
+    other.write_text("b")
+    every = [Words([str(other), "no file", "x" * 5000], path), Words(["\0"], tmp_path / "none", judge=3)]
+    before = files_of(every)
+    assert before.keys() == {str(path), str(other)}
+    assert files_of([Words(["a"], str(path))]) == {str(path): before[str(path)]}
+    other.write_text("c")
+    assert {name for name, content in files_of(every).items() if content != before[name]} == {str(other)}
+
+
+class Listed(Callback):
+    """Rejects nothing, by a list of words."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
+        return Verdict(0.0)
+
+
+def test_a_filters_file_that_changed_is_noticed(seeds_alone, tmp_path, capsys):
+    path = tmp_path / "words.txt"
+    path.write_text("a")
+    more = [*seeds_alone, f"--trainer.callbacks+={__name__}.Listed", f"--trainer.callbacks.words={path}"]
+    run_dir = fit(tmp_path / "run", more)
+    path.write_text("b")
+    assert "files of filters: " in fails(["fit", *more, f"--run_dir={run_dir}", "--ckpt_path=last"], capsys)
+
+
+@pytest.mark.parametrize("reject", [True, False])
+def test_evaluation_items_are_a_condition_where_the_guard_rejects_by_them(
+    reject, seeds_alone, held_out_file, tmp_path, capsys
+):
+    guard = ["--trainer.callbacks+=ContaminationGuard", f"--trainer.callbacks.reject={str(reject).lower()}"]
+    run_dir = fit(tmp_path / "run", seeds_alone, *guard)
+    items = Path(held_out_file)
+    items.write_text(items.read_text().replace("no colour at all", "a colour of its own"))
+    again = ["fit", *seeds_alone, *guard, f"--run_dir={run_dir}", "--ckpt_path=last"]
+    if reject:
+        assert 'items of ContaminationGuard: "3 evaluation items with the hash' in fails(again, capsys)
+    else:
+        main(again)

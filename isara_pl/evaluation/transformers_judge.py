@@ -18,7 +18,7 @@ from isara_pl.errors import InputError, first_line
 from isara_pl.model_checks import check_complete
 from isara_pl.models import context_window, is_local, one_clear_error, resolve_path
 from isara_pl.stages import count
-from isara_pl.tokens import control_tokens, encode, mark
+from isara_pl.tokens import control_tokens, encode, mark, render
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -185,15 +185,14 @@ class TransformersJudge(ABC):
         question, answer = mark(question, self._controls), mark(answer, self._controls)
         if self.template is not None:
             return self.template.format(question=question, answer=answer, eos=self._tokenizer.eos_token)
-        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        turns = [("user", question), ("assistant", answer)]
         try:
-            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=self.asks_for_reply)
+            return render(self._tokenizer, turns, open_answer=self.asks_for_reply)
         except Exception as error:  # a template is a program of the model's author, which may refuse or fail
             raise InputError(
                 f"judge.template is null, but the chat template of {self.model} raises on a question and an answer "
                 f"({first_line(error)}). Give a text with {{question}} and {{answer}}"
             ) from error
-        return str(text)
 
     def _encode(self, question: str, answer: str) -> list[int]:
         # a chat template writes the special tokens itself

@@ -13,9 +13,10 @@ from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.growth.samples import Sample
-from isara_pl.tokens import control_tokens, mark
+from isara_pl.tokens import TODAY, asks_today, control_tokens, mark, render
 
 FormatName = Literal["qa", "chat", "safe-rlhf"]
+_EMPTY_BLOCK = re.compile(r"<([\w:-]+)>\s*</\1>")  # such as Qwen3's <think>
 
 
 class PromptFormat(Protocol):
@@ -102,7 +103,9 @@ class ChatFormat:
     """Pairs as the turns of a conversation in the tokenizer's own chat template.
 
     A new question is the continuation of an opened user turn. A template that inserts a system
-    message of its own still does so here.
+    message of its own still does so here. What a template writes between an opened turn and the answer,
+    such as an empty <think> block, is part of the prompt; where it writes such a block, one at the
+    beginning of an answer is no part of that.
 
     Args:
         tokenizer: Its chat template is used.
@@ -123,25 +126,54 @@ class ChatFormat:
         pair = self._render([("user", self._QUESTION), ("assistant", self._ANSWER)], open_answer=False)
         opened = self._render([("user", self._QUESTION)], open_answer=True)
         if self._QUESTION not in pair or self._ANSWER not in pair or not pair.startswith(opened.rstrip()):
-            raise InputError("data.prompt_format: this model's chat template rewrites the turns; use qa or safe-rlhf")
+            raise InputError(
+                "data.prompt_format: this model's chat template rewrites the turns, or opens an "
+                "answer otherwise than it writes one; use qa or safe-rlhf"
+            )
         # with demonstrations: one that takes a single pair only is refused now, not after an hour of measuring
         self._render([("user", "a"), ("assistant", "a"), ("user", "a")], open_answer=True)
         before_answer, _, self.ending = pair.partition(self._ANSWER)
-        self._after_question = before_answer.partition(self._QUESTION)[2].strip()
-        # some templates put a space before an answer only where there is one
-        self._before_answer = before_answer[len(opened) :]
+        written = before_answer[len(opened) :]
+        # some templates put a space before an answer only where there is one; it is the first word's
+        self._before_answer = written.rstrip(" ")
+        self._space = written[len(self._before_answer) :]
+        empty_block = _EMPTY_BLOCK.search(before_answer.partition(self._QUESTION)[2])
+        self.block = empty_block[1] if empty_block else None
+        after_question = opened.partition(self._QUESTION)[2]
+        # a model that goes on from its question to an answer need not begin that with the block
+        self._after_question = (
+            after_question.partition(f"<{self.block}>")[0] if self.block else after_question
+        ).strip()
+        self._blocks = re.compile(rf"(\s*<{self.block}>.*?(</{self.block}>|\Z))*", re.DOTALL)
 
     def question_prompt(self, demonstrations: Sequence[Sample]) -> str:
         """Give the turns and an opened user turn."""
         return self._conversation(demonstrations, self._QUESTION, open_answer=False).rpartition(self._QUESTION)[0]
 
     def answer_prompt(self, question: str, demonstrations: Sequence[Sample] = ()) -> str:
-        """Give the turns, the question and an opened assistant turn."""
-        return self._conversation(demonstrations, question, open_answer=True)
+        """Give the turns, the question and an assistant turn that is opened up to where the answer begins."""
+        return self._conversation(demonstrations, question, open_answer=True) + self._before_answer
 
     def answer_text(self, answer: str) -> str:
-        """Give the answer as the template puts it after an opened turn."""
-        return self._before_answer + mark(answer, self._controls)
+        """Give the answer as the template puts it after what it writes itself.
+
+        Raises:
+            InputError: If the answer is nothing but a block that the template writes itself.
+        """
+        said = self.without_block(answer)
+        if answer.strip() and not said:
+            raise InputError(
+                f"data.prompt_format: the answer {answer[:60]!r} is nothing but a <{self.block}> block, which this "
+                "model's chat template writes itself. Close it and write the answer behind it, or remove the pair"
+            )
+        return self._space + mark(said, self._controls)
+
+    def without_block(self, answer: str) -> str:
+        """Give an answer without blocks at its beginning, if the template writes an empty one itself.
+
+        One that is not closed goes on to the end: nothing is answered.
+        """
+        return answer if self.block is None else self._blocks.sub("", answer, count=1).lstrip()
 
     def parse_question(self, completion: str) -> str:
         """Give what was written, up to where the model closed the turn."""
@@ -149,25 +181,24 @@ class ChatFormat:
         return text.strip()
 
     def parse_answer(self, completion: str) -> str:
-        """Give what was written, up to where the model closed the turn."""
+        """Give what was written, up to where the model closed the turn, without a block before the answer."""
         ending = self.ending.strip()
-        return (completion.partition(ending)[0] if ending else completion).strip()
+        return self.without_block((completion.partition(ending)[0] if ending else completion).strip())
 
     def _conversation(self, demonstrations: Sequence[Sample], question: str, open_answer: bool) -> str:
-        turns = [turn for s in demonstrations for turn in (("user", s.question), ("assistant", s.answer))]
+        pairs = [(s.question, self.without_block(s.answer)) for s in demonstrations]
+        turns = [turn for asked, said in pairs for turn in (("user", asked), ("assistant", said))]
         return self._render([*turns, ("user", question)], open_answer)
 
     def _render(self, turns: Sequence[tuple[str, str]], open_answer: bool) -> str:
-        messages = [{"role": role, "content": mark(content, self._controls)} for role, content in turns]
+        marked = [(role, mark(content, self._controls)) for role, content in turns]
         try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=open_answer)
+            text = render(self.tokenizer, marked, open_answer)
         except Exception as error:  # a template is a program of the model's author, which may refuse or fail
             raise InputError(
                 f"data.prompt_format: this model's chat template raises on questions and answers in turns "
                 f"({first_line(error)}); use qa or safe-rlhf"
             ) from error
-        if not isinstance(text, str):
-            raise TypeError("apply_chat_template(tokenize=False) gave no text")
         # the template's own BOS is dropped where encoding adds one, as for every other format
         return text.removeprefix(str(self.tokenizer.bos_token)) if self._adds_bos() else text
 
@@ -195,3 +226,35 @@ def prompt_format(name: FormatName, tokenizer: PreTrainedTokenizerBase | None) -
     if tokenizer is None:
         raise InputError("data.prompt_format: chat needs data.tokenizer")
     return ChatFormat(tokenizer)
+
+
+def notes(prompt_format: PromptFormat, name: FormatName, seeds: Sequence[Sample]) -> list[str]:
+    """Say what of seeds and of the day is not told to the model as it is.
+
+    Args:
+        prompt_format: The format.
+        name: Its name.
+        seeds: The seeds.
+    """
+    if not isinstance(prompt_format, ChatFormat):
+        parts = {"answers": [seed.answer for seed in seeds], "questions": [seed.question for seed in seeds]}
+        counts = {part: sum(len(text.splitlines()) > 1 for text in texts) for part, texts in parts.items()}
+        found = " and ".join(f"{part} of {count}" for part, count in counts.items() if count)
+        breaks = (
+            f"data.seeds: the {found} of {len(seeds)} seeds have line breaks, which data.prompt_format {name} makes "
+            "spaces: the model learns to answer in one line. data.prompt_format chat keeps them"
+        )
+        return [breaks] if found else []
+    told = []
+    blocks = sum(prompt_format.without_block(seed.answer) != seed.answer for seed in seeds)
+    if blocks:
+        told.append(
+            f"data.seeds: {blocks} of {len(seeds)} answers begin with a <{prompt_format.block}> block, which is left "
+            "out: this model's chat template writes an empty one itself, and answers are learned behind it"
+        )
+    if asks_today(prompt_format.tokenizer):
+        told.append(
+            "data.prompt_format: this model's chat template writes today's date, for which every prompt has "
+            f"{TODAY:%d %B %Y}: what a run gives does not depend on the day"
+        )
+    return told
