@@ -9,13 +9,13 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from isara_pl.callbacks.evaluation import data_of
-from isara_pl.datamodule import IsaraDataModule
+from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL
 from isara_pl.module import IsaraModule
-from isara_pl.report.metrics import outer_epoch_name
-from isara_pl.sft import answer_nll
-from isara_pl.stages import count, stage
+from isara_pl.results.metrics import outer_epoch_name
+from isara_pl.run.stages import count, stage
+from isara_pl.training.pairs import answer_nll
 
 
 class BestEpoch(Callback):

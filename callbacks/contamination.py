@@ -10,14 +10,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from isara_pl.callbacks.evaluation import Evaluation, data_of
-from isara_pl.datamodule import IsaraDataModule
+from isara_pl.datamodule.datamodule import IsaraDataModule
+from isara_pl.datamodule.measured_weights import outer_epoch_of_weights
 from isara_pl.evaluation.contamination import Contact, ContaminationIndex
-from isara_pl.evaluation.results import write_results
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.samples import Sample
-from isara_pl.measured_weights import outer_epoch_of_weights
-from isara_pl.run_folder import run_folder
+from isara_pl.results.items import write_results
+from isara_pl.run.folder import run_folder
 
 
 class ContaminationGuard(Callback):

@@ -7,13 +7,13 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from isara_pl.callbacks.evaluation import Measurement, data_of
-from isara_pl.datamodule import IsaraDataModule
+from isara_pl.datamodule.datamodule import IsaraDataModule
+from isara_pl.datamodule.measured_weights import outer_epoch_of_weights
 from isara_pl.evaluation.diversity import Diversity, is_copy, is_refusal, nearest_cosine
 from isara_pl.evaluation.metrics import given_all
-from isara_pl.evaluation.results import write_results
 from isara_pl.growth.samples import Sample
-from isara_pl.measured_weights import outer_epoch_of_weights
-from isara_pl.run_folder import run_folder
+from isara_pl.results.items import write_results
+from isara_pl.run.folder import run_folder
 
 
 class DiversityMonitor(Measurement):

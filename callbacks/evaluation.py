@@ -11,19 +11,19 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from isara_pl.datamodule import IsaraDataModule
+from isara_pl.datamodule.datamodule import IsaraDataModule
+from isara_pl.datamodule.growing import fits_window, text_generator
+from isara_pl.datamodule.measured_weights import outer_epoch_of_weights, weights_of
 from isara_pl.errors import InputError
 from isara_pl.evaluation.prompting import ItemPrompts
-from isara_pl.evaluation.results import write_results
-from isara_pl.growing import fits_window, text_generator
 from isara_pl.growth.demonstrations import Context, Demonstrations
 from isara_pl.growth.samples import Sample
-from isara_pl.measured_weights import outer_epoch_of_weights, weights_of
 from isara_pl.module import IsaraModule
-from isara_pl.processes import Processes
-from isara_pl.randomness import derive_seed
-from isara_pl.run_folder import run_folder
-from isara_pl.stages import stage
+from isara_pl.results.items import write_results
+from isara_pl.run.folder import run_folder
+from isara_pl.run.processes import Processes
+from isara_pl.run.randomness import derive_seed
+from isara_pl.run.stages import stage
 
 Line = dict[str, Any]
 RESERVED = ("diversity", "contamination", "held-out")  # other files, and the ids of the held-out pairs

@@ -8,12 +8,11 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from isara_pl.callbacks.evaluation import data_of
-from isara_pl.datamodule import IsaraDataModule
+from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth
-from isara_pl.processes import Processes
-from isara_pl.progress import finished_outer_epoch
-from isara_pl.report.ledger import (
+from isara_pl.models.tokens import encode_continuation, encode_prompt
+from isara_pl.results.ledger import (
     ALL,
     FILE,
     TRAINING,
@@ -26,10 +25,11 @@ from isara_pl.report.ledger import (
     ledger_text,
     read_ledger,
 )
-from isara_pl.run_folder import run_folder
-from isara_pl.stages import Stage, count, listen, stage, unlisten
-from isara_pl.tokens import encode_continuation, encode_prompt
-from isara_pl.whole_file import write_whole
+from isara_pl.run.folder import run_folder
+from isara_pl.run.processes import Processes
+from isara_pl.run.progress import finished_outer_epoch
+from isara_pl.run.stages import Stage, count, listen, stage, unlisten
+from isara_pl.run.whole_file import write_whole
 
 LOGGED = ("wall_seconds", "flops", "cost", "seconds_per_accepted", "cost_per_accepted", "break_even_queries")
 

@@ -11,14 +11,14 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from isara_pl.callbacks.alpha_stopping import alpha_of
 from isara_pl.callbacks.evaluation import data_of
 from isara_pl.callbacks.outer_epoch_table import measured_figures
-from isara_pl.growing import candidate_filters
+from isara_pl.datamodule.growing import candidate_filters
 from isara_pl.growth.outer_epoch import Growth
-from isara_pl.progress import finished_outer_epoch
-from isara_pl.randomness import derive_seed
 from isara_pl.report.contents import GrownOuterEpoch
-from isara_pl.report.metrics import FILE, Row, read_rows
 from isara_pl.report.summary import WIDEST, format_summary
-from isara_pl.run_folder import run_folder
+from isara_pl.results.metrics import FILE, Row, read_rows
+from isara_pl.run.folder import run_folder
+from isara_pl.run.progress import finished_outer_epoch
+from isara_pl.run.randomness import derive_seed
 
 SAMPLES = 3
 

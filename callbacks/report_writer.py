@@ -5,13 +5,13 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.callbacks.evaluation import data_of
 from isara_pl.errors import first_line
-from isara_pl.evaluation.measured_runs import read_run
-from isara_pl.evaluation.named_runs import named_run
-from isara_pl.growth.pool import POOL
 from isara_pl.report.embedding import EmbeddedOnce
 from isara_pl.report.writing import FILE, write_report
-from isara_pl.run_folder import run_folder
-from isara_pl.stages import stage
+from isara_pl.results.measured_runs import read_run
+from isara_pl.results.named_runs import named_run
+from isara_pl.run.folder import run_folder
+from isara_pl.run.journal import POOL
+from isara_pl.run.stages import stage
 
 
 class ReportWriter(Callback):

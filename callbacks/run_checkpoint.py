@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from isara_pl.errors import InputError
-from isara_pl.progress import is_cut
+from isara_pl.run.progress import is_cut
 
 PATHS = ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path")  # of ModelCheckpoint's state
 

@@ -12,16 +12,16 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from isara_pl.callbacks.alpha_stopping import alpha_of
 from isara_pl.callbacks.evaluation import data_of
 from isara_pl.callbacks.outer_epoch_table import measured_figures
-from isara_pl.conditions import described
+from isara_pl.datamodule.growing import candidate_filters
 from isara_pl.errors import InputError, first_line
-from isara_pl.growing import candidate_filters
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.growth.pool import SamplePool
-from isara_pl.progress import finished_outer_epoch
 from isara_pl.report.facts import shown
-from isara_pl.report.metrics import FILE, LAST, MEASURED, read_rows
 from isara_pl.report.sample_table import COLUMNS, drawn_rows, markdown
-from isara_pl.run_folder import run_folder
+from isara_pl.results.metrics import FILE, LAST, MEASURED, read_rows
+from isara_pl.run.conditions import described
+from isara_pl.run.folder import run_folder
+from isara_pl.run.progress import finished_outer_epoch
 
 
 class SampleLogger(Callback):

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from isara_pl.callbacks.evaluation import Evaluation, Line, check_choice, scored
-from isara_pl.datamodule import IsaraDataModule
+from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.evaluation.calibration import NLL_BY_TEMPERATURE
 from isara_pl.evaluation.choice_scores import ChoiceScore, Question, choice_scores
@@ -20,8 +20,8 @@ from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.evaluation.text_overlap import ReferenceOverlap, reference_overlap
 from isara_pl.growth.demonstrations import Context
 from isara_pl.growth.samples import Sample, read_samples
-from isara_pl.models import resolve_path
-from isara_pl.tokens import control_tokens, encode_continuation, mark
+from isara_pl.models.loading import resolve_path
+from isara_pl.models.tokens import control_tokens, encode_continuation, mark
 
 Convention = Literal["task", "primer"]
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from isara_pl.errors import InputError
 
 if TYPE_CHECKING:
-    from isara_pl.datamodule import IsaraDataModule
+    from isara_pl.datamodule.datamodule import IsaraDataModule
     from isara_pl.module import IsaraModule
 
 __version__ = version("isara_pl")
 __all__ = ["InputError", "IsaraDataModule", "IsaraModule", "__version__"]
 
 # torch and Lightning take seconds to import: only those who ask for these wait for them
-_IMPORTED_WHEN_ASKED_FOR = {"IsaraDataModule": "isara_pl.datamodule", "IsaraModule": "isara_pl.module"}
+_IMPORTED_WHEN_ASKED_FOR = {"IsaraDataModule": "isara_pl.datamodule.datamodule", "IsaraModule": "isara_pl.module"}
 
 
 def __getattr__(name: str) -> Any:

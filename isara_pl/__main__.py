@@ -1,6 +1,6 @@
 """`python -m isara_pl`: the command line."""
 
-from isara_pl.main import main
+from isara_pl.cli.main import main
 
 if __name__ == "__main__":
     main()

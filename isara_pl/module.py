@@ -13,19 +13,15 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import Self
 
-from isara_pl.adapter import with_adapter
-from isara_pl.checkpoints import base_fingerprint, check_shapes, weights_hash
-from isara_pl.distillation import Objective, answer_losses
 from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL
-from isara_pl.flops import count_flops
 from isara_pl.generation.budget import Budget, GenerationTokens
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion, Sampling
-from isara_pl.lora import LoraOptions
-from isara_pl.merging import Folding
-from isara_pl.models import (
+from isara_pl.models.adapter import with_adapter
+from isara_pl.models.flops import count_flops
+from isara_pl.models.loading import (
     Quantization,
     Widened,
     base_dtype,
@@ -36,9 +32,13 @@ from isara_pl.models import (
     narrow,
     widen,
 )
-from isara_pl.randomness import derive_seed
-from isara_pl.sft import Batch, answer_nll
-from isara_pl.training import (
+from isara_pl.models.lora import LoraOptions
+from isara_pl.models.merging import Folding
+from isara_pl.run.checkpoints import base_fingerprint, check_shapes, weights_hash
+from isara_pl.run.randomness import derive_seed
+from isara_pl.training.losses import Objective, answer_losses
+from isara_pl.training.pairs import Batch, answer_nll
+from isara_pl.training.step import (
     check_losses,
     check_weights,
     compile_layers,
@@ -46,7 +46,7 @@ from isara_pl.training import (
     learning_rate_at,
     scale_gradients,
 )
-from isara_pl.validation import MeasuredBatch
+from isara_pl.training.validation import MeasuredBatch
 
 PRETRAINED = "pretrained"
 # options that decide what the trained model becomes, beside its dtype and the adapter's
@@ -276,7 +276,7 @@ class IsaraModule(LightningModule):
             model.train(was_training)
 
     def completion_flops(self, prompt_tokens: int, new_tokens: int) -> int:
-        """Give the floating-point operations of completing one prompt, as of `isara_pl.flops.Flops.completion`."""
+        """Give the floating-point operations of completing one prompt, as `isara_pl.models.flops` counts them."""
         return self._flops.completion(prompt_tokens, new_tokens)
 
     def _without_casts(self) -> AbstractContextManager[object]:

@@ -29,11 +29,11 @@ from shapes import SHAPES, load_shape, tokenizer_name
 
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.samples import Sample, read_samples
-from isara_pl.lora import LoraOptions
-from isara_pl.memory import keep_freed_memory, return_freed_memory
-from isara_pl.models import DTYPES, fast_precision, resolve_path
+from isara_pl.models.loading import DTYPES, fast_precision, resolve_path
+from isara_pl.models.lora import LoraOptions
 from isara_pl.module import IsaraModule
-from isara_pl.sft import EncodedPair, SftLoader, answer_nll, collate, encode_pair, length_grouped_batches
+from isara_pl.run.memory import keep_freed_memory, return_freed_memory
+from isara_pl.training.pairs import EncodedPair, SftLoader, answer_nll, collate, encode_pair, length_grouped_batches
 
 REFERENCE = "TRL"
 FORMAT = prompt_format("qa", None)

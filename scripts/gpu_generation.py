@@ -18,8 +18,8 @@ from transformers import ContinuousBatchingConfig, PreTrainedTokenizerBase
 
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Sampling
-from isara_pl.memory import is_out_of_memory
-from isara_pl.models import load_tokenizer
+from isara_pl.models.loading import load_tokenizer
+from isara_pl.run.memory import is_out_of_memory
 
 SPREAD = 4.0  # standard deviation of a trained model's logits; random weights are three times as flat
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from gpu_facts import ROOT
 from gpu_rows import PRECISION, Check, Row
 
-from isara_pl.report.metrics import SHOWN, read_rows
+from isara_pl.results.metrics import SHOWN, read_rows
 
 RUN_SECONDS = 150
 

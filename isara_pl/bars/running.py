@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from isara_pl.report.metrics import outer_epoch_name
-from isara_pl.stages import Stage
+from isara_pl.results.metrics import outer_epoch_name
+from isara_pl.run.stages import Stage
 
 GROWTH = "growth"
 TEXTS = ("questions", "answers")  # the stages in which a growth generates its candidates' texts

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from isara_pl.bars.running import TEXTS, Growing, Line, Opened, log_line, running_lines
-from isara_pl.stages import Stage, listen, unlisten
+from isara_pl.run.stages import Stage, listen, unlisten
 
 TICK = 0.5  # seconds between two looks
 MOMENT = 0.5  # seconds from which on a stage is shown: a shorter one would only flicker

@@ -15,13 +15,13 @@ from lightning_utilities.core.rank_zero import WarningCache
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from isara_pl.arithmetic import computes_exactly
 from isara_pl.errors import InputError
 from isara_pl.evaluation.calibration import TEMPERATURES
-from isara_pl.models import context_window, only_logits_of
-from isara_pl.sft import IGNORED, EncodedPair, collate
-from isara_pl.stages import count
-from isara_pl.tokens import encode_continuation
+from isara_pl.models.arithmetic import computes_exactly
+from isara_pl.models.loading import context_window, only_logits_of
+from isara_pl.models.tokens import encode_continuation
+from isara_pl.run.stages import count
+from isara_pl.training.pairs import IGNORED, EncodedPair, collate
 
 _told = WarningCache()  # every evaluation of a run would say the same
 TOKENS_IN_CACHE = 4  # 0.2 MB of logits each: a CPU goes over them once a temperature, from memory 4 times slower

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from isara_pl.errors import InputError
 from isara_pl.evaluation.transformers_judge import Dtype, TransformersJudge, padded
-from isara_pl.stages import stage
+from isara_pl.run.stages import stage
 
 ClassifierTemplate = Literal["beaver-dam", "answer"]
 

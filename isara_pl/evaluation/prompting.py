@@ -6,7 +6,7 @@ from functools import partial
 from isara_pl.generation.protocol import Completion, Sampling, TextGenerator, completions_of
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.samples import Sample
-from isara_pl.randomness import derive_seed
+from isara_pl.run.randomness import derive_seed
 
 
 class ItemPrompts:

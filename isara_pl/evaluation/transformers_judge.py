@@ -15,10 +15,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError, first_line
-from isara_pl.model_checks import check_complete
-from isara_pl.models import context_window, is_local, one_clear_error, resolve_path
-from isara_pl.stages import count
-from isara_pl.tokens import control_tokens, encode, mark, render
+from isara_pl.models.checks import check_complete
+from isara_pl.models.loading import context_window, is_local, one_clear_error, resolve_path
+from isara_pl.models.tokens import control_tokens, encode, mark, render
+from isara_pl.run.stages import count
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 

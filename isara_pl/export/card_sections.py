@@ -4,11 +4,11 @@ from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from isara_pl.evaluation.measures import MEASURES
 from isara_pl.export.finished_run import FinishedRun
 from isara_pl.export.markdown import code, table
 from isara_pl.export.run_options import public_name
-from isara_pl.report import metrics
+from isara_pl.results import metrics
+from isara_pl.results.measures import MEASURES
 
 PAPER = "[arXiv 2401.06785](https://arxiv.org/abs/2401.06785)"
 PACKAGES = ("isara_pl", "torch", "transformers", "peft", "lightning")

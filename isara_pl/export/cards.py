@@ -22,7 +22,7 @@ from isara_pl.export.merged_model import dtype_of_base, is_quantised
 from isara_pl.export.pairs import METADATA, PROMPT_COMPLETION, TEXTS, with_marks
 from isara_pl.export.run_options import is_hub_id
 from isara_pl.growth.prompts import PromptFormat
-from isara_pl.models import PACKAGE_SCHEME
+from isara_pl.models.loading import PACKAGE_SCHEME
 
 NF4 = (
     "The run kept the base in 4 bits (nf4). Merged here is the base as it was before, in bfloat16: answers may differ "
@@ -30,7 +30,7 @@ NF4 = (
 )
 LOADERS = {
     "transformers": ("AutoModelForCausalLM", "AutoTokenizer", ".from_pretrained"),
-    "isara_pl.models": ("load_causal_lm", "load_tokenizer", ""),
+    "isara_pl.models.loading": ("load_causal_lm", "load_tokenizer", ""),
 }
 
 
@@ -72,7 +72,7 @@ def adapter_card(run: FinishedRun, prompt_format: PromptFormat, publication: Pub
         publication: What is said about the export.
     """
     name = run.options.get("model.name", str)
-    library = "isara_pl.models" if name.startswith(PACKAGE_SCHEME) or name.endswith(".gguf") else "transformers"
+    library = "isara_pl.models.loading" if name.startswith(PACKAGE_SCHEME) or name.endswith(".gguf") else "transformers"
     model, tokenizer, call = LOADERS[library]
     of_a_machine = "" if base_name(run) == name else "  # it lay in a folder of the machine of the run: give your own"
     load = python(

@@ -13,11 +13,10 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.errors import InputError
 from isara_pl.export.run_options import RunOptions
-from isara_pl.growth.journal import entries
-from isara_pl.growth.pool import POOL, REJECTED
 from isara_pl.growth.samples import Sample, seeds_hash
-from isara_pl.report import metrics
-from isara_pl.run_folder import LOCK, run_lock
+from isara_pl.results import metrics
+from isara_pl.run.folder import LOCK, run_lock
+from isara_pl.run.journal import POOL, REJECTED, entries
 
 CONFIG = "config.yaml"
 ADAPTER = "adapter"
@@ -146,7 +145,7 @@ def _outer_epoch_of_adapter(folder: Path, newest: int) -> int | None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file  # takes seconds, with torch
 
-    from isara_pl.checkpoints import weights_hash
+    from isara_pl.run.checkpoints import weights_hash
 
     measured = metrics.read_weights(folder / metrics.FILE)
     if newest not in measured:  # written by a version that did not name them

@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from isara_pl.checkpoints import WholeCheckpointIO, base_fingerprint
 from isara_pl.errors import InputError, first_line
 from isara_pl.export.finished_run import ADAPTER, ADAPTER_FILES, FinishedRun
 from isara_pl.export.run_options import RunOptions, is_hub_id
@@ -23,10 +22,11 @@ from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.plain import generation_config
 from isara_pl.generation.protocol import Sampling
 from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
-from isara_pl.merging import MergedWeights, adapted_weights
-from isara_pl.models import DTYPES, base_dtype, load_causal_lm, load_tokenizer
-from isara_pl.run_folder import CHECKPOINTS, LAST_CHECKPOINT
-from isara_pl.whole_file import give_usual_permissions, write_whole
+from isara_pl.models.loading import DTYPES, base_dtype, load_causal_lm, load_tokenizer
+from isara_pl.models.merging import MergedWeights, adapted_weights
+from isara_pl.run.checkpoints import WholeCheckpointIO, base_fingerprint
+from isara_pl.run.folder import CHECKPOINTS, LAST_CHECKPOINT
+from isara_pl.run.whole_file import give_usual_permissions, write_whole
 
 
 @dataclass(frozen=True)

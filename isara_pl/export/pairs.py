@@ -13,8 +13,8 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from isara_pl.export.finished_run import FinishedRun
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.samples import Sample
-from isara_pl.tokens import MARK
-from isara_pl.whole_file import save_whole, write_whole
+from isara_pl.models.tokens import MARK
+from isara_pl.run.whole_file import save_whole, write_whole
 
 PROMPT_COMPLETION, MESSAGES = "prompt_completion", "messages"
 

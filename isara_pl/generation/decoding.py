@@ -15,7 +15,7 @@ from torch import Tensor
 
 from isara_pl.generation.kv_cache import RowsCache, layers_of
 from isara_pl.generation.shared_prefixes import LEAST_SAVED, Row
-from isara_pl.models import only_logits_of
+from isara_pl.models.loading import only_logits_of
 
 # from so many tokens on a forward pass gains nothing by being larger, but takes more memory
 PREFILL_TOKENS = 4096

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from isara_pl.generation.protocol import Sampling
-from isara_pl.randomness import derive_seed
+from isara_pl.run.randomness import derive_seed
 
 # a nucleus is nearly always among so many tokens: finding these costs a tenth of sorting a vocabulary
 LIKELIEST = 1024

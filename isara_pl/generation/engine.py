@@ -19,9 +19,9 @@ from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.generation.shared_prefixes import sharing_order
 from isara_pl.generation.step_graphs import StepGraphs
 from isara_pl.generation.writing import Written
-from isara_pl.memory import is_out_of_memory
-from isara_pl.models import context_window
-from isara_pl.tokens import encode_prompt, end_of_turn
+from isara_pl.models.loading import context_window
+from isara_pl.models.tokens import encode_prompt, end_of_turn
+from isara_pl.run.memory import is_out_of_memory
 
 T = TypeVar("T")
 # measuring may happen in float32 or beside a judge, so it has less memory than growing

@@ -8,8 +8,8 @@ from transformers import GenerationConfig
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.generation.protocol import Sampling
-from isara_pl.randomness import derive_seed
-from isara_pl.stages import count
+from isara_pl.run.randomness import derive_seed
+from isara_pl.run.stages import count
 
 
 def complete(

@@ -4,12 +4,12 @@ from typing import Any
 
 import torch
 
-from isara_pl.arithmetic import allowed_difference
 from isara_pl.errors import first_line
 from isara_pl.generation.decoding import Batch
 from isara_pl.generation.kv_cache import layers_of
 from isara_pl.generation.shared_prefixes import Row
-from isara_pl.memory import is_out_of_memory
+from isara_pl.models.arithmetic import allowed_difference
+from isara_pl.run.memory import is_out_of_memory
 
 
 def why_not_in_rows(model: Any) -> str | None:

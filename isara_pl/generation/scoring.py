@@ -9,8 +9,8 @@ from torch import Tensor
 from isara_pl.generation.decoding import Batch
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs, joined, top_logprobs, without_ends
 from isara_pl.generation.shared_prefixes import rounds
-from isara_pl.models import only_logits_of
-from isara_pl.stages import count
+from isara_pl.models.loading import only_logits_of
+from isara_pl.run.stages import count
 
 SCORED_TOKENS = 1024  # of a forward pass behind the prompts: with a large vocabulary their logits fill the memory
 

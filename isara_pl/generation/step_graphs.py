@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from isara_pl.arithmetic import allowed_difference
 from isara_pl.errors import first_line
-from isara_pl.memory import is_out_of_memory
-from isara_pl.stages import count, set_apart
+from isara_pl.models.arithmetic import allowed_difference
+from isara_pl.run.memory import is_out_of_memory
+from isara_pl.run.stages import count, set_apart
 
 
 class Steps(Protocol):

@@ -21,7 +21,7 @@ from isara_pl.generation.drawing import next_tokens, uniform_numbers
 from isara_pl.generation.protocol import Sampling
 from isara_pl.generation.shared_prefixes import rounds
 from isara_pl.generation.step_graphs import StepGraphs
-from isara_pl.stages import count
+from isara_pl.run.stages import count
 
 # on a GPU looking which rows have ended waits for the device, and a row that leaves changes all shapes
 TOKENS_BETWEEN_LOOKS = 8

@@ -6,7 +6,7 @@ from typing import Literal
 
 from isara_pl.growth.retrieval import Encoder, PoolIndex
 from isara_pl.growth.samples import Sample
-from isara_pl.randomness import derive_seed
+from isara_pl.run.randomness import derive_seed
 
 Context = Literal["knn", "random"]
 Order = Literal["similarity", "pool"]

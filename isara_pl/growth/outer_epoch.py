@@ -17,9 +17,9 @@ from isara_pl.growth.pool import Rejected, SamplePool, Verdict
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.retrieval import PoolIndex
 from isara_pl.growth.samples import Sample
-from isara_pl.processes import ALONE, Processes
-from isara_pl.randomness import derive_seed
-from isara_pl.stages import count, stage
+from isara_pl.run.processes import ALONE, Processes
+from isara_pl.run.randomness import derive_seed
+from isara_pl.run.stages import count, stage
 
 
 @runtime_checkable

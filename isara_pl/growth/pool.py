@@ -8,11 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from isara_pl.errors import InputError
-from isara_pl.growth.journal import append, entries
 from isara_pl.growth.samples import Sample
-
-POOL = "pool.jsonl"
-REJECTED = "rejected.jsonl"
+from isara_pl.run.journal import POOL, REJECTED, append, entries
 
 
 @dataclass(frozen=True)

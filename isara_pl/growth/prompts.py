@@ -1,7 +1,7 @@
 """Demonstrations to prompt text, and completions to a question or an answer.
 
 No format adds an instruction: a prompt holds pairs and the beginning of the next turn, nothing else.
-Control tokens that a question or an answer spells are marked (`isara_pl.tokens`): they are encoded as text.
+Control tokens that a question or an answer spells are marked (`isara_pl.models.tokens`): they are encoded as text.
 """
 
 import re
@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.growth.samples import Sample
-from isara_pl.tokens import TODAY, asks_today, control_tokens, mark, render
+from isara_pl.models.tokens import TODAY, asks_today, control_tokens, mark, render
 
 FormatName = Literal["qa", "chat", "safe-rlhf"]
 _EMPTY_BLOCK = re.compile(r"<([\w:-]+)>\s*</\1>")  # such as Qwen3's <think>

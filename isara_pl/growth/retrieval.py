@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from isara_pl.errors import InputError, first_line
-from isara_pl.flops import Flops
 from isara_pl.growth.samples import Sample
-from isara_pl.memory import is_out_of_memory
-from isara_pl.model_checks import check_complete
-from isara_pl.models import is_local, resolve_path
-from isara_pl.stages import count, stage
+from isara_pl.models.checks import check_complete
+from isara_pl.models.flops import Flops
+from isara_pl.models.loading import is_local, resolve_path
+from isara_pl.run.memory import is_out_of_memory
+from isara_pl.run.stages import count, stage
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

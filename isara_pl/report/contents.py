@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from isara_pl.results.ledger import Spent, Totals
+
 Status = Literal["seed", "accepted", "rejected"]
 Tone = Literal["good", "bad", "unsure", "neutral"]
 
@@ -71,44 +73,6 @@ class GrownOuterEpoch:
     def novelty(self) -> float | None:
         """Accepted ÷ candidates."""
         return self.accepted / self.candidates if self.candidates else None
-
-
-@dataclass(frozen=True)
-class Spent:
-    """A row of ledger.csv: what a stage of an outer epoch cost. The names are those of its columns."""
-
-    outer_epoch: int
-    stage: str
-    wall_seconds: float
-    cpu_seconds: float
-    prompt_tokens: int
-    generated_tokens: int
-    flops: float
-    peak_memory_bytes: int
-    samples: int
-    cost: float | None
-
-
-@dataclass(frozen=True)
-class Totals:
-    """What an outer epoch cost altogether: the row `all` of ledger.csv.
-
-    Attributes:
-        outer_epoch: Which one.
-        wall_seconds: Time.
-        cost: Money, in the currency of the price per hour; None without a price.
-        seconds_per_accepted: Time for growing, per accepted sample.
-        cost_per_accepted: Money for growing, per accepted sample.
-        break_even_queries: Queries after which the loop so far was cheaper, in FLOPs, than in-context learning with K
-            demonstrations at every query.
-    """
-
-    outer_epoch: int
-    wall_seconds: float
-    cost: float | None
-    seconds_per_accepted: float | None
-    cost_per_accepted: float | None
-    break_even_queries: float | None
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from isara_pl.evaluation.measures import MEASURES
 from isara_pl.report.contents import Curve
+from isara_pl.results.measures import MEASURES
 
 Rows = Mapping[int, Mapping[str, float]]
 

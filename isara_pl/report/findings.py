@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 
 from isara_pl.growth.pool import Rejected
 from isara_pl.growth.samples import Sample
-from isara_pl.report.contents import Finding, GrownOuterEpoch, Spent, Totals
+from isara_pl.report.contents import Finding, GrownOuterEpoch
 from isara_pl.report.curves import Rows
 from isara_pl.report.flags import Look
-from isara_pl.report.run_files import RunFiles, finite
 from isara_pl.report.words import counted, duration, listed, quoted, to_accept_more
+from isara_pl.results.ledger import Spent, Totals
+from isara_pl.results.run_files import RunFiles, finite
 
 STOPPED, COST, LOOK = "Why did it stop?", "What did it cost?", "What to look at first"
 GO_ON = "To go on: the same command with --ckpt_path last."

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from isara_pl.growth.samples import Sample
-from isara_pl.report.run_files import Touch
 from isara_pl.report.traits import Traits
 from isara_pl.report.words import counted, quoted
+from isara_pl.results.run_files import Touch
 
 REPEATING = 0.5  # share of distinct pairs of words below which an answer repeats itself
 MUCH = 2  # times as long as the longest answer of a seed, or the shortest one as long as it

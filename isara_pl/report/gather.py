@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from isara_pl.errors import InputError
-from isara_pl.evaluation.measured_runs import read_run
 from isara_pl.growth.pool import Rejected
 from isara_pl.growth.retrieval import Encoder
 from isara_pl.growth.samples import Sample
@@ -18,9 +17,10 @@ from isara_pl.report.findings import cost, look_first, stopped
 from isara_pl.report.flags import Look, worth_a_look
 from isara_pl.report.helped import helped
 from isara_pl.report.plane import on_plane
-from isara_pl.report.run_files import finite, read_metrics, read_run_files
 from isara_pl.report.traits import traits_of
 from isara_pl.report.waterfall import grown_outer_epochs
+from isara_pl.results.measured_runs import read_run
+from isara_pl.results.run_files import finite, read_metrics, read_run_files
 
 
 def gather(run_dir: Path, baselines: Sequence[tuple[str, Path]], encoder: Encoder | None) -> Report:

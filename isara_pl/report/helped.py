@@ -4,9 +4,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from isara_pl.errors import InputError
-from isara_pl.evaluation.compare import BASELINES, FEW_ITEMS
-from isara_pl.evaluation.comparison import Contrast, Evaluated, evaluate, sentence, summary
-from isara_pl.evaluation.measured_runs import (
+from isara_pl.report.contents import Finding, Tone
+from isara_pl.report.curves import TELLING, Rows
+from isara_pl.report.words import counted, listed
+from isara_pl.results.comparison import BASELINES, FEW_ITEMS, Contrast, Evaluated, evaluate, sentence, summary
+from isara_pl.results.measured_runs import (
     CLAIMED,
     CONTROL,
     DISTILLATION,
@@ -17,11 +19,8 @@ from isara_pl.evaluation.measured_runs import (
     Run,
     pool_runs,
 )
-from isara_pl.evaluation.measures import MEASURES
-from isara_pl.evaluation.statistics import weighted_mean
-from isara_pl.report.contents import Finding, Tone
-from isara_pl.report.curves import TELLING, Rows
-from isara_pl.report.words import counted, listed
+from isara_pl.results.measures import MEASURES
+from isara_pl.results.statistics import weighted_mean
 
 QUESTION = "Did it help?"
 BEFORE = "the pretrained model"

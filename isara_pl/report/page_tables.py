@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from isara_pl.report.contents import Report
-from isara_pl.report.metrics import outer_epoch_name
+from isara_pl.results.metrics import outer_epoch_name
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # headings of the columns, and rows
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from isara_pl.errors import printable
-from isara_pl.growth.journal import entries
-from isara_pl.growth.pool import REJECTED, SamplePool
-from isara_pl.randomness import derive_seed
+from isara_pl.growth.pool import SamplePool
+from isara_pl.run.journal import REJECTED, entries
+from isara_pl.run.randomness import derive_seed
 
 COLUMNS = ("status", "id", "question", "answer", "filter", "figure", "reason")
 Row = list[str | float | None]

@@ -6,7 +6,7 @@ from unicodedata import east_asian_width
 from isara_pl.errors import printable
 from isara_pl.growth.samples import Sample
 from isara_pl.report.contents import GrownOuterEpoch
-from isara_pl.report.metrics import SHOWN, Row, aligned, cell, outer_epoch_name
+from isara_pl.results.metrics import SHOWN, Row, aligned, cell, outer_epoch_name
 
 WIDEST = 100  # columns
 MOST_FILTERS = 7  # lines; with the samples and the figures that is never more than 25 altogether

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from isara_pl.errors import InputError
-from isara_pl.evaluation.measured_runs import read_run
-from isara_pl.report.metrics import LAST, SHOWN, Row, format_table, read_rows
+from isara_pl.results.measured_runs import read_run
+from isara_pl.results.metrics import LAST, SHOWN, Row, format_table, read_rows
 
 FILES = {
     "report.html": "whether it helped, why it stopped, what it cost and every sample, for a browser",

@@ -17,7 +17,7 @@ def grown_outer_epochs(
     Args:
         samples: The pool.
         rejected: Rejected candidates.
-        described: The filters in their order, as `isara_pl.conditions.described` gives them; None is not known.
+        described: The filters in their order, as `isara_pl.run.conditions.described` gives them; None is not known.
         trained: Whether an outer epoch was trained on.
     """
     filters = _in_order(samples, rejected, described)

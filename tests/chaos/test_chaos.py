@@ -34,7 +34,7 @@ from chaos.watch import (
     TRAINING,
     VALIDATION,
 )
-from isara_pl.cli import main
+from isara_pl.cli.main import main
 
 # every stage once, in an order in which one run comes to all of them; the numbers lie in the midst of each
 KILLS = (

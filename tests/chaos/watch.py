@@ -115,7 +115,7 @@ class Watch:
         from transformers import LlamaModel
 
         from isara_pl.callbacks import TooShort
-        from isara_pl.datamodule import IsaraDataModule
+        from isara_pl.datamodule.datamodule import IsaraDataModule
         from isara_pl.module import IsaraModule
 
         self._within(IsaraModule, "generate", self._generating)

@@ -23,7 +23,7 @@ def main() -> None:
     from transformers import BertModel, LlamaForCausalLM  # noqa: F401
 
     # and the command line itself
-    import isara_pl.cli  # noqa: F401
+    import isara_pl.cli.lightning  # noqa: F401
 
     _tell(reports, ready=True)
     for line in sys.stdin:
@@ -49,7 +49,7 @@ def _run(request: dict[str, Any], reports: int, go: int) -> NoReturn:
         _tell(reports, reached=True)
         os.read(go, 1)
 
-    from isara_pl.cli import main as command_line
+    from isara_pl.cli.main import main as command_line
 
     watch = Watch(Path(request["run_dir"]), request["stage"], request["number"], reached)
     watch.install()

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import ARCHITECTURES
-from test_generation import SHARING
+from helpers.generation import SHARING
 
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion, Sampling
-from isara_pl.models import load_causal_lm, load_tokenizer
+from isara_pl.models.loading import load_causal_lm, load_tokenizer
 
 pytestmark = pytest.mark.cuda
 

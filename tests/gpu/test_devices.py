@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_seeds
-from test_judges import ANSWERS, QUESTIONS, TEMPLATE, save_classifier
-from test_retrieval import HashedEncoder, samples
+from helpers.judges import ANSWERS, QUESTIONS, TEMPLATE, save_classifier
+from helpers.retrieval import HashedEncoder, samples
 
 from isara_pl.evaluation.judges import GuardModelJudge, RewardModelJudge, SequenceClassifierJudge, judged
 from isara_pl.growth.retrieval import PoolIndex, SentenceEncoder, import_faiss

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import LISTS, adapter, before_call, fit, rows
+from helpers.command_line import LISTS, adapter, before_call, fit, rows
+from helpers.module import data_module, trainer_in
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
 from safetensors.torch import load_file
-from test_module import data_module, trainer_in
 
-from isara_pl.cli import main
-from isara_pl.lora import LoraOptions
+from isara_pl.cli.main import main
+from isara_pl.models.lora import LoraOptions
 from isara_pl.module import IsaraModule
 
 pytestmark = pytest.mark.cuda

@@ -5,18 +5,18 @@ from collections.abc import Sequence
 import pytest
 import torch
 from conftest import ARCHITECTURES
-from test_choice_scores import QUESTIONS
-from test_distillation import ALL, LINE
-from test_generation import SHARING
-from test_module import batch_of
-from test_training import loaded
+from helpers.choice_scores import QUESTIONS
+from helpers.distillation import ALL, LINE
+from helpers.generation import SHARING
+from helpers.module import batch_of
+from helpers.training import loaded
 
 from gpu.test_completions import SEEDS, engine
 from isara_pl.evaluation.choice_scores import choice_scores
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
-from isara_pl.models import load_causal_lm, load_tokenizer
-from isara_pl.sft import answer_nll
-from isara_pl.training import lean_forward
+from isara_pl.models.loading import load_causal_lm, load_tokenizer
+from isara_pl.training.pairs import answer_nll
+from isara_pl.training.step import lean_forward
 
 pytestmark = pytest.mark.cuda
 

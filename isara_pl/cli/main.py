@@ -1,0 +1,96 @@
+"""The command line: which subcommand runs, and how the process ends.
+
+Whatever needs torch or Lightning is imported only where it runs: help, versions and comparisons come at once.
+"""
+
+import os
+import signal
+import sys
+import threading
+from argparse import ArgumentError
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from isara_pl.cli import subcommands
+from isara_pl.errors import InputError, did_you_mean, printable
+
+DEBUG = "ISARA_PL_DEBUG"
+
+
+def main(args: list[str] | dict[str, Any] | None = None) -> None:
+    """Run the command line. Errors that a user can mend end it without a traceback, unless ISARA_PL_DEBUG is set.
+
+    Args:
+        args: Arguments in place of those of the process, as strings or, for Lightning's subcommands, as a dict.
+    """
+    words = sys.argv[1:] if args is None else args if isinstance(args, list) else ["fit"]
+    in_main_thread = threading.current_thread() is threading.main_thread()  # no other may set handlers
+    ours = in_main_thread and signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, None)
+    terminated: list[int] = []
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        terminated.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminate) if ours else None
+    try:
+        _run(words, args)
+    except ArgumentError as error:
+        known = f"{words[0]} " if words[0] in subcommands.LINES else ""
+        tip = f"tip: `isara-pl {known}--help` shows what there is"
+        print(f"error: {printable(str(error))}\n{tip}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + (terminated[0] if terminated else signal.SIGINT))
+    except SystemExit as error:
+        if terminated and error.code == 128 + signal.SIGINT:
+            sys.exit(128 + terminated[0])
+        raise
+    except (InputError, OSError) as error:
+        if os.environ.get(DEBUG):
+            raise
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+        sys.exit(1)
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _run(words: list[str], args: list[str] | dict[str, Any] | None) -> None:
+    first = words[0] if words else None
+    if first in subcommands.LINES:
+        _refuse_homeless()
+    if first is None:
+        print(subcommands.start())
+    elif first in ("-h", "--help"):
+        print(subcommands.overview())
+    elif first == "--version":
+        print(subcommands.version_line())
+    elif first in subcommands.OTHERS:
+        import_module(subcommands.OTHERS[first]).main(words[1:])
+    elif first in subcommands.LINES or first.startswith("-"):
+        if args is None and str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))  # as `python -m isara_pl` has it: a user's own callbacks lie here
+        from isara_pl.cli.lightning import run  # with torch and Lightning
+
+        run(args)
+    else:
+        raise ArgumentError(
+            None,
+            f"no subcommand is named {first!r}.{did_you_mean(first, subcommands.LINES)} "
+            f"Allowed: {', '.join(subcommands.LINES)}",
+        )
+
+
+def _refuse_homeless() -> None:
+    """Refuse what libraries would end in a traceback for when they are imported."""
+    try:
+        Path.home()
+    except RuntimeError:
+        raise InputError(
+            "HOME is not set, and the system knows no home folder of this user. Libraries need one: set HOME to a "
+            "folder, such as HOME=/tmp"
+        ) from None

@@ -1,0 +1,1 @@
+"""Models: where they come from, loading, tokens, the adapter, merging, FLOPs."""

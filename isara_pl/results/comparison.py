@@ -1,0 +1,321 @@
+"""What the figures of several methods say against each other, in numbers and in plain sentences."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from isara_pl.errors import InputError
+from isara_pl.results.measured_runs import CLAIMED, CONTROL, ICL, OF_SEEDS, PRETRAINED, SFT, Entry, Line
+from isara_pl.results.measures import MEASURES
+from isara_pl.results.statistics import Difference, Figure, Unit, average_units, pair_units, weighted_mean
+
+FEW_CLAIMS = 4  # with more of them only summaries are said: the figures stand in the table
+
+BASELINES = {
+    SFT: "fit --config configs/baselines/sft_seeds.yaml",
+    ICL: "validate --config configs/baselines/icl_knn.yaml",
+}
+FEW_ITEMS = 30
+
+
+@dataclass(frozen=True)
+class Row:
+    """The figures of a method in an evaluation.
+
+    Attributes:
+        method: Its name.
+        kind: What it is, e.g. SFT on the seeds.
+        runs: Run folders that were pooled.
+        outer_epochs: Outer epochs that the figures are of; several where pooled runs ended at different ones.
+        items: Items measured.
+        values: Means by measure; None where no item has a finite figure.
+        not_finite: Lines whose figure is not finite, by measure.
+    """
+
+    method: str
+    kind: str
+    runs: list[str]
+    outer_epochs: list[int]
+    items: int
+    values: dict[str, float | None]
+    not_finite: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A method's difference to another one in a measure.
+
+    Attributes:
+        measure: The measure.
+        method: The method.
+        reference: What it is compared to.
+        conclusion: `better`, `worse`, `cannot tell`, or `no data`: whether the interval excludes 0, and where it is.
+        difference: The method's mean minus the reference's; None from fewer than two common questions.
+        not_finite: Common items left out, since a figure is not finite.
+        by_seed_set: The difference for every seed set that both had, by the hash of the seeds.
+        unpaired: Hashes of the seed sets that only one of them had. They are left out, unless no seed set is common.
+    """
+
+    measure: str
+    method: str
+    reference: str
+    conclusion: str
+    difference: Difference | None
+    not_finite: int
+    by_seed_set: dict[str, float]
+    unpaired: list[str | None]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """All methods in an evaluation.
+
+    Attributes:
+        name: The evaluation.
+        items: Items measured in any run.
+        contaminated: How many of them some run's training data hold.
+        unchecked: How many nobody looked for in the training data.
+        left_out: Whether the contaminated ones were left out.
+        measures: Measures present, in the order of tables.
+        rows: One for each method.
+        contrasts: Every difference asked for.
+        sentences: What it says about self-generation and distillation, and what differences leave out.
+    """
+
+    name: str
+    items: int
+    contaminated: int
+    unchecked: int
+    left_out: bool
+    measures: list[str]
+    rows: list[Row]
+    contrasts: list[Contrast]
+    sentences: list[str]
+
+
+def claims_of(entries: Sequence[Entry]) -> list[tuple[Entry, Entry]]:
+    """Give what the sentences are about: self-generation and distillation against every baseline.
+
+    Baselines are SFT on the seeds, ICL and distillation from a teacher without demonstrations; where there is none,
+    the pretrained model.
+
+    Args:
+        entries: Everything that is compared. Of a baseline with several entries, the last outer epoch counts.
+    """
+    last = {entry.method: entry for entry in entries}.values()
+    baselines = [entry for entry in last if entry.kind in (*OF_SEEDS, ICL, CONTROL)]
+    baselines = baselines or [entry for entry in last if entry.kind == PRETRAINED]
+    return [(entry, baseline) for entry in entries if entry.kind in CLAIMED for baseline in baselines]
+
+
+def evaluate(
+    name: str,
+    entries: Sequence[Entry],
+    reference: Entry,
+    clean: bool = False,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Evaluated:
+    """Compare the entries in an evaluation.
+
+    Args:
+        name: The evaluation.
+        entries: Everything that is compared; entries that were not measured in it are left out.
+        reference: The one that the others are compared to.
+        clean: Leave out the questions that are contaminated in any run.
+        resamples: Resamples of the bootstrap.
+        seed: Of the resamples.
+
+    Raises:
+        InputError: If two entries to be compared have no item in common, or clean leaves nothing of one.
+    """
+    lines = {entry.name: entry.lines(name) for entry in entries if entry.lines(name)}
+    every = [line for of_entry in lines.values() for line in of_entry]
+    ways = sorted({line.conditions for line in every if line.conditions})
+    if len(ways) > 1:
+        raise InputError(
+            f"compare: {name!r} was measured in different ways, so its figures say nothing about each other: "
+            f"{'; '.join(ways)}. Evaluate all runs alike"
+        )
+    dirty = {line.question for line in every if line.contaminated}
+    checked = {line.question for line in every if line.outer_epoch > 0 and line.contaminated is not None}
+    unchecked = {line.question for line in every if line.outer_epoch > 0} - checked
+    if clean:
+        lines = {entry: [line for line in of_entry if line.question not in dirty] for entry, of_entry in lines.items()}
+        for entry, of_entry in lines.items():
+            if not of_entry:
+                raise InputError(f"--clean: every item of {name!r} that {entry!r} was measured on is contaminated")
+    units = {entry: _units(of_entry) for entry, of_entry in lines.items()}
+    claims = claims_of(entries)
+    pairs = [(entry, reference) for entry in entries if entry is not reference]
+    pairs += [pair for pair in claims if pair not in pairs]
+    contrasts, sentences = [], []
+    for method, other in pairs:
+        if method.name not in lines or other.name not in lines:
+            continue
+        if not _items(lines[method.name]) & _items(lines[other.name]):
+            raise InputError(
+                f"compare: {method.name!r} ({_folders(method)}) and {other.name!r} ({_folders(other)}) have no "
+                f"question of {name!r} in common. Evaluate both on the same file"
+            )
+        found = [
+            _contrast(measure, method.name, other.name, units, resamples, seed)
+            for measure in MEASURES
+            if measure in units[method.name] and measure in units[other.name]
+        ]
+        contrasts += found
+        sentences += _left_out(method, other, name, found)
+        if (method, other) in claims:
+            sentences.append(summary(method.name, other, found))
+            if len(claims) <= FEW_CLAIMS:
+                sentences += [sentence(contrast) for contrast in found]
+    items = _items(every)
+    return Evaluated(
+        name=name,
+        items=len(items),
+        contaminated=sum(question in dirty for question, _ in items),
+        unchecked=sum(question in unchecked for question, _ in items),
+        left_out=clean,
+        measures=[measure for measure in MEASURES if any(measure in of_entry for of_entry in units.values())],
+        rows=[_row(entry, name, lines[entry.name], units[entry.name]) for entry in entries if entry.name in lines],
+        contrasts=contrasts,
+        sentences=sentences,
+    )
+
+
+def summary(method: str, baseline: Entry, contrasts: Sequence[Contrast]) -> str:
+    """Say whether a method beat a baseline, in which measures, and in which this data cannot tell.
+
+    Args:
+        method: The method.
+        baseline: What it is compared to.
+        contrasts: Their differences, one for each measure.
+    """
+    said = []
+    for conclusion, words in (
+        ("better", "better in"),
+        ("worse", "worse in"),
+        ("cannot tell", "this data cannot tell in"),
+    ):
+        labels = [MEASURES[contrast.measure].label for contrast in contrasts if contrast.conclusion == conclusion]
+        said += [f"{words} {', '.join(labels)}"] if labels else []
+    return f"{method} against {baseline.name} ({baseline.kind}): {'; '.join(said) or 'nothing can be said'}."
+
+
+def sentence(contrast: Contrast) -> str:
+    """Say in words what a contrast found.
+
+    Args:
+        contrast: The contrast.
+    """
+    label, method, other = MEASURES[contrast.measure].label, contrast.method, contrast.reference
+    found = contrast.difference
+    if found is None:
+        return f"{label}: {method} and {other} have fewer than two questions with finite figures; nothing can be said."
+    if contrast.conclusion == "cannot tell":
+        what = f"{label}: this data cannot tell {method} from {other}"
+        if found.standard_error == 0:
+            return f"{what}: they are equal in all of {found.questions} questions."
+        interval = f"difference {found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+        detectable = f"it would show a difference from {found.minimum_detectable_effect:.3f} up"
+        return f"{what}: {interval}; {detectable}{_seed_sets(contrast, '; better in ', better=True)}."
+    low, high = sorted((abs(found.low), abs(found.high)))
+    by = f"by {abs(found.difference):.3f} [{low:.3f}, {high:.3f}]"
+    agreeing = _seed_sets(contrast, ", in ", better=contrast.conclusion == "better")
+    return f"{label}: {method} is {contrast.conclusion} than {other} {by}{agreeing}."
+
+
+def _seed_sets(contrast: Contrast, before: str, better: bool) -> str:
+    """Say in how many seed sets the method is better, or worse; nothing where there are not several."""
+    differences = list(contrast.by_seed_set.values())
+    if len(differences) < 2:
+        return ""
+    upwards = MEASURES[contrast.measure].higher_is_better == better
+    agreeing = sum(difference > 0 if upwards else difference < 0 for difference in differences)
+    return f"{before}{agreeing} of {len(differences)} seed sets"
+
+
+def _left_out(method: Entry, other: Entry, evaluation: str, contrasts: Sequence[Contrast]) -> list[str]:
+    """Say which seed sets only one of the two has, in which measures, and what that means for their difference."""
+    both, said = f"{method.name} and {other.name}", []
+    for unpaired in dict.fromkeys(tuple(contrast.unpaired) for contrast in contrasts if contrast.unpaired):
+        alike = [contrast for contrast in contrasts if tuple(contrast.unpaired) == unpaired]
+        where = ", ".join(MEASURES[contrast.measure].label for contrast in alike)
+        folders = [
+            str(path)
+            for entry in (method, other)
+            for path, of_run in entry.runs
+            if any(line.seeds in unpaired for line in of_run.get(evaluation, []))
+        ]
+        common = len(alike[0].by_seed_set)
+        said.append(
+            f"{where}: {both} are compared on the seed sets that both have ({common}); left out, since the other one "
+            f"lacks theirs: {', '.join(dict.fromkeys(folders))}."
+            if common
+            else f"{where}: {both} have no seed set in common, so they are paired by question alone."
+        )
+    return said
+
+
+def _contrast(
+    measure: str,
+    method: str,
+    reference: str,
+    units: dict[str, dict[str, dict[Unit, Figure]]],
+    resamples: int,
+    seed: int,
+) -> Contrast:
+    paired = pair_units(units[method][measure], units[reference][measure])
+    found = paired.difference(resamples, seed)
+    conclusion = _conclusion(measure, found)
+    by_seed_set = paired.by_seed_set()
+    return Contrast(measure, method, reference, conclusion, found, paired.not_finite, by_seed_set, paired.unpaired)
+
+
+def _conclusion(measure: str, found: Difference | None) -> str:
+    if found is None:
+        return "no data"
+    if found.low <= 0 <= found.high:
+        return "cannot tell"
+    return "better" if (found.low > 0) == MEASURES[measure].higher_is_better else "worse"
+
+
+def _units(lines: Sequence[Line]) -> dict[str, dict[Unit, Figure]]:
+    """Give the figure of every unit by measure; runs that differ in their random seed alone are averaged."""
+    return {
+        measure: average_units(
+            ((line.seeds, line.question, line.occurrence), _never_rewarded(measure, line.figures[measure]))
+            for line in lines
+            if measure in line.figures
+        )
+        for measure in MEASURES
+        if any(measure in line.figures for line in lines)
+    }
+
+
+def _never_rewarded(measure: str, figure: Figure) -> Figure:
+    worst = MEASURES[measure].worst
+    return Figure(worst, figure.weight) if math.isnan(figure.value) and worst is not None else figure
+
+
+def _row(entry: Entry, evaluation: str, lines: Sequence[Line], units: dict[str, dict[Unit, Figure]]) -> Row:
+    return Row(
+        method=entry.name,
+        kind=entry.kind,
+        runs=[str(path) for path, of_run in entry.runs if of_run.get(evaluation)],
+        outer_epochs=sorted({line.outer_epoch for line in lines}),
+        items=len(_items(lines)),
+        values={measure: weighted_mean(figures.values()) for measure, figures in units.items()},
+        not_finite={
+            measure: sum(measure in line.figures and math.isnan(line.figures[measure].value) for line in lines)
+            for measure in units
+        },
+    )
+
+
+def _items(lines: Sequence[Line]) -> set[tuple[str, int]]:
+    return {(line.question, line.occurrence) for line in lines}
+
+
+def _folders(entry: Entry) -> str:
+    return ", ".join(str(path) for path, _ in entry.runs)

@@ -1,0 +1,1 @@
+"""What is learned from: pairs as tokens, losses, loaders, the step."""

@@ -1,0 +1,92 @@
+"""What README, CONTRIBUTING and docs/ say of the project is there; `test_documented_commands.py` runs what they show."""
+
+import inspect
+import re
+
+import pytest
+from conftest import make_seeds
+from helpers.documents import DOCUMENTS, ROOT, anchors, blocks, links, prose, section, text_of
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+from isara_pl.cli.main import main
+from isara_pl.growth.pool import SamplePool
+from isara_pl.growth.samples import Sample, read_samples
+
+
+def code_with(document: str, word: str) -> str:
+    (found,) = [block.text for block in blocks(document) if block.kind == "python" and word in block.text]
+    return found
+
+
+def test_a_plain_lightning_module_for_the_loop_takes_thirty_lines():
+    code = code_with("README.md", "class MyModule")
+    module = code[code.index("class MyModule") : code.index("trainer = Trainer")]
+    assert len(module.strip().splitlines()) <= 30
+    assert "isara_pl" not in module
+
+
+def test_the_filter_of_ten_lines_filters():
+    code = code_with("docs/LIGHTNING.md", "class NoDigits")
+    assert len(code[code.index("class NoDigits") :].strip().splitlines()) <= 10
+    names: dict = {}
+    exec(code, names)
+    pool = SamplePool(make_seeds())
+    verdict = names["NoDigits"](most=1).verdict
+    assert verdict(Sample("1-00000", "Is 7 a number?", "Yes."), pool).reason is None
+    assert verdict(Sample("1-00000", "Is 77 a number?", "Yes."), pool).reason == "digits in the question"
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "CHANGELOG.md"])
+def test_every_link_leads_somewhere(document):
+    for target in links(document):
+        path, _, anchor = target.partition("#")
+        file = ((ROOT / document).parent / path).resolve() if path else ROOT / document
+        assert file.exists(), f"{document}: {target}"
+        if anchor:
+            assert anchor in anchors(file.relative_to(ROOT).as_posix()), f"{document}: {target}"
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "CHANGELOG.md"])
+def test_every_file_of_the_project_that_is_named_exists(document):
+    named = re.findall(
+        r"(?<![\w/.])((?:configs|scripts|tests|callbacks|docs|isara_pl)/[\w/.-]*\w\.\w+)", text_of(document)
+    )
+    assert [path for path in named if not (ROOT / path).is_file()] == []
+
+
+def test_every_option_that_is_named_exists(capsys):
+    known = {"no", "version"}  # pip's --no-deps, and what stands for itself
+    for subcommand in ("fit", "compare", "report", "export"):
+        with pytest.raises(SystemExit):
+            main([subcommand, "--help"])
+        known |= set(re.findall(r"--([\w.]+)", capsys.readouterr().out))
+    for logger in (TensorBoardLogger, WandbLogger):  # `fit --help` knows of no chosen one
+        known |= {f"trainer.logger.{name}" for name in inspect.signature(logger).parameters}
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "scripts").glob("*.py"))
+    of_scripts = set(re.findall(r'add_argument\(\s*"--(\w+)"', sources))
+    for document in [*DOCUMENTS, "CHANGELOG.md"]:
+        # what stands in commands is run
+        named = set(re.findall(r"--([a-z_]+(?:\.[a-z_]+)*)", "\n".join(prose(document))))
+        assert named - known - (of_scripts if "python scripts/" in text_of(document) else set()) == set(), document
+
+
+def test_the_table_of_configs_has_all_of_them():
+    named = set(re.findall(r"`(configs/[\w/.]+)`", section("README.md", "Configs")))
+    assert named == {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml")}
+
+
+def test_the_index_has_every_page():
+    named = set(re.findall(r"\((docs/\w+\.md)\)", section("README.md", "Further pages")))
+    assert named == {document for document in DOCUMENTS if document.startswith("docs/")}
+
+
+def test_the_quickstart_data_are_whole():
+    seeds = read_samples(ROOT / "isara_pl/quickstart/seeds.jsonl")
+    held_out = read_samples(ROOT / "isara_pl/quickstart/held_out.jsonl")
+    assert (len(seeds), len(held_out)) == (64, 100)
+    for item in seeds + held_out:
+        assert item.correct_answers[0] == item.answer
+        assert item.incorrect_answers
+        assert not set(item.correct_answers) & set(item.incorrect_answers)
+    assert len({item.question for item in seeds + held_out}) == 164
+    assert not {item.answer for item in seeds} & {text for item in held_out for text in item.correct_answers}

@@ -1,0 +1,61 @@
+"""The real command line, inside the process of the tests."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isara_pl.cli.main import main
+
+LISTS = ("pool.jsonl", "rejected.jsonl")
+
+
+def fit(run_dir: Path, options: list[str], *more: str) -> Path:
+    main(["fit", *options, f"--run_dir={run_dir}", *more])
+    return run_dir
+
+
+def rows(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def adapter(run_dir: Path) -> bytes:
+    return (run_dir / "adapter/adapter_model.safetensors").read_bytes()
+
+
+def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code not in (0, None)
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error
+
+
+def assert_same(run_dir: Path, undisturbed: Path) -> None:
+    for name in LISTS:
+        assert (run_dir / name).read_bytes() == (undisturbed / name).read_bytes()
+    assert adapter(run_dir) == adapter(undisturbed)
+    figures = [[{**row, "seconds": ""} for row in rows(folder)] for folder in (run_dir, undisturbed)]
+    assert figures[0] == figures[1]
+
+
+def before_call(patch: pytest.MonkeyPatch, owner: Any, name: str, number: int, act: Callable[[], None]) -> None:
+    """Act before the n-th call of a method, from 1."""
+    original, calls = getattr(owner, name), []
+
+    def called(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == number:
+            act()
+        return original(*args, **kwargs)
+
+    patch.setattr(owner, name, called)
+
+
+def judged(run_dir: Path) -> int:
+    return sum(json.loads(line)["outer_epoch"] > 0 for name in LISTS for line in (run_dir / name).open())

@@ -1,0 +1,38 @@
+"""What tests of distillation share with others."""
+
+from dataclasses import replace
+
+import torch
+
+from isara_pl.generation.distributions import TokenDistributions, TopLogprobs, top_logprobs
+from isara_pl.generation.protocol import Sampling
+from isara_pl.training.pairs import EncodedPair
+
+ALL = 10**6  # tokens: more than any vocabulary
+
+
+LINE = Sampling(max_new_tokens=12, temperature=0.8, top_p=0.9, stop_at_newline=True)
+
+
+def dense(kept: TokenDistributions, vocabulary: int) -> torch.Tensor:
+    """Give the probabilities of all tokens, where all were kept."""
+    return torch.zeros(len(kept), vocabulary).scatter(1, kept.ids.long(), kept.log_probs.exp())
+
+
+def plain(model, prompt: list[int], answer: list[int], stops: list[int], end: int) -> torch.Tensor:
+    """Give the probabilities at an answer's tokens and behind it, without the engine."""
+    with torch.no_grad():
+        probs = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 :].softmax(-1)
+    probs[0, stops] = 0  # an answer has a first token
+    probs[0] /= probs[0].sum()
+    ending = probs[:, stops].sum(-1)
+    probs[:, stops] = 0
+    probs[:, end] = ending
+    return probs
+
+
+def lesson(pair: EncodedPair, vocabulary: int, seed: int, learned: bool) -> EncodedPair:
+    """Give a pair some teacher's distributions."""
+    logits = 2 * torch.randn(len(pair.input_ids), vocabulary, generator=torch.Generator().manual_seed(seed))
+    kept = top_logprobs(logits[pair.prompt_length :], [], TopLogprobs(ALL, 0))
+    return replace(pair, distributions=kept, learned=learned)

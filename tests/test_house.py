@@ -1,0 +1,80 @@
+"""The house: which room may know which, and that no file has outgrown its job."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# each room knows itself and those above it in this list, which stand lower in the house
+ROOMS = (
+    *("errors", "run", "models", "generation", "growth", "training", "evaluation", "results", "module", "datamodule"),
+    *("report", "export", "callbacks", "cli"),
+)
+OUTSIDE = ("isara_pl", "isara_pl.__main__")  # what people import, and the command
+LONGEST = 400  # lines of a file
+
+
+def modules() -> dict[str, Path]:
+    """Give the file of every module of the package, callbacks included."""
+    found = {}
+    for folder, package in ((ROOT / "isara_pl", "isara_pl"), (ROOT / "callbacks", "isara_pl.callbacks")):
+        for path in folder.rglob("*.py"):
+            if not path.relative_to(ROOT).is_relative_to("isara_pl/callbacks"):  # a link to callbacks/
+                name = ".".join([package, *path.relative_to(folder).with_suffix("").parts])
+                found[name.removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Give the modules of ours that a file imports anywhere: at its top, in functions, for types alone."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "isara_pl":
+            yield from {name if (name := f"{node.module}.{one.name}") in MODULES else node.module for one in node.names}
+        elif isinstance(node, ast.Import):
+            yield from (one.name for one in node.names if one.name.split(".")[0] == "isara_pl")
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+IMPORTS = {name: sorted({*imported(path)} - {name}) for name, path in MODULES.items()}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in OUTSIDE])
+def test_a_module_knows_its_own_room_and_lower_ones_only(name):
+    higher = ROOMS[ROOMS.index(room(name)) + 1 :]
+    assert not [other for other in IMPORTS[name] if other in OUTSIDE or room(other) in higher]
+
+
+def test_no_imports_go_in_a_circle():
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " → ".join([*path[path.index(name) :], name])
+        if name not in done:
+            for other in IMPORTS[name]:
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in MODULES:
+        visit(name, ())
+
+
+def test_every_room_is_installed_and_every_import_is_absolute():
+    declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for name, path in MODULES.items():
+        if path.name == "__init__.py":
+            assert f'"{name}"' in declared
+        relative = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        assert not [node for node in relative if node.level]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_file_is_read_from_top_to_bottom_in_one_sitting(name):
+    assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) <= LONGEST
