@@ -19,7 +19,7 @@ def code_with(document: str, word: str) -> str:
 
 
 def test_a_plain_lightning_module_for_the_loop_takes_thirty_lines():
-    code = code_with("README.md", "class MyModule")
+    code = code_with("docs/LIGHTNING.md", "class MyModule")
     module = code[code.index("class MyModule") : code.index("trainer = Trainer")]
     assert len(module.strip().splitlines()) <= 30
     assert "isara_pl" not in module
@@ -71,7 +71,7 @@ def test_every_option_that_is_named_exists(capsys):
 
 
 def test_the_table_of_configs_has_all_of_them():
-    named = set(re.findall(r"`(configs/[\w/.]+)`", section("README.md", "Configs")))
+    named = set(re.findall(r"`(configs/[\w/.]+)`", section("docs/OPTIONS.md", "Configs")))
     assert named == {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml")}
 
 

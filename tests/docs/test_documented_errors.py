@@ -1,4 +1,4 @@
-"""The errors that README explains are those that people get, word for word."""
+"""The errors that docs/ERRORS.md explains are those that people get, word for word."""
 
 import re
 import shutil
@@ -7,7 +7,7 @@ import pytest
 import torch
 from filelock import FileLock
 from helpers.command_line import fails
-from helpers.documents import section
+from helpers.documents import text_of
 from safetensors.torch import load_file, save_file
 
 from isara_pl.cli.main import main
@@ -16,7 +16,7 @@ from isara_pl.module import IsaraModule
 # each message, from `- ` on; … stands for what differs
 MESSAGES = [
     " ".join(found.split())
-    for found in re.findall(r"^- `([^`]+)`", section("README.md", "Errors that people meet"), re.MULTILINE)
+    for found in re.findall(r"^- `([^`]+)`", text_of("docs/ERRORS.md"), re.MULTILINE)
 ]
 
 
