@@ -176,7 +176,7 @@ def forward_flops(adapted: PeftModel, length: int) -> float:
     *layers, head = layer_weights(adapted)
     config = adapted.get_base_model().config
     attention = 2.0 * length * length * config.hidden_size * config.num_hidden_layers
-    return 2.0 * length * sum(value.numel() for value in layers) + attention + 2.0 * head.numel()
+    return float(2.0 * length * sum(value.numel() for value in layers) + attention + 2.0 * head.numel())
 
 
 if __name__ == "__main__":

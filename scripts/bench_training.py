@@ -282,7 +282,7 @@ def step_flops(adapted: PeftModel, tokens: int, answer_tokens: int) -> float:
         if isinstance(part, torch.nn.Linear) and part is not head and "lora_" not in name
     )  # fmt: skip
     trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-    return tokens * (4 * base + 6 * trained) + answer_tokens * 4 * head.weight.numel()
+    return float(tokens * (4 * base + 6 * trained) + answer_tokens * 4 * head.weight.numel())
 
 
 if __name__ == "__main__":

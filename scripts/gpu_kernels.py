@@ -31,7 +31,8 @@ def attention(check: Check) -> Iterator[Row]:
 
     def by_products() -> torch.Tensor:
         scores = (query @ keys.transpose(-1, -2)) * width**-0.5
-        return scores.masked_fill(~mask, -torch.inf).float().softmax(dim=-1).to(DTYPE) @ values
+        product: torch.Tensor = scores.masked_fill(~mask, -torch.inf).float().softmax(dim=-1).to(DTYPE) @ values
+        return product
 
     def by(backend: SDPBackend, given: torch.Tensor | None) -> Callable[[], torch.Tensor]:
         def run() -> torch.Tensor:

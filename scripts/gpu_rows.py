@@ -74,7 +74,7 @@ class Check:
     def free_memory(self) -> None:
         """Give back what nobody holds any more, and begin to look for the peak anew."""
         gc.collect()
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch types most of this module, not this
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 

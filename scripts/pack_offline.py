@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 from packaging.markers import default_environment
@@ -113,7 +114,7 @@ def main() -> None:
 def get_wheels(packages: Iterable[str], python: str, to: Path) -> None:
     """Get the wheels of packages, in the versions of constraints.txt, for the machine's Python."""
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
-    pins = {canonicalize_name(line.partition("==")[0]): line for line in lines if not line.startswith("#")}
+    pins = {str(canonicalize_name(line.partition("==")[0])): line for line in lines if not line.startswith("#")}
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     machine = ["--only-binary=:all:", f"--python-version={python}", *(f"--platform={name}" for name in PLATFORMS)]
     for names, command in (
@@ -176,7 +177,7 @@ def needed(own: Iterable[Requirement], wheels: Mapping[str, Wheel], python: str)
         wheels: What is packed.
         python: The machine's Python.
     """
-    environment = {
+    environment: dict[str, Any] = {
         **default_environment(),
         **{"python_version": python, "python_full_version": f"{python}.0", "implementation_name": "cpython"},
         **{"os_name": "posix", "sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"},

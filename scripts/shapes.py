@@ -1,6 +1,7 @@
 """Models to time: the packaged SmolLM2, and random weights of larger shapes, for which nothing is downloaded."""
 
 import importlib.util
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig, PretrainedConfig, PreTrainedModel
@@ -25,11 +26,15 @@ def load_shape(shape: str, device: str, dtype: torch.dtype) -> PreTrainedModel:
         device: Where it lies.
         dtype: Type of its weights.
     """
+    model: PreTrainedModel
     if shape == "smollm2":
-        return load_causal_lm(SMOLLM2, dtype).eval().to(torch.device(device))  # type: ignore[arg-type]  # typed as Self
-    with torch.random.fork_rng(), torch.device(device):
-        torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(random_config(shape), dtype=dtype).eval()
+        model = load_causal_lm(SMOLLM2, dtype).to(torch.device(device))  # type: ignore[arg-type]  # typed as Self
+    else:
+        with torch.random.fork_rng(), torch.device(device):
+            torch.manual_seed(0)
+            model = AutoModelForCausalLM.from_config(random_config(shape), dtype=dtype)
+    model.eval()
+    return model
 
 
 def random_config(shape: str) -> PretrainedConfig:
@@ -38,11 +43,16 @@ def random_config(shape: str) -> PretrainedConfig:
     Args:
         shape: One of `SHAPES`, but not `smollm2`.
     """
-    ends = {"bos_token_id": END, "eos_token_id": END, "pad_token_id": END}
+    ends: dict[str, Any] = {"bos_token_id": END, "eos_token_id": END, "pad_token_id": END}
     if shape == "llama-7b":  # Llama 2 7B, but for the vocabulary
         return LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=4096, **ends)
     if shape == "tiny":  # to try a benchmark itself
-        small = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+        small: dict[str, Any] = {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+        }
         return LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=4096, **small, **ends)
     return OPTConfig(
         vocab_size=50272,  # OPT's own, in which the tokenizer's ids all lie

@@ -7,12 +7,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
+from transformers import (  # type: ignore[attr-defined]  # BertTokenizerFast is made when it is asked for
     AutoConfig,
     AutoModelForCausalLM,
     BertConfig,
@@ -64,8 +65,13 @@ def make_tokenizer(eos: str | None = "<|end|>", pad: str | None = "<|pad|>") -> 
 
 
 def tiny_config(architecture: str, vocabulary: int, window: int = 512) -> PretrainedConfig:
-    small = {"vocab_size": vocabulary, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ends = {"eos_token_id": 0, "pad_token_id": 1, "bos_token_id": 0}
+    small: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    ends: dict[str, Any] = {"eos_token_id": 0, "pad_token_id": 1, "bos_token_id": 0}
     if architecture == "llama":
         return LlamaConfig(**small, **ends, intermediate_size=48, max_position_embeddings=window)
     if architecture == "qwen2":
@@ -99,7 +105,7 @@ def make_speaker(folder: Path) -> str:
     config = tiny_config("llama", len(tokenizer))
     config.initializer_range, config.mlp_bias = 0.2, True
     model = AutoModelForCausalLM.from_config(config)
-    texts = [tokenizer.decode([token]) for token in range(len(tokenizer))]
+    texts = [str(tokenizer.decode([token])) for token in range(len(tokenizer))]
     words = [token for token, text in enumerate(texts) if text[:1] == " " and text[1:].isalpha() and len(text) > 2]
     with torch.no_grad():
         # what the last layer adds to all that it computes, these tokens are likely by
@@ -245,7 +251,9 @@ def pairs_file(tmp_path: Path) -> str:
     return str(path)
 
 
-def run_config(model: str, encoder: str, seeds: str, held_out: str | None, callbacks: list, **of_data) -> dict:
+def run_config(
+    model: str, encoder: str, seeds: str, held_out: str | None, callbacks: list[Any], **of_data: Any
+) -> dict[str, Any]:
     """Give the config of a run of seconds: 2 outer epochs."""
     return {
         "trainer": {"accelerator": "cpu", "precision": "32-true", "enable_progress_bar": False, "callbacks": callbacks},
@@ -265,10 +273,12 @@ def run_config(model: str, encoder: str, seeds: str, held_out: str | None, callb
 
 
 @pytest.fixture
-def run(tiny_llama, tiny_encoder, seeds_file, held_out_file, tmp_path):
+def run(tiny_llama: str, tiny_encoder: str, seeds_file: str, held_out_file: str, tmp_path: Path) -> Callable[..., Path]:
     """Start the CLI with callbacks, and give the run folder."""
 
-    def start(subcommand: str, callbacks: list, *more: str, held_out: str | None = held_out_file, name="run") -> Path:
+    def start(
+        subcommand: str, callbacks: list[Any], *more: str, held_out: str | None = held_out_file, name: str = "run"
+    ) -> Path:
         named = [{"class_path": f"isara_pl.callbacks.{kind}", "init_args": options} for kind, options in callbacks]
         config = run_config(tiny_llama, tiny_encoder, seeds_file, held_out, named, candidates_per_outer_epoch=4)
         config["model"]["learning_rate"] = 0.02
@@ -292,12 +302,12 @@ def write_options(folder: Path, model: str, encoder: str, seeds: str, held_out: 
 
 
 @pytest.fixture
-def options(tiny_llama, tiny_encoder, seeds_file, held_out_file, tmp_path) -> list[str]:
+def options(tiny_llama: str, tiny_encoder: str, seeds_file: str, held_out_file: str, tmp_path: Path) -> list[str]:
     return write_options(tmp_path, tiny_llama, tiny_encoder, seeds_file, held_out_file)
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tiny_llama, tiny_encoder, tmp_path_factory) -> Path:
+def undisturbed(tiny_llama: str, tiny_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the folder of a whole run with what `options` gives; not to be written into."""
     folder = tmp_path_factory.mktemp("undisturbed")
     files = write_seeds(folder), write_held_out(folder)
@@ -305,11 +315,11 @@ def undisturbed(tiny_llama, tiny_encoder, tmp_path_factory) -> Path:
     return folder / "run"
 
 
-def hold_at_most(prompts: int, monkeypatch) -> None:
+def hold_at_most(prompts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the engine meet a device whose memory does not suffice for more prompts at once."""
     own = Batch.prefill
 
-    def small_memory(self):
+    def small_memory(self: Batch) -> Any:
         if len(self.prompts) > prompts:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return own(self)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml  # type: ignore[import-untyped]  # ships no types
+import yaml
 
 from isara_pl.errors import first_line
 from isara_pl.run.home import expanded

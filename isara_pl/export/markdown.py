@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]  # ships no types
+import yaml
 
 from isara_pl.errors import printable
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml  # type: ignore[import-untyped]  # ships no types
+import yaml
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.models.loading import PACKAGE_SCHEME, is_local

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
+import yaml
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.growth.pool import Rejected, Verdict

@@ -14,10 +14,7 @@ from isara_pl.cli.main import main
 from isara_pl.module import IsaraModule
 
 # each message, from `- ` on; … stands for what differs
-MESSAGES = [
-    " ".join(found.split())
-    for found in re.findall(r"^- `([^`]+)`", text_of("docs/ERRORS.md"), re.MULTILINE)
-]
+MESSAGES = [" ".join(found.split()) for found in re.findall(r"^- `([^`]+)`", text_of("docs/ERRORS.md"), re.MULTILINE)]
 
 
 @pytest.fixture

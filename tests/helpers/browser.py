@@ -45,12 +45,17 @@ def opened(browser: Any, path: Path, fragment: str = "", before: str = "") -> It
         before: JavaScript that runs before the page's own.
     """
     seen: list[str] = []
+
+    def dismissed(dialog: Any) -> None:
+        seen.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
     page = browser.new_page()
     page.set_default_timeout(10_000)
     page.add_init_script(before)
     page.on("console", lambda message: seen.append(f"console: {message.text}") if message.type == "error" else None)
     page.on("pageerror", lambda error: seen.append(f"error: {error}"))
-    page.on("dialog", lambda dialog: (seen.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("dialog", dismissed)
     page.on("request", lambda request: None if _is_local(request.url) else seen.append(f"request: {request.url}"))
     try:
         page.goto(path.as_uri() + fragment)

@@ -46,11 +46,12 @@ def assert_same(run_dir: Path, undisturbed: Path) -> None:
 
 def before_call(patch: pytest.MonkeyPatch, owner: Any, name: str, number: int, act: Callable[[], None]) -> None:
     """Act before the n-th call of a method, from 1."""
-    original, calls = getattr(owner, name), []
+    original, calls = getattr(owner, name), 0
 
-    def called(*args, **kwargs):
-        calls.append(None)
-        if len(calls) == number:
+    def called(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
             act()
         return original(*args, **kwargs)
 

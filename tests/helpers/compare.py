@@ -3,16 +3,18 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 from isara_pl.results.items import write_results
 
+Line = dict[str, Any]
 ITEMS = 60
 
 
 FAST = ["--resamples", "1000"]
 
 
-def items(mc2: float, nll: float, seed: int, seeds: str = "seeds-a", demonstrations: bool = False) -> list[dict]:
+def items(mc2: float, nll: float, seed: int, seeds: str = "seeds-a", demonstrations: bool = False) -> list[Line]:
     """Give items whose questions are as hard in every run; noise of its own comes from `seed`."""
     hard, noise = random.Random("questions"), random.Random(seed)
     lines = []
@@ -35,7 +37,7 @@ def items(mc2: float, nll: float, seed: int, seeds: str = "seeds-a", demonstrati
 
 
 def write_run(
-    path: Path, measured: dict[int, list[dict]], generated: int | None = None, conditions: dict | None = None
+    path: Path, measured: dict[int, list[Line]], generated: int | None = None, conditions: Line | None = None
 ) -> str:
     """Write a run folder; `generated` samples in its pool, or no pool at all."""
     for outer_epoch, lines in measured.items():
@@ -50,16 +52,19 @@ def write_run(
     return str(path)
 
 
-def only(found: dict) -> dict:
+def only(found: Line) -> Line:
+    evaluation: Line
     (evaluation,) = found["evaluations"]
     return evaluation
 
 
-def row(found: dict, method: str) -> dict:
-    return next(row for row in only(found)["rows"] if row["method"] == method)
+def row(found: Line, method: str) -> Line:
+    rows: list[Line] = only(found)["rows"]
+    return next(row for row in rows if row["method"] == method)
 
 
-def contrast(found: dict, method: str, reference: str, measure: str) -> dict:
+def contrast(found: Line, method: str, reference: str, measure: str) -> Line:
+    one: Line
     wanted = {"method": method, "reference": reference, "measure": measure}
     (one,) = [each for each in only(found)["contrasts"] if wanted.items() <= each.items()]
     return one

@@ -2,7 +2,8 @@
 
 from lightning.pytorch import Callback
 
-from isara_pl.growth.pool import Verdict
+from isara_pl.growth.pool import SamplePool, Verdict
+from isara_pl.growth.samples import Sample
 
 
 class KeepFirst(Callback):
@@ -11,7 +12,7 @@ class KeepFirst(Callback):
     def __init__(self, *counts: int) -> None:
         self.counts = counts
 
-    def verdict(self, candidate, pool):
+    def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
         number = int(candidate.id.split("-")[1])
         keep = number < self.counts[candidate.outer_epoch - 1]
         return Verdict(number, None if keep else "late")

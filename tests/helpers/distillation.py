@@ -19,10 +19,10 @@ def dense(kept: TokenDistributions, vocabulary: int) -> torch.Tensor:
     return torch.zeros(len(kept), vocabulary).scatter(1, kept.ids.long(), kept.log_probs.exp())
 
 
-def plain(model, prompt: list[int], answer: list[int], stops: list[int], end: int) -> torch.Tensor:
+def plain(model: torch.nn.Module, prompt: list[int], answer: list[int], stops: list[int], end: int) -> torch.Tensor:
     """Give the probabilities at an answer's tokens and behind it, without the engine."""
     with torch.no_grad():
-        probs = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 :].softmax(-1)
+        probs: torch.Tensor = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 :].softmax(-1)
     probs[0, stops] = 0  # an answer has a first token
     probs[0] /= probs[0].sum()
     ending = probs[:, stops].sum(-1)

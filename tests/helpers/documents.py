@@ -62,7 +62,9 @@ def prose(document: str) -> list[str]:
 
 
 def _fenced_and_indented(document: str) -> Iterator[Block]:
-    language, held, start = None, [], 0
+    language: str | None = None
+    held: list[str] = []
+    start = 0
     for number, line in enumerate([*text_of(document).splitlines(), ""], start=1):
         if language is not None:
             if line.startswith("```"):

@@ -4,6 +4,7 @@ import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,6 +36,6 @@ def table(run_dir: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def lines(run_dir: Path, name: str, outer_epoch: int) -> list[dict]:
+def lines(run_dir: Path, name: str, outer_epoch: int) -> list[dict[str, Any]]:
     every = read_results(run_dir / f"evaluation/{name}.jsonl")
     return [line for line in every if line["outer_epoch"] == outer_epoch]

@@ -1,13 +1,16 @@
 """What tests of judges share with others."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from conftest import make_tokenizer, tiny_config
-from transformers import (
+from transformers import (  # type: ignore[attr-defined]  # BertTokenizerFast is made when it is asked for
     AutoModelForSequenceClassification,
     BertConfig,
     BertTokenizerFast,
+    PreTrainedTokenizerFast,
 )
 
 QUESTIONS = ["Why is it so?", "Who are you and what do you want of me on a day like this?", "Hi", "Is {this} 100%?"]
@@ -27,15 +30,28 @@ KINDS = ("animal_abuse", "hate_speech,offensive_language", "violence")
 TEMPLATE = "Q: {question} A: {answer}"
 
 
-def save_classifier(folder: Path, architecture: str, labels=KINDS, problem_type=None, pad=None, nan=False, window=512):
+def save_classifier(
+    folder: Path,
+    architecture: str,
+    labels: Sequence[str] = KINDS,
+    problem_type: str | None = None,
+    pad: int | None = None,
+    nan: bool = False,
+    window: int = 512,
+) -> str:
     if architecture == "bert":
         letters = "abcdefghijklmnopqrstuvwxyzü0123456789?.,:{}%"
         vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "vocab.txt").write_text("\n".join(vocabulary))
-        tokenizer = BertTokenizerFast(vocab=str(folder / "vocab.txt"))
-        small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-        config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=window, **small)
+        tokenizer: PreTrainedTokenizerFast = BertTokenizerFast(vocab=str(folder / "vocab.txt"))
+        small: dict[str, Any] = {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+        }
+        config: Any = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=window, **small)
     else:
         tokenizer = make_tokenizer(pad=None)
         config = tiny_config(architecture, len(tokenizer), window)

@@ -1,10 +1,13 @@
 """What tests of outer epoch share with others."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from conftest import FakeGenerator
 from helpers.retrieval import HashedEncoder
 
 from isara_pl.generation.protocol import Sampling
-from isara_pl.growth.outer_epoch import GrowthSettings, OuterEpoch
+from isara_pl.growth.outer_epoch import CandidateFilter, GrowthSettings, OuterEpoch
 from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.retrieval import PoolIndex
@@ -31,7 +34,13 @@ class NothingOdd:
         return Verdict(odd, "odd" if odd else None)
 
 
-def outer_epoch(pool, number=1, generator=None, filters=(), **more) -> OuterEpoch:
+def outer_epoch(
+    pool: SamplePool,
+    number: int = 1,
+    generator: Any = None,
+    filters: Sequence[CandidateFilter] = (),
+    **more: Any,
+) -> OuterEpoch:
     settings = more.pop("settings", SETTINGS)
     index = more.pop("index", None)
     return OuterEpoch(

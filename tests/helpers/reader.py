@@ -12,6 +12,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -129,7 +130,8 @@ class Reader:
                 for variable in variables:
                     self.patch.setenv(*variable.split("=", 1))
             case ["source", activate]:
-                assert activate == re.search(r"^VENV \?= (\S+)", makefile(), re.MULTILINE)[1] + "/bin/activate"
+                (environment,) = re.findall(r"^VENV \?= (\S+)", makefile(), re.MULTILINE)
+                assert activate == f"{environment}/bin/activate"
             case ["hf", *arguments]:
                 asked = [sys.executable, "-m", "huggingface_hub.cli.hf", *arguments, "--help"]
                 subprocess.run(asked, check=True, capture_output=True)
@@ -225,7 +227,9 @@ def write_csv(path: Path, pairs: str) -> None:
 
 
 def extras() -> dict[str, list[str]]:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras: dict[str, list[str]] = project["optional-dependencies"]
+    return extras
 
 
 def check_pip(arguments: list[str]) -> None:
@@ -244,7 +248,7 @@ def check_script(script: Path, arguments: list[str], patch: pytest.MonkeyPatch) 
     """Check a script's arguments by its own parser."""
     parse_args = argparse.ArgumentParser.parse_args
 
-    def stop_behind(parser, *given):
+    def stop_behind(parser: argparse.ArgumentParser, *given: Any) -> None:
         parse_args(parser, *given)
         raise ParsedError
 

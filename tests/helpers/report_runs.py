@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -18,8 +19,8 @@ SEEDS = [
 ]
 
 
-def accepted(outer_epoch: int, number: int, **fields) -> Sample:
-    text = {
+def accepted(outer_epoch: int, number: int, **fields: Any) -> Sample:
+    text: dict[str, Any] = {
         "question": f"Why does thing {number} fall in year {outer_epoch}?",
         "answer": f"Mass {number} draws it down.",
     }
@@ -30,11 +31,11 @@ def accepted(outer_epoch: int, number: int, **fields) -> Sample:
     )
 
 
-def rejected(outer_epoch: int, number: int, taken_by: str = "NearDuplicate", **fields) -> Rejected:
+def rejected(outer_epoch: int, number: int, taken_by: str = "NearDuplicate", **fields: Any) -> Rejected:
     return Rejected(accepted(outer_epoch, number, scores={}, **fields), taken_by, Verdict(0.9, "ROUGE-L above 0.7"))
 
 
-def items(shift: float, noise: int, count: int = ITEMS, seeds: str = "abc") -> list[dict]:
+def items(shift: float, noise: int, count: int = ITEMS, seeds: str = "abc") -> list[dict[str, Any]]:
     """Give items whose answer NLL lies about `shift` above that of other runs, and whose MC2 is noise."""
     hard, own = random.Random("items"), random.Random(noise)
     return [
@@ -70,15 +71,15 @@ def write_run(
     rows = ["outer_epoch,answer_nll,novelty,candidates,accepted,trained_on,seconds"]
     grown = {sample.outer_epoch for sample in pool} | {entry.candidate.outer_epoch for entry in taken or ()}
     for number in sorted({*(shifts or {}), *grown}):
-        measured = shifts is not None and number in shifts
-        if measured:
-            write_results(folder, "truthfulness", number, items(shifts[number], number, count))
-        counts = ("",) * 4
+        shift = (shifts or {}).get(number)
+        if shift is not None:
+            write_results(folder, "truthfulness", number, items(shift, number, count))
+        counts: tuple[Any, ...] = ("",) * 4
         if number:
             got = sum(sample.outer_epoch == number for sample in pool)
             judged = got + sum(entry.candidate.outer_epoch == number for entry in taken or ())
-            counts = (got / judged if judged else "", judged or "", got if judged else "", 10 if measured else 0)
-        rows.append(",".join(map(str, (number, 2 + shifts[number] if measured else "", *counts, 30))))
+            counts = (got / judged if judged else "", judged or "", got if judged else "", 0 if shift is None else 10)
+        rows.append(",".join(map(str, (number, "" if shift is None else 2 + shift, *counts, 30))))
     (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
     data = {"outer_epochs": outer_epochs, "candidates_per_outer_epoch": candidates, "held_out": "/far/away/held.jsonl"}
     (folder / "config.yaml").write_text(yaml.safe_dump({"data": data, "alpha_stopping": {"alpha": alpha}}))

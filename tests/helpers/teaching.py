@@ -1,19 +1,22 @@
 """What tests of teaching share with others."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from helpers.distillation import ALL, dense, plain
 from helpers.module import trainer_in
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.generation.distributions import TokenDistributions
 from isara_pl.generation.protocol import Sampling
+from isara_pl.growth.samples import Sample
 from isara_pl.models.lora import LoraOptions
 from isara_pl.module import IsaraModule
-from isara_pl.training.pairs import encode_pair
+from isara_pl.training.pairs import Batch, encode_pair
 from isara_pl.training.teacher_files import TeacherFiles
 
 SHORT = Sampling(max_new_tokens=6)
@@ -24,28 +27,28 @@ class Seen(Callback):
 
     def __init__(self) -> None:
         self.weights: list[dict[str, torch.Tensor]] = []
-        self.batches: list[list] = []
+        self.batches: list[list[Batch]] = []
         self.written: list[str] = []
         self.asked: list[str] = []
 
-    def setup(self, trainer, pl_module, stage):
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         generate, distributions = pl_module.generate, pl_module.distributions
 
-        def generating(prompts, *more):
+        def generating(prompts: list[str], *more: Any) -> Any:
             self.written += prompts
             return generate(prompts, *more)
 
-        def asking(prompts, *more):
+        def asking(prompts: list[str], *more: Any) -> Any:
             self.asked += prompts
             return distributions(prompts, *more)
 
         pl_module.generate, pl_module.distributions = generating, asking
 
-    def on_train_epoch_start(self, trainer, pl_module):
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.weights.append({name: value.clone() for name, value in pl_module.state_dict().items()})
         self.batches.append([])
 
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         if not self.batches:  # a resume in the middle of an epoch does not begin it
             self.batches.append([])
         self.batches[-1].append(batch)
@@ -55,10 +58,18 @@ class Run:
     """A fit of seconds: its module, its data, what was seen and what is on disk."""
 
     def __init__(
-        self, model, encoder, seeds, folder: Path, callbacks=(), ckpt_path=None, precision="32-true", **options
+        self,
+        model: str,
+        encoder: str,
+        seeds: str,
+        folder: Path,
+        callbacks: Sequence[Callback] = (),
+        ckpt_path: Path | None = None,
+        precision: str = "32-true",
+        **options: Any,
     ) -> None:
         objective = options.get("objective", "distill")
-        data = {
+        data: dict[str, Any] = {
             "tokenizer": model, "encoder": encoder, "candidates_per_outer_epoch": 5, "candidates_per_batch": 3,
             "outer_epochs": 1, "demonstrations": 3, "question_sampling": SHORT, "answer_sampling": SHORT,
             "objective": objective, "top_logprobs": ALL, "max_length": 256,
@@ -80,10 +91,15 @@ class Run:
         trainer.fit(self.module, self.data, ckpt_path=ckpt_path)
 
     @property
-    def taught(self) -> dict[str, TokenDistributions]:
-        return TeacherFiles(self.folder, [sample.id for sample in self.data.pool.samples]).known
+    def samples(self) -> list[Sample]:
+        assert self.data.pool
+        return self.data.pool.samples
 
-    def assert_taught(self, sample, weights, demonstrations) -> None:
+    @property
+    def taught(self) -> dict[str, TokenDistributions]:
+        return TeacherFiles(self.folder, [sample.id for sample in self.samples]).known
+
+    def assert_taught(self, sample: Sample, weights: dict[str, torch.Tensor], demonstrations: Sequence[Sample]) -> None:
         """See that what is on disk for a sample is what plain PyTorch finds with these weights and demonstrations."""
         module, tokenizer = self.module, self.module.tokenizer
         module.load_state_dict(weights)
@@ -91,14 +107,15 @@ class Run:
         pair = encode_pair(sample, self.data.prompt_format, tokenizer, 256, end=True)
         answer = pair.input_ids[pair.prompt_length : -1]
         prompt = tokenizer(self.data.prompt_format.answer_prompt(sample.question, demonstrations)).input_ids
+        assert self.data.lessons
         stops = module._engine.stop_ids(self.data.lessons.sampling)
-        exact = plain(module.adapted, prompt, answer, stops, tokenizer.convert_tokens_to_ids("<|end|>"))
+        exact = plain(module.adapted, prompt, answer, stops, tokenizer.vocab["<|end|>"])
         kept = self.taught[sample.id]
         assert len(kept) == len(answer) + 1
         torch.testing.assert_close(dense(kept, exact.shape[1]), exact, rtol=1e-2, atol=1e-4)
 
-    def demonstrations_of(self, sample) -> list:
-        known = {each.id: each for each in self.data.pool.samples}
+    def demonstrations_of(self, sample: Sample) -> list[Sample]:
+        known = {each.id: each for each in self.samples}
         return [known[name] for name in sample.answer_demonstrations]
 
     def trained(self, epoch: int) -> dict[str, tuple[bool, bool]]:

@@ -1,11 +1,13 @@
 """What tests of training share with others."""
 
+from typing import Any
+
 import torch
 
 from isara_pl.module import IsaraModule
 
 
-def loaded(name: str, **options) -> IsaraModule:
+def loaded(name: str, **options: Any) -> IsaraModule:
     """A module whose adapter already does something: a fresh one has no gradient in its first half."""
     module = IsaraModule(name, **options)
     module.configure_model()
