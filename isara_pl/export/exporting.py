@@ -10,8 +10,7 @@ from safetensors import SafetensorError
 
 from isara_pl.errors import InputError, first_line, printable
 from isara_pl.export import hub
-from isara_pl.export.card_sections import Publication, base_name
-from isara_pl.export.cards import NF4, adapter_card, dataset_card, model_card
+from isara_pl.export.cards import NF4, Publication, base_name, card
 from isara_pl.export.finished_run import ADAPTER, ADAPTER_FILES, FinishedRun, at_rest, read_run
 from isara_pl.export.merged_model import MergedModel, dtype_of_base, is_quantised, merged_model
 from isara_pl.export.pairs import write_pairs
@@ -97,8 +96,8 @@ def _write_parts(run: FinishedRun, merged: MergedModel, publication: Publication
     _write_adapter(run, folder / "adapter")
     merged.save(folder / "model")
     write_pairs(run, merged.prompt_format, folder / "dataset")
-    for part, card in (("adapter", adapter_card), ("model", model_card), ("dataset", dataset_card)):
-        write_whole(folder / part / CARD, card(run, merged.prompt_format, publication))
+    for part in PARTS:
+        write_whole(folder / part / CARD, card(part, run, merged.prompt_format, publication))
 
 
 def _write_adapter(run: FinishedRun, folder: Path) -> None:

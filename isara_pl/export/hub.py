@@ -5,7 +5,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from isara_pl.errors import InputError, first_line
-from isara_pl.export.card_sections import Publication
+from isara_pl.export.cards import Publication
 
 REPOSITORY_TYPES = {"model": "model", "adapter": "model", "dataset": "dataset"}
 

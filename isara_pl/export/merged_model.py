@@ -17,12 +17,12 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.export.finished_run import ADAPTER, ADAPTER_FILES, FinishedRun
-from isara_pl.export.run_options import RunOptions, is_hub_id
+from isara_pl.export.run_options import RunOptions
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.plain import generation_config
 from isara_pl.generation.protocol import Sampling
 from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
-from isara_pl.models.loading import DTYPES, base_dtype, load_causal_lm, load_tokenizer
+from isara_pl.models.loading import DTYPES, base_dtype, is_local, load_causal_lm, load_tokenizer
 from isara_pl.models.merging import MergedWeights, adapted_weights
 from isara_pl.run.checkpoints import WholeCheckpointIO, base_fingerprint
 from isara_pl.run.folder import CHECKPOINTS, LAST_CHECKPOINT
@@ -112,7 +112,7 @@ def merged_model(run: FinishedRun) -> Iterator[MergedModel]:
 
 def _on_this_machine(name: str) -> str:
     """Give what can be loaded without asking the hub: of a hub id, the folder in its cache."""
-    if not is_hub_id(name):
+    if is_local(name):
         return name
     try:
         return str(snapshot_download(name, local_files_only=True))

@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 import yaml  # type: ignore[import-untyped]  # ships no types
 
 from isara_pl.errors import InputError, first_line
-from isara_pl.models.loading import PACKAGE_SCHEME, is_local
 
 T = TypeVar("T")
 
@@ -77,23 +76,3 @@ class RunOptions:
         for part in name.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         return value
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a model's name means the same to everybody: a repository of the hub.
-
-    Args:
-        name: Hub id, folder, .gguf file or `package://module/path`.
-    """
-    return not is_local(name)
-
-
-def public_name(name: str) -> str:
-    """Give a model's name without the folders of this machine.
-
-    Args:
-        name: Hub id, folder, .gguf file or `package://module/path`.
-    """
-    if name.startswith(PACKAGE_SCHEME) or is_hub_id(name):
-        return name
-    return name.replace("\\", "/").rstrip("/").rpartition("/")[2] or "a local folder"
