@@ -87,10 +87,10 @@ def card(part: str, run: FinishedRun, prompt_format: PromptFormat, publication: 
         "repr": repr,
     }
     if part == "dataset":
-        data = _data_of_pairs(len(run.samples), generates, publication)
-        return f"{DatasetCard.from_template(data, str(_TEMPLATE), **context)}\n"
-    data_of_weights = _data_of_weights(part, name, publication)
-    return f"{ModelCard.from_template(data_of_weights, str(_TEMPLATE), **context)}\n"
+        of_pairs = _data_of_pairs(len(run.samples), generates, publication)
+        return f"{DatasetCard.from_template(of_pairs, template_path=str(_TEMPLATE), **context)}\n"
+    of_weights = _data_of_weights(part, name, publication)
+    return f"{ModelCard.from_template(of_weights, template_path=str(_TEMPLATE), **context)}\n"
 
 
 def base_name(run: FinishedRun) -> str:

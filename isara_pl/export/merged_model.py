@@ -46,11 +46,7 @@ class MergedModel:
     prompt_format: PromptFormat
 
     def save(self, folder: Path) -> None:
-        """Write model and tokenizer.
-
-        Args:
-            folder: Where they shall lie.
-        """
+        """Write model and tokenizer into a folder."""
         # transformers loads, but does not save, a config with fields that others of its fields make void
         self.model.generation_config = GenerationConfig()
         self.model.save_pretrained(folder)
@@ -62,20 +58,12 @@ class MergedModel:
 
 
 def is_quantised(options: RunOptions) -> bool:
-    """Whether the run's base was in 4 bits: merged is then the base as it was before.
-
-    Args:
-        options: The run's options.
-    """
+    """Whether the run's base was in 4 bits: merged is then the base as it was before."""
     return options.choice("model.quantization", ("none", "nf4")) == "nf4"
 
 
 def dtype_of_base(options: RunOptions) -> torch.dtype:
-    """Give the type of the base's weights in the run; bfloat16 where they were in 4 bits.
-
-    Args:
-        options: The run's options.
-    """
+    """Give the type of the base's weights in the run; bfloat16 where they were in 4 bits."""
     name = options.choice("model.dtype", ("auto", *DTYPES))
     if is_quantised(options):
         return torch.bfloat16
@@ -87,9 +75,6 @@ def merged_model(run: FinishedRun) -> Iterator[MergedModel]:
     """Load a run's model from what is on this machine, on the CPU, and fold its adapter in inside the block.
 
     Its weights are those that the run generated with: the sum of base and update in float32, rounded once.
-
-    Args:
-        run: The run.
 
     Raises:
         InputError: If the base is not here or not the run's, or the adapter is damaged.
