@@ -1,104 +1,132 @@
 """The cards of an export: for the model, the adapter and the data set."""
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-import torch
+from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
 
-from isara_pl.export.card_sections import (
-    Publication,
-    base_name,
-    by_outer_epoch,
-    closing,
-    counts,
-    figures,
-    generates,
-    method,
-    options,
-    title_name,
-)
+from isara_pl.errors import printable
 from isara_pl.export.finished_run import FinishedRun
-from isara_pl.export.markdown import code, front_matter, python, table
 from isara_pl.export.merged_model import dtype_of_base, is_quantised
 from isara_pl.export.pairs import METADATA, PROMPT_COMPLETION, TEXTS, with_marks
-from isara_pl.export.run_options import is_hub_id
+from isara_pl.export.run_options import RunOptions
 from isara_pl.growth.prompts import PromptFormat
-from isara_pl.models.loading import PACKAGE_SCHEME
+from isara_pl.models.loading import PACKAGE_SCHEME, is_local
+from isara_pl.results import metrics
+from isara_pl.results.measures import MEASURES
 
+_TEMPLATE = Path(__file__).with_name("card.md.jinja")
+_LONGEST = 200  # characters of a foreign text in a card
+_PACKAGES = ("isara_pl", "torch", "transformers", "peft", "lightning")
+# what decides most of what a run becomes
+_OPTIONS = (
+    *("model.lora.r", "model.lora.alpha", "model.learning_rate", "model.learning_rate_decay", "model.start_from"),
+    *("model.quantization", "model.dtype", "trainer.precision", "data.prompt_format", "data.train_on"),
+    *("data.candidates_per_outer_epoch", "data.outer_epochs", "data.epochs_per_outer_epoch", "data.demonstrations"),
+    *("data.question_context", "data.answer_context", "data.question_writer", "data.batch_size"),
+    *("model.objective", "model.distill_weight", "data.distill_on", "data.teacher", "data.teacher_demonstrations"),
+    *("alpha_stopping.alpha", "seed_everything"),
+)
+_NOT_SHOWN = ("outer_epoch", "seconds")  # of metrics.csv
 NF4 = (
     "The run kept the base in 4 bits (nf4). Merged here is the base as it was before, in bfloat16: answers may differ "
     "slightly from those of the run."
 )
-LOADERS = {
-    "transformers": ("AutoModelForCausalLM", "AutoTokenizer", ".from_pretrained"),
-    "isara_pl.models.loading": ("load_causal_lm", "load_tokenizer", ""),
-}
 
 
-def model_card(run: FinishedRun, prompt_format: PromptFormat, publication: Publication) -> str:
-    """Give the README.md of the merged model.
+@dataclass(frozen=True)
+class Publication:
+    """What whoever exports a run says about the export.
 
-    Args:
-        run: The run.
-        prompt_format: How it made text of pairs.
-        publication: What is said about the export.
+    Attributes:
+        license: Licence id of the hub; None where none was given.
+        repository: The hub's repository of the model, `OWNER/NAME`; None where it is not pushed.
     """
-    ending = (
-        "`generation_config.json` is that of the run's `predict`: answers end where they ended there, at an "
-        f"end-of-sequence token{' or a newline' if prompt_format.single_line else ''}, and none is empty. For other "
-        "uses, give `generate` a `generation_config` of your own.\n"
-    )
-    if dtype_of_base(run.options) != torch.float32:
-        ending += (
-            "In 16 bits rounding depends on how many prompts are answered at once, in the run as here: compare answers "
-            "prompt by prompt, or load with `dtype=torch.float32`.\n"
-        )
-    note = f"{NF4}\n" if is_quantised(run.options) else ""
-    load = python(
-        f"from transformers import AutoModelForCausalLM, AutoTokenizer\n\nplace = {publication.place('model')!r}\n"
-        f"tokenizer = AutoTokenizer.from_pretrained(place{_trust(run)})\n"
-        f"model = AutoModelForCausalLM.from_pretrained(place{_trust(run)})\n{_answering(prompt_format)}"
-    )
-    what = "This is the merged model, base and adapter in one, for plain transformers."
-    kind = {"library_name": "transformers", **_base(run, "finetune")}
-    return _card_of_weights(run, publication, kind, what, "\n".join(filter(None, [note, load, ending])))
+
+    license: str | None
+    repository: str | None
+
+    def place(self, part: str) -> str:
+        """Give where `model`, `adapter` or `dataset` is loaded from: its repository, or its folder in the export."""
+        endings = {"model": "", "adapter": "-adapter", "dataset": "-data"}
+        return part if self.repository is None else self.repository + endings[part]
 
 
-def adapter_card(run: FinishedRun, prompt_format: PromptFormat, publication: Publication) -> str:
-    """Give the README.md of the adapter.
-
-    Args:
-        run: The run.
-        prompt_format: How it made text of pairs.
-        publication: What is said about the export.
-    """
-    name = run.options.get("model.name", str)
-    library = "isara_pl.models.loading" if name.startswith(PACKAGE_SCHEME) or name.endswith(".gguf") else "transformers"
-    model, tokenizer, call = LOADERS[library]
-    of_a_machine = "" if base_name(run) == name else "  # it lay in a folder of the machine of the run: give your own"
-    load = python(
-        f"import torch\nfrom peft import PeftModel\nfrom {library} import {model}, {tokenizer}\n\n"
-        f"base = {base_name(run)!r}{of_a_machine}\ntokenizer = {tokenizer}{call}(base{_trust(run)})\n"
-        f"model = {model}{call}(base, dtype={dtype_of_base(run.options)}{_trust(run)})\n"
-        f"model = PeftModel.from_pretrained(model, {publication.place('adapter')!r})\n{_answering(prompt_format)}"
-    )
-    what = f"This is the LoRA adapter, for the base model {code(base_name(run))} that it was trained on."
-    return _card_of_weights(run, publication, {"library_name": "peft", **_base(run, "adapter")}, what, load)
-
-
-def dataset_card(run: FinishedRun, prompt_format: PromptFormat, publication: Publication) -> str:
-    """Give the README.md of the data set.
-
-    Args:
-        run: The run.
-        prompt_format: How it made text of pairs.
-        publication: What is said about the export.
-    """
-    fields = {
+def card(part: str, run: FinishedRun, prompt_format: PromptFormat, publication: Publication) -> str:
+    """Give the README.md of a part of an export: of its `model`, `adapter` or `dataset`."""
+    name, base = run.options.get("model.name", str), base_name(run)
+    generates = run.options.get("data.candidates_per_outer_epoch", int) > 0
+    options = {"model.name": base, "data.encoder": public_name(run.options.get("data.encoder", str))}
+    context: dict[str, Any] = {
+        "part": part,
+        "run": run,
+        "generates": generates,
+        "distilled": _distilled(run.options),
+        "name": name,
+        "base": base,
+        "title": base.rpartition("/")[2],
+        "place": publication.place(part),
+        "ours_loads": name.startswith(PACKAGE_SCHEME) or name.endswith(".gguf"),
+        "trust_remote_code": run.options.get("model.trust_remote_code", bool),
+        "dtype": str(dtype_of_base(run.options)),
+        "nf4": NF4 if part == "model" and is_quantised(run.options) else None,
+        "prompt": prompt_format.answer_prompt("Why is the sky blue?"),
+        "single_line": prompt_format.single_line,
+        "marked": with_marks(run.samples, prompt_format) if part == "dataset" else 0,
+        "columns": {name: text for each in (*TEXTS.values(), METADATA) for name, (_, text) in each.items()},
+        "states": [metrics.outer_epoch_name(outer_epoch) for outer_epoch in run.figures],
+        "figures": _figures(run),
+        "options": options | {name: run.options.shown(name) for name in _OPTIONS},
         "license": publication.license,
-        "task_categories": ["text-generation"],
-        "tags": ["isara", "synthetic"] if generates(run) else ["isara"],
-        "size_categories": [_size(len(run.samples))],
-        "configs": [
+        "versions": ", ".join(f"{name} {version(name)}" for name in _PACKAGES),
+        "code": _code,
+        "repr": repr,
+    }
+    if part == "dataset":
+        of_pairs = _data_of_pairs(len(run.samples), generates, publication)
+        return f"{DatasetCard.from_template(of_pairs, template_path=str(_TEMPLATE), **context)}\n"
+    of_weights = _data_of_weights(part, name, publication)
+    return f"{ModelCard.from_template(of_weights, template_path=str(_TEMPLATE), **context)}\n"
+
+
+def base_name(run: FinishedRun) -> str:
+    """Give the base's name without the folders of this machine."""
+    return public_name(run.options.get("model.name", str))
+
+
+def public_name(name: str) -> str:
+    """Give the name of a model or an encoder without the folders of this machine."""
+    if name.startswith(PACKAGE_SCHEME) or not is_local(name):
+        return name
+    return name.replace("\\", "/").rstrip("/").rpartition("/")[2] or "a local folder"
+
+
+def _data_of_weights(part: str, base: str, publication: Publication) -> ModelCardData:
+    library, relation = {"model": ("transformers", "finetune"), "adapter": ("peft", "adapter")}[part]
+    of_hub = not is_local(base)
+    return ModelCardData(
+        license=publication.license,
+        library_name=library,
+        base_model=base if of_hub else None,
+        base_model_relation=relation if of_hub else None,
+        pipeline_tag="text-generation",
+        tags=["isara", "lora"],
+        datasets=[publication.place("dataset")] if publication.repository else None,
+    )
+
+
+def _data_of_pairs(pairs: int, generates: bool, publication: Publication) -> DatasetCardData:
+    sizes = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    return DatasetCardData(
+        license=publication.license,
+        task_categories=["text-generation"],
+        tags=["isara", "synthetic"] if generates else ["isara"],
+        size_categories=[next((name for most, name in sizes if pairs < most), "n>1M")],
+        configs=[
             {
                 "config_name": name,
                 "data_files": [{"split": "train", "path": f"{name}.parquet"}],
@@ -106,85 +134,43 @@ def dataset_card(run: FinishedRun, prompt_format: PromptFormat, publication: Pub
             }
             for name in TEXTS
         ],
+    )
+
+
+def _distilled(options: RunOptions) -> Mapping[str, Any] | None:
+    """Give what was learned from which teacher; None where the answers alone were learned."""
+    objective = options.shown("model.objective")
+    if objective not in ("distill", "sft+distill"):  # null in a config of before there was one
+        return None
+    return {
+        "objective": objective,
+        "on": options.choice("data.distill_on", ("generated", "seeds", "file")),
+        "teacher": options.choice("data.teacher", ("current", "pretrained")),
+        "demonstrations": options.get("data.teacher_demonstrations", bool),
     }
-    place = publication.place("dataset")
-    load = (
-        "from datasets import load_dataset\n\n"
-        f'pairs = load_dataset({place!r}, split="train")  # prompt and completion, as TRL\'s SFTTrainer reads them\n'
-        f'turns = load_dataset({place!r}, "messages", split="train")  # messages, which it reads as well\n'
-        'trained_on = pairs.filter(lambda pair: pair["trained_on"])\n'
-    )
-    marked = with_marks(run.samples, prompt_format)
-    marks = (
-        f" In {marked} of the pairs, prompt or completion spells a control token of the tokenizer. It is text there: "
-        "U+2060 (word joiner) stands behind its first character, and the run encoded it as plain text, without that "
-        "mark."
-    )
-    texts = (
-        "Each `.jsonl` holds the same as its `.parquet`. Prompts and completions are the very texts that were trained "
-        f"on (`data.prompt_format` {code(run.options.shown('data.prompt_format'))}), without the token that ends them; "
-        f"messages are plain turns, without a template.{marks if marked else ''}\n"
-    )
-    columns = [[code(name), text] for each in (*TEXTS.values(), METADATA) for name, (_, text) in each.items()]
-    sections = [
-        front_matter(fields),
-        f"# The pairs of an ISARA run on {title_name(run)}\n",
-        f"{len(run.samples)} question-answer pairs: {counts(run)}\n",
-        method(run),
-        "## Load\n",
-        python(load),
-        texts,
-        "## Columns\n",
-        table(["column", "what it holds"], columns),
-        by_outer_epoch(run),
-        options(run),
-        closing(publication, "the seeds and of the base model" if generates(run) else "the seeds"),
-    ]
-    return "\n".join(sections)
 
 
-def _card_of_weights(run: FinishedRun, publication: Publication, kind: dict[str, Any], what: str, load: str) -> str:
-    """Give the card of the model or of the adapter."""
-    fields = {
-        "license": publication.license,
-        **kind,
-        "pipeline_tag": "text-generation",
-        "tags": ["isara", "lora"],
-        "datasets": [publication.place("dataset")] if publication.repository else None,
-    }
-    sections = [
-        front_matter(fields),
-        f"# {title_name(run)}, fine-tuned with ISARA\n",
-        f"{what} It was trained on {len(run.trained_on)} pairs, of {counts(run)}\n",
-        method(run),
-        "## Load\n",
-        load,
-        figures(run),
-        options(run),
-        closing(publication, "the base model and of the seeds"),
-    ]
-    return "\n".join(sections)
+def _figures(run: FinishedRun) -> list[tuple[str, str, list[str]]]:
+    """Give each figure's name, which of its values are better, and its values of each outer epoch."""
+    names = dict.fromkeys(name for row in run.figures.values() for name in row if name not in _NOT_SHOWN)
+    return [(name, _better(name), [_value(name, row.get(name)) for row in run.figures.values()]) for name in names]
 
 
-def _base(run: FinishedRun, relation: str) -> dict[str, str]:
-    name = run.options.get("model.name", str)
-    return {"base_model": name, "base_model_relation": relation} if is_hub_id(name) else {}
+def _better(name: str) -> str:
+    measure = MEASURES.get(name.removesuffix("_clean"))
+    return "" if measure is None else ("higher" if measure.higher_is_better else "lower")
 
 
-def _trust(run: FinishedRun) -> str:
-    return ", trust_remote_code=True" if run.options.get("model.trust_remote_code", bool) else ""
+def _value(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if name in metrics.COUNTS else f"{value:.4f}"
 
 
-def _answering(prompt_format: PromptFormat) -> str:
-    return (
-        f"\nprompt = {prompt_format.answer_prompt('Why is the sky blue?')!r}  # the form that was trained on\n"
-        'inputs = tokenizer(prompt, return_tensors="pt")\n'
-        "ids = model.generate(**inputs, max_new_tokens=64)\n"
-        'print(tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))\n'
-    )
-
-
-def _size(pairs: int) -> str:
-    """Give the hub's name for a number of rows."""
-    sizes = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-    return next((name for most, name in sizes if pairs < most), "n>1M")
+def _code(text: str) -> str:
+    """Give a text of unknown origin as a code span of Markdown, on one line, in which nothing is markup."""
+    shown = " ".join(printable(text).split())
+    shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
+    fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
+    space = " " if not shown or "`" in (shown[0], shown[-1]) else ""
+    return f"{fence}{space}{shown}{space}{fence}"

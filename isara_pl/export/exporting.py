@@ -1,4 +1,4 @@
-"""All of an export, on disk as a whole or not at all."""
+"""All of an export, on disk as a whole or not at all, and then on the Hugging Face hub."""
 
 import json
 import shutil
@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from huggingface_hub import HfApi
 from safetensors import SafetensorError
 
 from isara_pl.errors import InputError, first_line, printable
-from isara_pl.export import hub
-from isara_pl.export.card_sections import Publication, base_name
-from isara_pl.export.cards import NF4, adapter_card, dataset_card, model_card
+from isara_pl.export.cards import NF4, Publication, base_name, card
 from isara_pl.export.finished_run import ADAPTER, ADAPTER_FILES, FinishedRun, at_rest, read_run
 from isara_pl.export.merged_model import MergedModel, dtype_of_base, is_quantised, merged_model
 from isara_pl.export.pairs import write_pairs
@@ -19,23 +18,19 @@ from isara_pl.models.quiet import quieten
 from isara_pl.run.memory import is_out_of_memory
 from isara_pl.run.whole_file import write_whole
 
-CARD = "README.md"
 # the folders of an export, and what lies there
-PARTS = {
+_PARTS = {
     "adapter": "LoRA adapter, for peft.PeftModel.from_pretrained",
     "model": "merged model with its tokenizer, for transformers.AutoModelForCausalLM.from_pretrained",
     "dataset": "all pairs, as prompt/completion and as messages, for datasets.load_dataset",
 }
+_REPOSITORY_TYPES = {"model": "model", "adapter": "model", "dataset": "dataset"}
 
 
 def export(folder: Path, target: Path, license: str | None, repository: str | None) -> None:
-    """Export a run, and say what is done.
+    """Export a run folder into a new or an empty folder, and say what is done.
 
-    Args:
-        folder: The run folder.
-        target: Folder to write into: it does not exist, or is empty.
-        license: Licence id of the hub; None names none.
-        repository: The hub's repository to push the model to, as `OWNER/NAME`; None pushes nothing.
+    Cards without a `license` name none; without a `repository`, `OWNER/NAME`, nothing is pushed.
 
     Raises:
         InputError: If the run cannot be exported. A failed push leaves the export on disk.
@@ -50,13 +45,13 @@ def export(folder: Path, target: Path, license: str | None, repository: str | No
         raise InputError(
             f"the memory does not suffice: an export holds the weights of the model twice ({first_line(error)})"
         ) from error
-    for part, meaning in PARTS.items():
+    for part, meaning in _PARTS.items():
         _say(f"{target / part}: {meaning}")
     if license is None:
         _say("no licence was given (--license), so the cards name none")
     if repository is not None:
         _say(f"pushing to {repository}")
-        for address in hub.push(target, publication):
+        for address in _push(target, publication):
             _say(f"pushed: {address}")
 
 
@@ -97,8 +92,8 @@ def _write_parts(run: FinishedRun, merged: MergedModel, publication: Publication
     _write_adapter(run, folder / "adapter")
     merged.save(folder / "model")
     write_pairs(run, merged.prompt_format, folder / "dataset")
-    for part, card in (("adapter", adapter_card), ("model", model_card), ("dataset", dataset_card)):
-        write_whole(folder / part / CARD, card(run, merged.prompt_format, publication))
+    for part in _PARTS:
+        write_whole(folder / part / "README.md", card(part, run, merged.prompt_format, publication))
 
 
 def _write_adapter(run: FinishedRun, folder: Path) -> None:
@@ -109,6 +104,36 @@ def _write_adapter(run: FinishedRun, folder: Path) -> None:
     config = json.loads((run.folder / ADAPTER / config_file).read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = base_name(run)
     write_whole(folder / config_file, json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _push(folder: Path, publication: Publication) -> list[str]:
+    """Upload each part into a repository of its own, private where it is made by this; give their addresses."""
+    api = HfApi()
+    places = {part: publication.place(part) for part in _REPOSITORY_TYPES}
+    try:
+        addresses = [
+            str(api.create_repo(places[part], repo_type=kind, private=True, exist_ok=True))
+            for part, kind in _REPOSITORY_TYPES.items()
+        ]
+        for part, kind in _REPOSITORY_TYPES.items():
+            api.upload_folder(
+                repo_id=places[part],
+                repo_type=kind,
+                folder_path=folder / part,
+                commit_message="Export of isara_pl",
+                delete_patterns="*",  # of two kinds of weights, transformers might load those of an earlier push
+            )
+    except Exception as error:  # the hub's client raises its own errors, those of its HTTP library and of the system
+        again = "\n".join(
+            f"  hf upload {places[part]} {folder / part} . --repo-type {kind} --private --delete '*'"
+            for part, kind in _REPOSITORY_TYPES.items()
+        )
+        raise InputError(
+            f"--push: {places['model']} could not be pushed ({first_line(error)}). The export in {folder} is whole. "
+            "Log in with `hf auth login` if you are not, look at your network and at HF_HUB_OFFLINE, and then:\n"
+            + again
+        ) from error
+    return addresses
 
 
 def _say(line: str) -> None:

@@ -17,12 +17,12 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.export.finished_run import ADAPTER, ADAPTER_FILES, FinishedRun
-from isara_pl.export.run_options import RunOptions, is_hub_id
+from isara_pl.export.run_options import RunOptions
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.plain import generation_config
 from isara_pl.generation.protocol import Sampling
 from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
-from isara_pl.models.loading import DTYPES, base_dtype, load_causal_lm, load_tokenizer
+from isara_pl.models.loading import DTYPES, base_dtype, is_local, load_causal_lm, load_tokenizer
 from isara_pl.models.merging import MergedWeights, adapted_weights
 from isara_pl.run.checkpoints import WholeCheckpointIO, base_fingerprint
 from isara_pl.run.folder import CHECKPOINTS, LAST_CHECKPOINT
@@ -46,11 +46,7 @@ class MergedModel:
     prompt_format: PromptFormat
 
     def save(self, folder: Path) -> None:
-        """Write model and tokenizer.
-
-        Args:
-            folder: Where they shall lie.
-        """
+        """Write model and tokenizer into a folder."""
         # transformers loads, but does not save, a config with fields that others of its fields make void
         self.model.generation_config = GenerationConfig()
         self.model.save_pretrained(folder)
@@ -62,20 +58,12 @@ class MergedModel:
 
 
 def is_quantised(options: RunOptions) -> bool:
-    """Whether the run's base was in 4 bits: merged is then the base as it was before.
-
-    Args:
-        options: The run's options.
-    """
+    """Whether the run's base was in 4 bits: merged is then the base as it was before."""
     return options.choice("model.quantization", ("none", "nf4")) == "nf4"
 
 
 def dtype_of_base(options: RunOptions) -> torch.dtype:
-    """Give the type of the base's weights in the run; bfloat16 where they were in 4 bits.
-
-    Args:
-        options: The run's options.
-    """
+    """Give the type of the base's weights in the run; bfloat16 where they were in 4 bits."""
     name = options.choice("model.dtype", ("auto", *DTYPES))
     if is_quantised(options):
         return torch.bfloat16
@@ -87,9 +75,6 @@ def merged_model(run: FinishedRun) -> Iterator[MergedModel]:
     """Load a run's model from what is on this machine, on the CPU, and fold its adapter in inside the block.
 
     Its weights are those that the run generated with: the sum of base and update in float32, rounded once.
-
-    Args:
-        run: The run.
 
     Raises:
         InputError: If the base is not here or not the run's, or the adapter is damaged.
@@ -112,7 +97,7 @@ def merged_model(run: FinishedRun) -> Iterator[MergedModel]:
 
 def _on_this_machine(name: str) -> str:
     """Give what can be loaded without asking the hub: of a hub id, the folder in its cache."""
-    if not is_hub_id(name):
+    if is_local(name):
         return name
     try:
         return str(snapshot_download(name, local_files_only=True))

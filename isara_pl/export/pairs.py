@@ -51,16 +51,7 @@ TEXTS = {
 
 
 def write_pairs(run: FinishedRun, prompt_format: PromptFormat, folder: Path) -> None:
-    """Write the files of the data set.
-
-    Args:
-        run: The run.
-        prompt_format: How it made text of pairs.
-        folder: Where they shall lie.
-
-    Raises:
-        InputError: If a file cannot be written.
-    """
+    """Write the files of the data set into a folder."""
     for name, rows in (
         (PROMPT_COMPLETION, [_prompt_completion(sample, run, prompt_format) for sample in run.samples]),
         (MESSAGES, [_messages(sample, run) for sample in run.samples]),
@@ -71,12 +62,7 @@ def write_pairs(run: FinishedRun, prompt_format: PromptFormat, folder: Path) -> 
 
 
 def with_marks(samples: Sequence[Sample], prompt_format: PromptFormat) -> int:
-    """Count the pairs whose prompt or completion holds a mark, since they spell a control token.
-
-    Args:
-        samples: The pairs.
-        prompt_format: How they become text.
-    """
+    """Count the pairs whose prompt or completion holds a mark, since they spell a control token."""
     return sum(
         MARK in prompt_format.answer_prompt(s.question) + prompt_format.answer_text(s.answer)
         and MARK not in s.question + s.answer

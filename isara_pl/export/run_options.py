@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 import yaml
 
 from isara_pl.errors import InputError, first_line
-from isara_pl.models.loading import PACKAGE_SCHEME, is_local
 
 T = TypeVar("T")
 
@@ -29,24 +28,12 @@ class RunOptions:
             raise InputError(f"{path}: cannot be read ({first_line(error)}). Restore it from a copy") from None
 
     def shown(self, name: str) -> str:
-        """Give an option as text; `null` where it has no value.
-
-        Args:
-            name: Its name, such as `model.lora.r`.
-        """
+        """Give an option as text; `null` where it has no value."""
         value = self._find(name)
         return "null" if value is None else str(value)
 
     def get(self, name: str, kind: type[T]) -> T:
-        """Give an option's value.
-
-        Args:
-            name: Its name, such as `model.name`.
-            kind: What it must be.
-
-        Raises:
-            InputError: If it is missing, or something else.
-        """
+        """Give an option's value; anything but this kind, such as nothing, is an InputError."""
         value = self._find(name)
         if not isinstance(value, kind):
             raise InputError(
@@ -56,15 +43,7 @@ class RunOptions:
         return value
 
     def choice(self, name: str, allowed: tuple[str, ...]) -> str:
-        """Give the value of an option that has few.
-
-        Args:
-            name: Its name, such as `data.prompt_format`.
-            allowed: The values.
-
-        Raises:
-            InputError: If it is none of these.
-        """
+        """Give the value of an option that has few; any other is an InputError."""
         value = self.get(name, str)
         if value not in allowed:
             raise InputError(
@@ -77,23 +56,3 @@ class RunOptions:
         for part in name.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         return value
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a model's name means the same to everybody: a repository of the hub.
-
-    Args:
-        name: Hub id, folder, .gguf file or `package://module/path`.
-    """
-    return not is_local(name)
-
-
-def public_name(name: str) -> str:
-    """Give a model's name without the folders of this machine.
-
-    Args:
-        name: Hub id, folder, .gguf file or `package://module/path`.
-    """
-    if name.startswith(PACKAGE_SCHEME) or is_hub_id(name):
-        return name
-    return name.replace("\\", "/").rstrip("/").rpartition("/")[2] or "a local folder"

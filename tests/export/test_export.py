@@ -3,6 +3,7 @@
 import json
 import shutil
 from contextlib import redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import get_args
@@ -14,6 +15,7 @@ from conftest import make_model
 from datasets import load_dataset
 from filelock import FileLock
 from huggingface_hub import HfApi
+from jinja2 import StrictUndefined, Template
 from markdown_it import MarkdownIt
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, GenerationConfig
@@ -27,6 +29,12 @@ from isara_pl.models.loading import load_tokenizer
 from isara_pl.training.pairs import encode_pair
 
 PARTS = ("adapter", "model", "dataset")
+
+
+@pytest.fixture(autouse=True)
+def strict(monkeypatch):
+    """Make an error of a name that the cards' template is not given, which the hub's cards show as nothing."""
+    monkeypatch.setattr("jinja2.Template", partial(Template, undefined=StrictUndefined))
 
 
 @pytest.fixture(scope="module")
