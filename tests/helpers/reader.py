@@ -146,7 +146,8 @@ class Reader:
         if arguments and arguments[0] in LINES and arguments[0] not in OTHERS and "--help" not in arguments:
             arguments = [*arguments, *self._cheap(arguments)]
             run_dir = Path(option(arguments, "--run_dir") or "runs/isara")
-            assert not run_dir.is_absolute(), "a page knows no path of this machine"
+            # a run's config.yaml has whole paths, here those below the reader's folder
+            assert (Path.cwd() / run_dir).is_relative_to(self.folder), "a page knows no path of this machine"
             if arguments[0] == "fit" and option(arguments, "--ckpt_path") is None:
                 shutil.rmtree(run_dir, ignore_errors=True)  # of a fit that stands above on the page
         arguments, file = (arguments[:-2], arguments[-1]) if ">" in arguments else (arguments, None)
