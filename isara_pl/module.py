@@ -197,8 +197,7 @@ class IsaraModule(LightningModule):
     def adapted(self) -> PeftModel:
         """The base with its adapter.
 
-        Raises:
-            RuntimeError: If `configure_model` was not called yet; the Trainer calls it.
+        Raises RuntimeError if `configure_model` was not called yet; the Trainer calls it.
         """
         if self.model is None:
             raise RuntimeError("the model is not loaded yet: call configure_model() first, as the Trainer does")
@@ -429,8 +428,7 @@ class IsaraModule(LightningModule):
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Load an adapter's weights.
 
-        Raises:
-            InputError: If they belong to another model or another adapter.
+        Raises InputError if they belong to another model or another adapter.
         """
         check_shapes(state_dict, self.state_dict(), self.name)
         return set_peft_model_state_dict(self.adapted, state_dict)
@@ -438,8 +436,7 @@ class IsaraModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down which base the adapter was trained on.
 
-        Raises:
-            InputError: If a weight of the adapter is not finite.
+        Raises InputError if a weight of the adapter is not finite.
         """
         check_weights(self.state_dict().values(), self._trained_on)
         checkpoint["base"] = {"name": self._base_name(), "fingerprint": self._base_fingerprint}
@@ -452,8 +449,7 @@ class IsaraModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse an adapter of another base.
 
-        Raises:
-            InputError: If the base's weights differ from those that the adapter was trained on.
+        Raises InputError if the base's weights differ from those that the adapter was trained on.
         """
         self.configure_model()
         base = checkpoint.get("base", {})

@@ -29,18 +29,14 @@ class Budget:
     def admits(self, rows: int, length: int) -> bool:
         """Whether it holds so many rows.
 
-        Args:
-            rows: How many.
-            length: Tokens of each, prompt and new ones.
+        `length` is the tokens of each, prompt and new ones.
         """
         return self._taken(rows, length) <= self.tokens
 
     def halved(self, rows: int, length: int) -> "Budget":
         """Give what is left to try where the memory did not suffice.
 
-        Args:
-            rows: For how many rows it did not.
-            length: Tokens of each, prompt and new ones.
+        It did not for so many rows of `length` tokens each.
         """
         return Budget(min(self.tokens, self._taken(rows, length)) // 2, self.row)
 
@@ -51,10 +47,7 @@ class Budget:
 def budget_of(model: Any, tokens: GenerationTokens) -> Budget:
     """Give the budget that a model begins with.
 
-    Args:
-        model: A causal LM in eval mode, as it generates.
-        tokens: What the user gave; `auto` asks the device for its free memory and one token of the model for its
-            keys and values.
+    `auto` asks the device for its free memory, and the model, in eval mode, for the keys and values of one token.
     """
     if tokens != "auto":
         return Budget(tokens)

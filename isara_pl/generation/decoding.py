@@ -25,11 +25,7 @@ ALIGNED = 16  # columns: with a mask of other widths torch's attention on a GPU 
 class Batch:
     """Prompts that are completed together.
 
-    Args:
-        model: A causal LM in eval mode.
-        prompts: Token ids of each prompt.
-        plan: Rounds of rows, as of `shared_prefixes.rounds`.
-        new_tokens: Most new tokens of a row.
+    `plan` is that of `shared_prefixes.rounds`, `new_tokens` the most new tokens of a row.
     """
 
     def __init__(self, model: Any, prompts: Sequence[list[int]], plan: list[list[Row]], new_tokens: int) -> None:
@@ -48,8 +44,7 @@ class Batch:
     def prefill(self) -> Tensor:
         """Compute all prompts.
 
-        Returns:
-            The logits after each prompt, of shape (rows, vocabulary), float32.
+        Gives the logits after each prompt, of shape (rows, vocabulary), float32.
         """
         place = {prompt: row for row, prompt in enumerate(self.order)}
         logits: list[Tensor] = []
@@ -113,12 +108,10 @@ class Batch:
     def step(self, tokens: Tensor, steps: int) -> Tensor:
         """Append one token to each of the first rows.
 
-        Args:
-            tokens: The token of each row that is still in the batch, of shape (rows, 1), on the model's device.
-            steps: How many tokens were appended before.
+        `tokens` are those of the rows still in the batch, of shape (rows, 1) on the model's device; `steps` were
+        appended before.
 
-        Returns:
-            The logits after it, of shape (rows, vocabulary), float32.
+        Gives the logits after it, of shape (rows, vocabulary), float32.
         """
         column = self.longest + steps
         return self._append(tokens, torch.full((1,), column, device=self.device), self._begin, column + 1, None)
@@ -128,12 +121,7 @@ class Batch:
 
         For models all of whose layers attend to whole rows.
 
-        Args:
-            tokens: The token of each row that is still in the batch, of shape (rows, 1), on the model's device.
-            column: Where the tokens stand, `longest` and the tokens appended before, of shape (1,), on the device.
-
-        Returns:
-            The logits after it, of shape (rows, vocabulary), float32.
+        `column` is where the tokens stand, `longest` and the tokens appended before, of shape (1,) on the device.
         """
         return self._append(tokens, column, self._begin // ALIGNED * ALIGNED, self.columns, column)
 
@@ -157,12 +145,9 @@ class Batch:
     def behind(self, answers: Sequence[list[int]], begin: int) -> Tensor:
         """Compute given tokens behind the prompts of neighbouring rows, instead of `step`.
 
-        Args:
-            answers: The tokens behind each of these rows' prompts, some of them at least.
-            begin: The first of the rows.
+        `answers` are those of the rows from `begin` on, or the first tokens of them, not all empty.
 
-        Returns:
-            The logits after each token, row after row, of shape (tokens, vocabulary), float32.
+        Gives the logits after each token, row after row, of shape (tokens, vocabulary), float32.
         """
         longest = max(map(len, answers))
         ids = torch.zeros(len(answers), longest, dtype=torch.long)
@@ -200,12 +185,9 @@ class Batch:
     def drop(self, finished: Sequence[int], steps: int) -> list[int]:
         """Let rows leave: the last ones that stay move into their places.
 
-        Args:
-            finished: The rows, some at least.
-            steps: How many tokens were appended.
+        `finished` are some at least; `steps` tokens were appended.
 
-        Returns:
-            The rows that stay, in their new order.
+        Gives the rows that stay, in their new order.
         """
         leaving = set(finished)
         count = len(self.order) - len(leaving)
@@ -231,9 +213,7 @@ class Batch:
 def chunks(rows: Sequence[Row], prompts: Sequence[list[int]]) -> list[list[Row]]:
     """Split the rows of a round into forward passes with little padding, repeated prompts apart.
 
-    Args:
-        rows: Rows by ascending number of tokens to compute.
-        prompts: Token ids of each prompt.
+    The rows come by ascending number of tokens to compute.
     """
     found: list[list[Row]] = []
     computed = 0  # by the last of them, without padding

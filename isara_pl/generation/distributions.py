@@ -45,19 +45,13 @@ class TokenDistributions:
         return TokenDistributions(self.ids.cpu(), self.log_probs.cpu(), self.rest.cpu())
 
     def rows(self, begin: int, end: int) -> "TokenDistributions":
-        """Give some of the places.
-
-        Args:
-            begin: The first.
-            end: The one behind the last.
-        """
+        """Give some of the places."""
         return self.at(slice(begin, end))
 
     def at(self, index: Any) -> "TokenDistributions":
         """Give some of the places, or of rows of places.
 
-        Args:
-            index: As a tensor of `rest`'s shape is indexed.
+        `index` is one for a tensor of `rest`'s shape.
         """
         return TokenDistributions(self.ids[index], self.log_probs[index], self.rest[index])
 
@@ -65,8 +59,7 @@ class TokenDistributions:
 def joined(parts: Sequence[TokenDistributions]) -> TokenDistributions:
     """Put distributions one after the other.
 
-    Args:
-        parts: At least one; all with the same k.
+    There is at least one; all have the same k.
     """
     return TokenDistributions(
         torch.cat([part.ids for part in parts]),
@@ -78,9 +71,7 @@ def joined(parts: Sequence[TokenDistributions]) -> TokenDistributions:
 def without_ends(logits: Tensor, stops: Sequence[int]) -> Tensor:
     """Give logits of which nothing that ends an answer can come: those of first tokens.
 
-    Args:
-        logits: Of shape (n, vocabulary).
-        stops: Tokens that end an answer; a tokenizer may know more tokens than the model has outputs.
+    `logits` are of shape (n, vocabulary). A tokenizer may know more tokens than the model has outputs.
     """
     ends = [token for token in stops if token < logits.shape[-1]]
     return logits.float().index_fill(1, torch.tensor(ends, dtype=torch.long, device=logits.device), -torch.inf)
@@ -89,22 +80,14 @@ def without_ends(logits: Tensor, stops: Sequence[int]) -> Tensor:
 def top_logprobs(logits: Tensor, stops: Sequence[int], top: TopLogprobs) -> TokenDistributions:
     """Give the likeliest tokens of each distribution, on the CPU.
 
-    Args:
-        logits: Of shape (n, vocabulary). −∞ is what cannot come.
-        stops: Tokens that end an answer; their mass goes to `top.end_id`.
-        top: What to keep.
+    `logits` are of shape (n, vocabulary), −∞ where a token cannot come. The mass of all `stops`, which end an answer,
+    goes to `top.end_id`.
     """
     return likeliest_tokens(logits, end_tokens(logits, stops, top), top).cpu()
 
 
 def end_tokens(logits: Tensor, stops: Sequence[int], top: TopLogprobs) -> Tensor:
-    """Give all tokens whose mass goes to `top.end_id`, where the logits lie.
-
-    Args:
-        logits: Of shape (n, vocabulary); a tokenizer may know more tokens than the model has outputs.
-        stops: Tokens that end an answer.
-        top: What to keep.
-    """
+    """Give all tokens whose mass goes to `top.end_id`, where the logits lie."""
     return torch.tensor(
         sorted(token for token in {*stops, top.end_id} if token < logits.shape[-1]), device=logits.device
     )
@@ -113,10 +96,7 @@ def end_tokens(logits: Tensor, stops: Sequence[int], top: TopLogprobs) -> Tensor
 def likeliest_tokens(logits: Tensor, ends: Tensor, top: TopLogprobs) -> TokenDistributions:
     """Give the likeliest tokens of each distribution, where the logits lie; nothing here waits for a device.
 
-    Args:
-        logits: Of shape (n, vocabulary). −∞ is what cannot come.
-        ends: As of `end_tokens`.
-        top: What to keep.
+    `ends` are those of `end_tokens`.
     """
     log_probs = logits.float().log_softmax(dim=-1)
     ending = log_probs[:, ends].logsumexp(dim=-1)

@@ -36,12 +36,9 @@ class GenerationEngine:
     penalties or another `generation_config`, and for models that do not suit the engine's batches (it tries,
     and says so), transformers' `generate` draws, a whole batch from one seed.
 
-    Args:
-        model: The causal LM, in eval mode when it is used.
-        tokenizer: Its tokenizer, with a padding token.
-        tokens: Most tokens, prompts and new ones, that are generated for at once; `auto` takes as many as the
-            device's free memory holds when it is first asked (on a CPU 32,768). Halved for good where the memory
-            does not suffice, for growing and for measuring apart.
+    `tokens` is the most, prompts and new ones, that is generated for at once; `auto` takes as many as the device's free
+    memory holds when it is first asked (on a CPU 32,768). Halved for good where the memory does not suffice, for
+    growing and for measuring apart.
     """
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, tokens: GenerationTokens) -> None:
@@ -74,18 +71,10 @@ class GenerationEngine:
     ) -> list[Completion]:
         """Complete each prompt.
 
-        Args:
-            prompts: Texts to complete.
-            sampling: How to draw.
-            seeds: One for each prompt.
-            top: What to keep of the distributions that tokens are drawn from; not kept
-                where transformers' `generate` draws. None keeps nothing.
+        `top` is what to keep of the distributions that tokens are drawn from; where transformers' `generate` draws,
+        nothing is kept.
 
-        Returns:
-            One completion for each prompt, in their order.
-
-        Raises:
-            InputError: If a prompt and its new tokens do not fit into the model's window, or into memory.
+        Raises InputError if a prompt and its new tokens do not fit into the model's window, or into memory.
         """
         encoded = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
         self._check_window(encoded, sampling.max_new_tokens)
@@ -108,17 +97,11 @@ class GenerationEngine:
     ) -> list[TokenDistributions]:
         """Give the distributions of the next token all along given answers.
 
-        Args:
-            prompts: Texts before the answers.
-            answers: Token ids of the answer to each.
-            sampling: Its stop_at_newline decides which tokens end an answer; none of them comes first.
-            top: What to keep.
+        `sampling.stop_at_newline` decides which tokens end an answer; none of them comes first.
 
-        Returns:
-            For each prompt the distributions at its answer's tokens, and behind the last one.
+        Gives for each prompt those at its answer's tokens, and behind the last one.
 
-        Raises:
-            InputError: If a prompt and its answer do not fit into the model's window, or into memory.
+        Raises InputError if a prompt and its answer do not fit into the model's window, or into memory.
         """
         encoded = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
         longest = max(map(len, answers), default=0)
@@ -155,11 +138,7 @@ class GenerationEngine:
         return [found[place] for place in range(len(encoded))]
 
     def stop_ids(self, sampling: Sampling) -> list[int]:
-        """Give the tokens that end a completion.
-
-        Args:
-            sampling: Its stop_at_newline counts.
-        """
+        """Give the tokens that end a completion."""
         return sorted(self._end_ids | self._newline_ids) if sampling.stop_at_newline else sorted(self._end_ids)
 
     def _first_batch(self, waiting: list[int], encoded: list[list[int]], beams: int, new_tokens: int) -> list[int]:

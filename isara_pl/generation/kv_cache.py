@@ -84,10 +84,7 @@ class RowsCache(Cache):
 
     transformers' own cache copies all of itself for every new token; this one writes in place.
 
-    Args:
-        layers: Layers of the model.
-        rows: Rows of the batch.
-        columns: Most tokens of a row, prompt and new ones.
+    `columns` is the most tokens of a row, prompt and new ones.
     """
 
     def __init__(self, layers: int, rows: int, columns: int) -> None:
@@ -127,9 +124,6 @@ def layers_of(model: Any) -> int | None:
     """Give the number of layers whose keys and values `RowsCache` can hold; None where it cannot.
 
     A sliding window is no hindrance, since masks apply it; a recurrent state is.
-
-    Args:
-        model: A causal LM of transformers.
     """
     layers = DynamicCache(config=model.config).layers
     plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)

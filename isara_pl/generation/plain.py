@@ -25,19 +25,11 @@ def complete(
     What is drawn follows from the seeds of the whole batch. The process's own random state is as before
     afterwards.
 
-    Args:
-        model: A causal LM in eval mode.
-        prompts: Token ids of each prompt.
-        sampling: How to draw.
-        seeds: One for each prompt.
-        stops: Tokens that end a completion; none of them comes first.
-        pad_token_id: Pads.
+    None of `stops`, which end a completion, comes first.
 
-    Returns:
-        The new tokens of each prompt; what follows the token that ended it is padding.
+    Gives the new tokens of each prompt; what follows the one that ended it is padding.
 
-    Raises:
-        InputError: If `sampling.generation_config` does not suit transformers.
+    Raises InputError if `sampling.generation_config` does not suit transformers.
     """
     longest = max(len(ids) for ids in prompts)
     padded = [[pad_token_id] * (longest - len(ids)) + ids for ids in prompts]
@@ -65,13 +57,7 @@ def complete(
 def generation_config(sampling: Sampling, stops: Sequence[int], pad_token_id: int) -> GenerationConfig:
     """Give what transformers' `generate` is told.
 
-    Args:
-        sampling: How to draw.
-        stops: Tokens that end a completion.
-        pad_token_id: Pads.
-
-    Raises:
-        InputError: If a field of `sampling.generation_config` has a value that transformers refuses.
+    Raises InputError if a field of `sampling.generation_config` has a value that transformers refuses.
     """
     fields: dict[str, Any] = {
         "max_new_tokens": sampling.max_new_tokens,

@@ -18,11 +18,7 @@ def why_not_in_rows(model: Any) -> str | None:
     Three short prompts that share tokens are computed, padded and one token appended, and compared with
     the same tokens one row at a time without any cache. That takes a fraction of a second.
 
-    Args:
-        model: A causal LM in eval mode.
-
-    Returns:
-        The reason, with the differences that were found and allowed; None where they suit.
+    Gives the reason, with the differences that were found and allowed; None where they suit.
     """
     if layers_of(model) is None:
         return "it keeps a state other than the keys and values of each layer"

@@ -133,15 +133,9 @@ def completions_of(
 ) -> Sequence[Completion]:
     """Complete prompts with a generator that may be anyone's, and count what it gives.
 
-    Args:
-        generator: Completes them.
-        prompts: Texts to complete.
-        sampling: How to draw.
-        seeds: One for each prompt.
-        top: What to keep of the distributions; only a Teacher is asked for any.
+    Only a Teacher is asked for distributions.
 
-    Raises:
-        InputError: If it gives another number of completions than prompts.
+    Raises InputError if it gives another number of completions than prompts.
     """
     if top is not None and isinstance(generator, Teacher):
         completions = generator.generate(prompts, sampling, seeds, top)

@@ -20,15 +20,9 @@ def score(
 ) -> list[TokenDistributions]:
     """Give the distributions at each token of the answers, in one batch.
 
-    Args:
-        model: A causal LM in eval mode that suits the engine's batches.
-        prompts: Token ids of each prompt.
-        answers: Token ids of the answer to each.
-        stops: Tokens that end an answer; none of them comes first.
-        top: What to keep.
+    None of `stops`, which end an answer, comes first.
 
-    Returns:
-        For each prompt the distributions at its answer's tokens, and behind the last one.
+    Gives for each prompt those at its answer's tokens, and behind the last one.
     """
     longest = max(map(len, answers))
     batch = Batch(model, prompts, rounds(prompts), longest)

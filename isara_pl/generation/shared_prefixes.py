@@ -30,11 +30,7 @@ class Row:
 def sharing_order(prompts: Sequence[Sequence[int]]) -> list[int]:
     """Order prompts so that a cut anywhere leaves most of what they share together.
 
-    Args:
-        prompts: Token ids of each prompt.
-
-    Returns:
-        Places of the prompts: by length, or by their tokens where that lets clearly more be shared.
+    Gives their places: by length, or by their tokens where that lets clearly more be shared.
     """
     by_length = sorted(range(len(prompts)), key=lambda place: (len(prompts[place]), prompts[place], place))
     by_tokens = sorted(range(len(prompts)), key=lambda place: (prompts[place], place))
@@ -45,12 +41,8 @@ def sharing_order(prompts: Sequence[Sequence[int]]) -> list[int]:
 def rounds(prompts: Sequence[Sequence[int]]) -> list[list[Row]]:
     """Decide what each prompt computes and what it takes from another one.
 
-    Args:
-        prompts: Token ids of each prompt.
-
-    Returns:
-        Rows in the order in which they can be computed, round by round; in a round by ascending
-        number of tokens to compute. Every prompt stands in exactly one row.
+    Gives rows in the order in which they can be computed, round by round; in a round by ascending number of tokens to
+    compute. Every prompt stands in exactly one row.
     """
     order = sorted(range(len(prompts)), key=lambda place: (prompts[place], place))
     shared = [_common(prompts[a], prompts[b]) for a, b in pairwise(order)]

@@ -39,11 +39,7 @@ class Steps(Protocol):
 
 
 class StepGraphs:
-    """Appends by CUDA graphs for one model, as long as that gives what appending without them gives.
-
-    Args:
-        model: The causal LM.
-    """
+    """Appends by CUDA graphs for one model, as long as that gives what appending without them gives."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -71,8 +67,7 @@ class StepGraphs:
     def appending(self, rows: Steps) -> Callable[[int], object]:
         """Give what appends a token to each of the rows, in the place of their own `append`.
 
-        Args:
-            rows: The rows of one batch; some may leave in between.
+        They are those of one batch; some may leave in between.
         """
         replay: Callable[[], object] | None = None
         prepared = 0  # number of rows for which the next step can be captured

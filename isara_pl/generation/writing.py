@@ -43,13 +43,8 @@ class Written:
 class Rows:
     """The rows of a batch that are being written: drawing and appending a token waits for nothing.
 
-    Args:
-        batch: The prompts.
-        logits: Those after each prompt, none of which an end may follow: (rows, vocabulary).
-        sampling: How to draw.
-        uniform: A random number for each prompt and new token: (prompts, new tokens).
-        stops: Tokens that end a completion.
-        top: What to keep of the distributions; None keeps nothing.
+    `logits` are those after each prompt, none of which an end may follow, of shape (rows, vocabulary); `uniform` is a
+    random number for each prompt and new token, of shape (prompts, new tokens).
     """
 
     def __init__(
@@ -91,11 +86,9 @@ class Rows:
     def append(self, steps: int) -> Tensor:
         """Append what was drawn last and draw anew.
 
-        Args:
-            steps: How many tokens were appended before.
+        `steps` tokens were appended before.
 
-        Returns:
-            The logits that were drawn from.
+        Gives the logits that were drawn from.
         """
         return self._drawn_from(self.batch.step(self._last, steps))
 
@@ -112,9 +105,7 @@ class Rows:
     def drop(self, finished: Sequence[int], steps: int) -> None:
         """Let rows leave.
 
-        Args:
-            finished: Which ones.
-            steps: How many tokens were appended.
+        `steps` tokens were appended.
         """
         stay = torch.tensor(self.batch.drop(finished, steps), device=self.tokens.device)
         self._uniform, self.tokens, self._last = self._uniform[stay], self.tokens[stay], self._last[stay]
@@ -149,20 +140,10 @@ def complete(
 ) -> list[Written]:
     """Complete prompts in one batch.
 
-    Args:
-        model: A causal LM in eval mode.
-        prompts: Token ids of each prompt.
-        sampling: How to draw; only what `Sampling.is_plain` covers.
-        seeds: What each prompt's draws follow from.
-        stops: Tokens that end a completion; none of them comes first.
-        top: What to keep of the distributions, those before temperature, top_p and top_k; None keeps nothing.
-        graphs: Appends tokens by CUDA graphs where it can; None never does.
+    Only for what `Sampling.is_plain` covers. None of `stops`, which end a completion, comes first. What `top` keeps are
+    the distributions before temperature, top_p and top_k. `graphs` appends tokens by CUDA graphs where it can.
 
-    Returns:
-        What was written after each prompt.
-
-    Raises:
-        InputError: If there is nothing to draw from, since the model gives NaN.
+    Raises InputError if there is nothing to draw from, since the model gives NaN.
     """
     batch = Batch(model, prompts, rounds(prompts), sampling.max_new_tokens)
     uniform = uniform_numbers(list(seeds), sampling.max_new_tokens)
@@ -191,12 +172,7 @@ def looks_at_every_token(device: torch.device) -> bool:
 
 
 class Texts:
-    """What was written after each prompt of a batch, as far as it was read from the device.
-
-    Args:
-        prompts: How many prompts.
-        stops: Tokens that end a text.
-    """
+    """What was written after each prompt of a batch, as far as it was read from the device."""
 
     def __init__(self, prompts: int, stops: Sequence[int]) -> None:
         self.ended = [False] * prompts
@@ -208,15 +184,11 @@ class Texts:
     def read(self, rows: Rows, drawn: int) -> list[int]:
         """Read what rows have got since the last time, up to their ends.
 
-        Args:
-            rows: The rows.
-            drawn: How many tokens each one has got in all.
+        `drawn` is how many tokens each one has got in all.
 
-        Returns:
-            The rows that have ended.
+        Gives the rows that have ended.
 
-        Raises:
-            InputError: If something is no token.
+        Raises InputError if something is no token.
         """
         new: list[list[int]] = rows.tokens[:, self._read : drawn].tolist()
         kept = rows.kept

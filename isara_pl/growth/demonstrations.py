@@ -15,12 +15,8 @@ Order = Literal["similarity", "pool"]
 class Demonstrations:
     """Gives every question its demonstrations, as in-context learning does it.
 
-    Args:
-        samples: What demonstrations are taken from.
-        encoder: Embeds the questions; not used for `random`.
-        count: Demonstrations of a question; fewer where there are fewer samples.
-        context: `knn` takes the nearest, the nearest last; `random` draws for each question anew.
-        seed: Decides the draws.
+    `knn` takes the nearest, the nearest last; `random` draws for each question anew. There are fewer than `count` where
+    there are fewer samples.
     """
 
     def __init__(self, samples: Sequence[Sample], encoder: Encoder, count: int, context: Context, seed: int) -> None:
@@ -34,8 +30,7 @@ class Demonstrations:
     def of(self, questions: Sequence[Sample]) -> list[list[Sample]]:
         """Give the demonstrations of each question, in the order of the prompt.
 
-        Args:
-            questions: The questions; a draw depends on the question's text and on nothing else.
+        A draw depends on the question's text and on nothing else.
         """
         if not self.count:
             return [[] for _ in questions]
@@ -47,14 +42,7 @@ class Demonstrations:
 
 
 def shown_order(context: Sequence[Sample], order: Order, places: Mapping[str, int]) -> list[Sample]:
-    """Give a context's samples in the order in which the prompt shows them; the last one stays the last.
-
-    Args:
-        context: The samples, the nearest last.
-        order: `similarity` leaves them so; `pool` puts all but the last in the order of the pool. Contexts
-            then begin alike more often, and what they begin with is computed once.
-        places: Place of each sample in the pool, by id.
-    """
+    """Give a context's samples in the order in which the prompt shows them; the last one stays the last."""
     if order == "similarity":
         return list(context)
     return [*sorted(context[:-1], key=lambda sample: places[sample.id]), *context[-1:]]
@@ -63,11 +51,7 @@ def shown_order(context: Sequence[Sample], order: Order, places: Mapping[str, in
 def draw_samples(samples: Sequence[Sample], count: int, quota: int | None, draw: random.Random) -> list[Sample]:
     """Draw samples at random, without putting any back.
 
-    Args:
-        samples: What to draw from.
-        count: How many; fewer where there are fewer samples.
-        quota: At most so many from each outer epoch, the rest seeds; None sets no limit.
-        draw: The source of randomness.
+    At most `quota` are from each outer epoch, the rest seeds; None sets no limit.
     """
     if quota is None:
         return draw.sample(samples, min(count, len(samples)))

@@ -29,11 +29,9 @@ class FirstPair:
 def first_pair(messages: Any) -> FirstPair:
     """Find the first answer to a user, and what it answers.
 
-    Args:
-        messages: Objects with `role` and `content`, in order.
+    `messages` are objects with `role` and `content`, in order.
 
-    Raises:
-        InputError: If they are no such objects, no user says anything, or an answer follows another role.
+    Raises InputError if they are no such objects, no user says anything, or an answer follows another role.
     """
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise InputError("`messages` must be a list of objects with `role` and `content`")

@@ -94,9 +94,7 @@ class SamplePool:
     def record(self, accepted: Sequence[Sample], rejected: Sequence[Rejected]) -> None:
         """Write a judged batch to disk and remember what was rejected.
 
-        Args:
-            accepted: Samples of this batch, already in the pool by `add`.
-            rejected: The other candidates of the batch.
+        The accepted are in the pool already, by `add`.
         """
         for entry in rejected:
             self._rejected.setdefault(entry.candidate.outer_epoch, {})[entry.candidate.id] = entry.filter
@@ -113,11 +111,7 @@ class SamplePool:
         }
 
     def lacks(self, known: Mapping[str, int | str]) -> str | None:
-        """Say what a pool that was `known` before had and this one lacks; None if it has all of it, or more.
-
-        Args:
-            known: What `known` gave then.
-        """
+        """Say what a pool that was `known` before had and this one lacks; None if it has all of it, or more."""
         for name, file, found in (("pool", POOL, len(self.samples)), ("rejected", REJECTED, self._rejected_count)):
             if found < int(known[name]):
                 return f"{file} holds {found} entries, and held {known[name]} then"
@@ -159,8 +153,7 @@ class SamplePool:
 def is_grown(folder: Path) -> bool:
     """Whether the pool in a folder holds anything that was generated.
 
-    Args:
-        folder: The run folder; it need not exist.
+    The folder need not exist.
     """
     # rejected.jsonl is written with the first batch, even if that rejects nothing
     return (folder / REJECTED).exists() or any(
@@ -169,11 +162,7 @@ def is_grown(folder: Path) -> bool:
 
 
 def seeds_of(folder: Path) -> list[Sample]:
-    """Give the seeds that the pool in a folder was grown from.
-
-    Args:
-        folder: The run folder.
-    """
+    """Give the seeds that the pool in a folder was grown from."""
     return [sample for sample in entries(folder / POOL, Sample.from_json) if sample.outer_epoch == 0]
 
 

@@ -107,11 +107,7 @@ class ChatFormat:
     such as an empty <think> block, is part of the prompt; where it writes such a block, one at the
     beginning of an answer is no part of that.
 
-    Args:
-        tokenizer: Its chat template is used.
-
-    Raises:
-        InputError: If the tokenizer has no chat template, or one that raises or rewrites what a user says.
+    Raises InputError if the tokenizer has no chat template, or one that raises or rewrites what a user says.
     """
 
     single_line = False
@@ -157,8 +153,7 @@ class ChatFormat:
     def answer_text(self, answer: str) -> str:
         """Give the answer as the template puts it after what it writes itself.
 
-        Raises:
-            InputError: If the answer is nothing but a block that the template writes itself.
+        Raises InputError if the answer is nothing but a block that the template writes itself.
         """
         said = self.without_block(answer)
         if answer.strip() and not said:
@@ -210,14 +205,11 @@ class ChatFormat:
 def prompt_format(name: FormatName, tokenizer: PreTrainedTokenizerBase | None) -> PromptFormat:
     """Give the prompt format of a name.
 
-    Args:
-        name: `qa` is `Question: …` and `Answer: …` on lines of their own; `chat` the tokenizer's chat
-            template; `safe-rlhf` is `BEGINNING OF CONVERSATION: USER: … ASSISTANT: …`.
-        tokenizer: Needed for `chat`. Elsewhere its control tokens are marked where content spells them;
-            without it nothing is.
+    `qa` is `Question: …` and `Answer: …` on lines of their own; `chat` the tokenizer's chat template; `safe-rlhf` is
+    `BEGINNING OF CONVERSATION: USER: … ASSISTANT: …`. The tokenizer's control tokens are marked where content spells
+    them; without one nothing is.
 
-    Raises:
-        InputError: If the format needs a tokenizer or a chat template that is not there.
+    Raises InputError if the format needs a tokenizer or a chat template that is not there.
     """
     if name == "qa":
         return PlainFormat("Question:", "\nAnswer:", controls=control_tokens(tokenizer))
@@ -229,13 +221,7 @@ def prompt_format(name: FormatName, tokenizer: PreTrainedTokenizerBase | None) -
 
 
 def notes(prompt_format: PromptFormat, name: FormatName, seeds: Sequence[Sample]) -> list[str]:
-    """Say what of seeds and of the day is not told to the model as it is.
-
-    Args:
-        prompt_format: The format.
-        name: Its name.
-        seeds: The seeds.
-    """
+    """Say what of seeds and of the day is not told to the model as it is."""
     if not isinstance(prompt_format, ChatFormat):
         parts = {"answers": [seed.answer for seed in seeds], "questions": [seed.question for seed in seeds]}
         counts = {part: sum(len(text.splitlines()) > 1 for text in texts) for part, texts in parts.items()}

@@ -65,11 +65,7 @@ class SentenceEncoder:
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Give the embedding of each text, the same inside and outside of a trainer's mixed precision.
 
-        Args:
-            texts: n texts.
-
-        Returns:
-            Array of shape (n, dimension), rows of length 1.
+        They are of shape (texts, dimension), rows of length 1.
         """
         model = self.load()
         # growth runs in the trainer's precision; rounded to 16 bits, other questions would be the nearest
@@ -165,9 +161,7 @@ class PoolIndex:
     for each source needs no second search. An outer epoch is embedded once and in one go: its
     embeddings then do not depend on when it was added.
 
-    Args:
-        encoder: What embeds the questions.
-        device: Where the embeddings are searched: on `cuda` where faiss is built for it, else on the CPU.
+    On the device `cuda` they are searched there if faiss is built for it, else on the CPU.
     """
 
     def __init__(self, encoder: Encoder, device: str = "cpu") -> None:
@@ -179,11 +173,9 @@ class PoolIndex:
     def add(self, samples: Sequence[Sample]) -> None:
         """Add whole outer epochs; what the index holds already is not embedded again.
 
-        Args:
-            samples: All samples of the outer epochs among them.
+        `samples` are all samples of the outer epochs among them.
 
-        Raises:
-            InputError: If faiss is not installed.
+        Raises InputError if faiss is not installed.
         """
         by_outer_epoch: dict[int, list[Sample]] = {}
         for sample in samples:
@@ -201,14 +193,10 @@ class PoolIndex:
     ) -> list[list[Sample]]:
         """Give the samples nearest to each question.
 
-        Args:
-            questions: The questions to look up; those that the index holds are not embedded again.
-            count: How many samples for each; fewer where the pool is smaller.
-            quota: At most so many from each outer epoch, the rest from the seeds; None sets no limit.
-            up_to: The newest outer epoch to look at; None looks at all.
+        There are fewer than `count` where the pool is smaller. At most `quota` are from each outer epoch, the rest from
+        the seeds; `up_to` is the newest outer epoch to look at. Questions that the index holds are not embedded again.
 
-        Returns:
-            For each question its samples, nearest first.
+        Gives for each question its samples, nearest first.
         """
         # newest source first: with a quota the seeds fill what is left
         outer_epochs = sorted((t for t in self._sources if up_to is None or t <= up_to), reverse=True)
@@ -259,8 +247,7 @@ class PoolIndex:
 def import_faiss() -> Any:
     """Import faiss, or say which extra brings it.
 
-    Raises:
-        InputError: If neither faiss-cpu nor faiss-gpu is installed.
+    Raises InputError if neither faiss-cpu nor faiss-gpu is installed.
     """
     try:
         import faiss

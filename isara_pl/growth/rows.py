@@ -18,11 +18,9 @@ _SPACE = re.compile(r"[ \t\r\n]*")  # what JSON allows between values
 def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """Yield the line and the fields of every row.
 
-    Args:
-        path: A .jsonl file, a .json file with a list of objects, or a .csv file with a header.
+    A .jsonl file, a .json file with a list of objects, or a .csv file with a header.
 
-    Raises:
-        InputError: If the file or a row of it cannot be read. The message begins with `FILE:` or `FILE:LINE:`.
+    Raises InputError if the file or a row of it cannot be read. The message begins with `FILE:` or `FILE:LINE:`.
     """
     readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows}
     try:
@@ -42,11 +40,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def short(names: Sequence[str]) -> str:
-    """Quote the names of fields for a message, also where a file has thousands or very long ones.
-
-    Args:
-        names: The names.
-    """
+    """Quote the names of fields for a message, also where a file has thousands or very long ones."""
     quoted = [repr(name if len(name) <= 40 else f"{name[:40]}…") for name in names[:10]]
     return ", ".join([*quoted, *([f"and {len(names) - 10} more"] if len(names) > 10 else [])])
 

@@ -71,11 +71,7 @@ class Sample:
 
 
 def seeds_hash(seeds: Sequence[Sample]) -> str:
-    """Give a short hash of seeds' questions and answers: which runs had the same ones.
-
-    Args:
-        seeds: The seeds, in order.
-    """
+    """Give a short hash of seeds' questions and answers: which runs had the same ones."""
     text = json.dumps([(seed.question, seed.answer) for seed in seeds])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -90,12 +86,9 @@ def read_samples(path: Path, kind: str = "seed") -> list[Sample]:
 
     A warning says what of the rows is in no pair: system texts, other turns, a field such as `context`.
 
-    Args:
-        path: The file.
-        kind: What the pairs are; their ids start with it.
+    Ids start with `kind`.
 
-    Raises:
-        InputError: If a row cannot be used. The message begins with `FILE:LINE:`.
+    Raises InputError if a row cannot be used. The message begins with `FILE:LINE:`.
     """
 
     def sample(row: dict[str, Any], name: str) -> Sample:
@@ -115,12 +108,9 @@ def read_samples(path: Path, kind: str = "seed") -> list[Sample]:
 def read_questions(path: Path, kind: str = "question") -> list[Sample]:
     """Read questions to answer: the files of `read_samples`, where the answer may be missing.
 
-    Args:
-        path: The file.
-        kind: What they are; their ids start with it.
+    Ids start with `kind`.
 
-    Raises:
-        InputError: If a row has no question. The message begins with `FILE:LINE:`.
+    Raises InputError if a row has no question. The message begins with `FILE:LINE:`.
     """
 
     def sample(row: dict[str, Any], name: str) -> Sample:
@@ -135,15 +125,11 @@ def read_preferences(path: Path, kind: str) -> list[Sample]:
     A row holds `question` (or `prompt`, or another form of `read_samples`), and `harmless` and `harmful`,
     or `chosen` and `rejected`; optional is `category`.
 
-    Args:
-        path: The file.
-        kind: What the pairs are; their ids start with it.
+    Ids start with `kind`.
 
-    Returns:
-        One sample for each row: `answer` is the harmless one, `incorrect_answers` holds the harmful one.
+    `answer` is the harmless one, `incorrect_answers` holds the harmful one.
 
-    Raises:
-        InputError: If a row cannot be used. The message begins with `FILE:LINE:`.
+    Raises InputError if a row cannot be used. The message begins with `FILE:LINE:`.
     """
 
     def sample(row: dict[str, Any], name: str) -> Sample:

@@ -49,21 +49,14 @@ class RougeLIndex:
     def scores(self, text: str, places: Sequence[int] | None = None) -> NDArray[np.float64]:
         """Give the ROUGE-L F1 of a text against texts of the index.
 
-        Args:
-            text: The text to compare.
-            places: Which texts, by their number in the order of adding; None takes all of them.
+        `places` are their numbers in the order of adding; None takes all of them.
 
-        Returns:
-            One score in [0, 1] for each text.
+        They are in [0, 1].
         """
         return self._scores(self._encode(text), range(len(self._coded)) if places is None else places)
 
     def highest(self, text: str) -> float:
-        """Give the highest ROUGE-L F1 of a text against all texts of the index; 0 where it is empty.
-
-        Args:
-            text: The text to compare.
-        """
+        """Give the highest ROUGE-L F1 of a text against all texts of the index; 0 where it is empty."""
         if not self._coded:
             return 0.0
         query = self._encode(text)

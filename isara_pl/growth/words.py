@@ -28,9 +28,6 @@ def tokens(text: str) -> list[str]:
     Of Latin script they are exactly those of rouge_score without stemmer: runs of the letters a to z and
     digits. Of other scripts they are runs of letters, marks and digits, or single characters where the
     script has no spaces.
-
-    Args:
-        text: The text.
     """
     return [
         found if found.isascii() else unicodedata.normalize("NFKC", found) for found in _TOKEN.findall(text.lower())
@@ -38,23 +35,15 @@ def tokens(text: str) -> list[str]:
 
 
 def count_words(text: str) -> int:
-    """Count the words of a text, split at white space; where a script has no spaces, its characters count.
-
-    Args:
-        text: The text.
-    """
+    """Count the words of a text, split at white space; where a script has no spaces, its characters count."""
     return sum(len(_WORD.findall(part)) if _UNSPACED_CHARACTER.search(part) else 1 for part in text.split())
 
 
 def wording(text: str) -> tuple[str, ...]:
     """Give the words of a text of any script, the same where only case, punctuation or spacing differ.
 
-    Args:
-        text: The text.
-
-    Returns:
-        Its runs of letters, marks and digits after Unicode's NFKC and case folding, or single characters
-        where the script has no spaces; where it has none, the whole text, stripped.
+    They are its runs of letters, marks and digits after Unicode's NFKC and case folding, or single characters where the
+    script has no spaces; where it has none, the whole text, stripped.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     words = re.findall(r"\w+", folded) if folded.isascii() else _WORD.findall(folded)  # the same, faster

@@ -17,14 +17,9 @@ def with_adapter(base: PreTrainedModel, options: LoraOptions, name: str, seed: i
 
     Its weights follow from the seed alone, on every device and in every precision of 32 bits or fewer.
 
-    Args:
-        base: The model.
-        options: The adapter's.
-        name: What the user calls the model, which the exported adapter refers to.
-        seed: Of the adapter's first weights.
+    `name` is what the user calls the model: the exported adapter refers to it.
 
-    Raises:
-        InputError: If the options do not fit the model.
+    Raises InputError if the options do not fit the model.
     """
     config = LoraConfig(
         r=options.r,

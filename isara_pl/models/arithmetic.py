@@ -14,9 +14,6 @@ def computes_exactly(model: Any) -> bool:
 
     The type of its weights alone does not tell: autocast, TF32 and `torch.set_float32_matmul_precision` round inside
     of a product. So one is computed where the model is, and held against float64.
-
-    Args:
-        model: A model of transformers.
     """
     draw = torch.Generator("cpu").manual_seed(0)
     rows, weights = (
@@ -29,11 +26,7 @@ def computes_exactly(model: Any) -> bool:
 
 
 def are_16_bit(numbers: Tensor) -> bool:
-    """Whether all of a model's numbers would fit into 16 bits: then it has computed in them, whatever type they have.
-
-    Args:
-        numbers: Such as logits.
-    """
+    """Whether all of a model's numbers would fit into 16 bits: then it has computed in them, whatever their type."""
     return any(torch.equal(numbers.to(half).to(numbers.dtype), numbers) for half in (torch.bfloat16, torch.float16))
 
 
@@ -43,9 +36,7 @@ def allowed_difference(model: Any, logits: Tensor) -> float:
     In shares of their spread SmolLM2's rounding makes 3e-5 in float32, .005 in TF32, .04 in bfloat16, .08 in float16;
     a wrong mask makes .3 and more.
 
-    Args:
-        model: A model of transformers.
-        logits: Computed in one way; finite.
+    `logits` are those of one way, and finite.
     """
     exactly = computes_exactly(model) and not are_16_bit(logits)
     return float(logits.std()) * (1e-3 if exactly else 0.2)

@@ -16,11 +16,7 @@ BLOCKS = 1024  # of a file: in a larger one no matrix of weights lies between tw
 def content_of(name: str) -> str | None:
     """Hash a model's files: their names and sizes, and of large ones a block in every thousandth part.
 
-    Args:
-        name: Hub id, folder, .gguf file or `package://module/path`.
-
-    Returns:
-        The hash; None for a hub id, which means the same everywhere, and where nothing is.
+    None for a hub id, which means the same everywhere, and where nothing is.
     """
     if not is_local(name):
         return None

@@ -43,12 +43,9 @@ def resolve_path(name: str, option: str) -> Path:
 
     The module is located without importing it, since a package of weights may need a host to import.
 
-    Args:
-        name: A path, or `package://` and a path inside an installed package.
-        option: The option that the name was given to, for the error's text.
+    `option` is the one that the name was given to, for the text of the error.
 
-    Raises:
-        InputError: If there is nothing at that place.
+    Raises InputError if there is nothing at that place.
     """
     if not name.startswith(PACKAGE_SCHEME):
         path = Path(expanded(name))
@@ -171,12 +168,7 @@ def _is_adapter(name: str, base: object) -> InputError:
 def one_clear_error(name: str, option: str) -> Iterator[None]:
     """Turn what loaders raise, pages long, into one line that names the option.
 
-    Args:
-        name: The model's name.
-        option: The option that it was given to.
-
-    Raises:
-        InputError: Instead of what a loader raised.
+    Raises InputError instead of what a loader raised.
     """
     try:
         yield
@@ -194,8 +186,7 @@ def fast_precision(accelerator: str) -> tuple[str, str]:
 
     On a CPU that only emulates bfloat16, generation is three times slower in it than in float32.
 
-    Args:
-        accelerator: The trainer's: `cpu` passes over a GPU.
+    `accelerator` is the trainer's: `cpu` passes over a GPU.
     """
     if accelerator != "cpu" and torch.cuda.is_available():
         if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -211,9 +202,7 @@ def fast_precision(accelerator: str) -> tuple[str, str]:
 def base_dtype(name: str, precision: str) -> torch.dtype:
     """Give the type of a base's weights.
 
-    Args:
-        name: One of `DTYPES`, or `auto` for what the precision computes in.
-        precision: The trainer's precision.
+    `auto` is what the trainer's precision computes in.
     """
     if name != "auto":
         return DTYPES[name]
@@ -304,9 +293,7 @@ def only_logits_of(model: Any, wanted: torch.Tensor) -> Iterator[None]:
     With a large vocabulary and a small model the output layer is a good part of the work. What a model
     does to its logits afterwards (a scale, a soft cap) stays as it is.
 
-    Args:
-        model: A causal LM.
-        wanted: Which positions, a mask of shape (batch, length).
+    `wanted` is a mask of shape (batch, length).
     """
 
     def chosen(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -323,21 +310,13 @@ def only_logits_of(model: Any, wanted: torch.Tensor) -> Iterator[None]:
 
 
 def context_window(model: Any) -> int | None:
-    """Give the most tokens that a model can attend to; None where its config does not tell.
-
-    Args:
-        model: A causal LM, with or without an adapter.
-    """
+    """Give the most tokens that a model can attend to; None where its config does not tell."""
     window = getattr(model.config, "max_position_embeddings", None)
     return int(window) if window else None
 
 
 def embedding_rows(model: Any) -> int:
-    """Give how many tokens a model has an embedding for.
-
-    Args:
-        model: A causal LM.
-    """
+    """Give how many tokens a model has an embedding for."""
     return int(model.get_input_embeddings().weight.shape[0])
 
 
@@ -371,9 +350,7 @@ def widen(model: torch.nn.Module, widened: Widened) -> None:
 
     4-bit weights stay as they are, and their layers compute in float32.
 
-    Args:
-        model: Whose weights.
-        widened: Is given each weight and each 4-bit layer that was widened, and its type before.
+    Each weight and each 4-bit layer that is widened goes into `widened`, with its type before.
     """
     with torch.inference_mode(False):  # weights made in it could not be trained through
         for parameter in model.parameters():
@@ -390,8 +367,7 @@ def widen(model: torch.nn.Module, widened: Widened) -> None:
 def narrow(widened: Widened) -> None:
     """Give weights and 4-bit layers the type again that they had before `widen`.
 
-    Args:
-        widened: What `widen` filled; it is emptied.
+    `widened` is emptied.
     """
     with torch.inference_mode(False):
         while widened:

@@ -19,9 +19,6 @@ class MergedWeights:
 
     The sum of base and update is computed in float32 from the base itself, and rounded to its type once:
     merging and unmerging in place would wear the base off.
-
-    Args:
-        model: The base with its adapter.
     """
 
     def __init__(self, model: PeftModel) -> None:
@@ -56,11 +53,7 @@ class MergedWeights:
 
 
 class Folding:
-    """Folds an adapter into its base's weights for a while, and lays both aside.
-
-    Args:
-        model: The base with its adapter.
-    """
+    """Folds an adapter into its base's weights for a while, and lays both aside."""
 
     def __init__(self, model: PeftModel) -> None:
         self._model = model
@@ -92,11 +85,7 @@ class Folding:
 
 
 def fold_in(model: PeftModel) -> MergedWeights | None:
-    """Fold an adapter in; None where that cannot be done or the memory does not hold the weights twice.
-
-    Args:
-        model: The base with its adapter.
-    """
+    """Fold an adapter in; None where that cannot be done or the memory does not hold the weights twice."""
     if not can_merge(model):
         return None
     try:
@@ -109,11 +98,7 @@ def fold_in(model: PeftModel) -> MergedWeights | None:
 
 
 def can_merge(model: PeftModel) -> bool:
-    """Whether an adapter can be folded in: it is switched on, its weights not quantised nor shared with another layer.
-
-    Args:
-        model: The base with its adapter.
-    """
+    """Whether an adapter can be folded in: it is switched on, its weights neither quantised nor shared by layers."""
     uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
     return all(
         weight is not None and weight.is_floating_point() and uses[id(weight)] == 1 and not layer.disable_adapters
@@ -122,11 +107,7 @@ def can_merge(model: PeftModel) -> bool:
 
 
 def adapted_weights(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter, LoraLayer]]:
-    """Give the base's weights that an adapter changes, each with its part of the adapter.
-
-    Args:
-        model: The base with its adapter.
-    """
+    """Give the base's weights that an adapter changes, each with its part of the adapter."""
     return ((weight, layer) for weight, layer in _all_adapted(model) if weight is not None)
 
 

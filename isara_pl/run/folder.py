@@ -27,12 +27,7 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 def run_folder(trainer: Trainer) -> Path | None:
     """Give the folder of everything that a run leaves behind: the trainer's `default_root_dir`.
 
-    Args:
-        trainer: The run's trainer.
-
-    Returns:
-        The folder, which need not exist yet; None under `fast_dev_run`, which leaves no files, and
-        in processes other than the first.
+    It need not exist yet. None under `fast_dev_run`, which leaves no files, and in processes other than the first.
     """
     untyped: Any = trainer  # Lightning sets `fast_dev_run` without declaring it
     return Path(trainer.default_root_dir) if trainer.is_global_zero and not untyped.fast_dev_run else None
@@ -41,11 +36,7 @@ def run_folder(trainer: Trainer) -> Path | None:
 def make_run_folder(folder: Path) -> None:
     """Make a run folder where it is missing.
 
-    Args:
-        folder: The run folder.
-
-    Raises:
-        InputError: If nothing can be written there.
+    Raises InputError if nothing can be written there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,11 +63,7 @@ class RunLock:
         A folder with links that lead out of it is refused: through them, outputs would overwrite other files. The
         folder itself may be a link.
 
-        Args:
-            folder: The run folder; it is made where it is missing.
-
-        Raises:
-            InputError: If another process holds the lock, a link leads out, or nothing can be written there.
+        Raises InputError if another process holds the lock, a link leads out, or nothing can be written there.
         """
         self.release()
         make_run_folder(folder)
@@ -110,11 +97,7 @@ class RunLock:
 
 
 def run_lock(folder: Path) -> BaseFileLock:
-    """Give the lock of a run folder, not acquired yet.
-
-    Args:
-        folder: The run folder.
-    """
+    """Give the lock of a run folder, not acquired yet."""
     # the fallback would take the file itself for the lock, which is there in every run folder
     return FileLock(folder / LOCK, fallback_to_soft=False)
 
@@ -134,11 +117,7 @@ def _refuse_links(folder: Path) -> None:
 def safe_on_disk(folder: Path) -> str:
     """Say what a fit that ended early has left behind, and how to go on from there.
 
-    Args:
-        folder: The run folder.
-
-    Returns:
-        A line with its end; nothing where nothing is there.
+    A line with its end; nothing where nothing is there.
     """
     checkpoint = folder / CHECKPOINTS / LAST_CHECKPOINT
     if not (folder / POOL).exists():

@@ -20,11 +20,9 @@ ELSEWHERE = re.compile(r"[A-Za-z][\w+.-]*://")  # package://…, s3://…
 def expanded(path: str) -> str:
     """Give a path with the home folder in place of a `~` that it begins with.
 
-    Args:
-        path: The path; a text that does not begin so stays as it is.
+    A text that does not begin so stays as it is.
 
-    Raises:
-        InputError: If this user has no home folder.
+    Raises InputError if this user has no home folder.
     """
     if not path.startswith("~"):
         return path
@@ -39,11 +37,7 @@ def expanded(path: str) -> str:
 def all_expanded(values: Any) -> Any:
     """Give options with every path in them expanded: whoever reads one later then reads the same.
 
-    Args:
-        values: Options, lists and mappings of them included.
-
-    Raises:
-        InputError: As of `expanded`.
+    Raises InputError as of `expanded`.
     """
     if isinstance(values, str):
         return expanded(values)
@@ -63,9 +57,7 @@ def all_absolute(values: Any, option: str = "") -> Any:
     A path is what begins with a dot, what stands in an option for one, and what lies in the current folder, unless it
     is a bare word: that may be anything.
 
-    Args:
-        values: Options, lists and mappings of them included.
-        option: Their names so far, from the outermost to the innermost, with dots between.
+    `option` is made of their names so far, from the outermost to the innermost, with dots between.
     """
     if isinstance(values, str):
         name, equals, run = values.partition("=")  # as report.baselines has them

@@ -23,12 +23,9 @@ def append(path: Path, lines: Sequence[str]) -> None:
     A last line that a killed process left unfinished is cut off first. If the lines cannot be written
     in full, the file is left as it was.
 
-    Args:
-        path: The file; it is made where it is missing.
-        lines: Without their line ends.
+    The file is made where it is missing.
 
-    Raises:
-        InputError: If the disk is full, or the file cannot be written for another reason.
+    Raises InputError if the disk is full, or the file cannot be written for another reason.
     """
     is_new = not path.exists()
     try:
@@ -52,12 +49,9 @@ def append(path: Path, lines: Sequence[str]) -> None:
 def entries(path: Path, read: Callable[[str], T]) -> Iterator[T]:
     """Yield the entries of a file, without a last line that a killed process left unfinished.
 
-    Args:
-        path: The file; one that is missing has no entries.
-        read: Makes an entry of a line.
+    A file that is missing has none.
 
-    Raises:
-        InputError: If a line is damaged. The message begins with `FILE:LINE:`.
+    Raises InputError if a line is damaged. The message begins with `FILE:LINE:`.
     """
     if not path.exists():
         return

@@ -19,8 +19,7 @@ def keep_freed_memory() -> bool:
     On a CPU every layer allocates and frees tensors of megabytes; with glibc's own settings the system takes
     each back and clears it anew. A setting of the whole process, so only the command line makes it.
 
-    Returns:
-        Whether there was something to set: on Linux with glibc.
+    Gives whether there was something to set: on Linux with glibc.
     """
     return _set_trim_threshold(2**31 - 1)
 

@@ -80,10 +80,8 @@ _listeners: list[StageListener] = []
 def stage(name: str, outer_epoch: int | None = None, total: int | None = None) -> Iterator[Stage]:
     """Be in a stage inside the block.
 
-    Args:
-        name: What is done there.
-        outer_epoch: Which outer epoch it belongs to; None takes that of the stage around it, or 0.
-        total: How many items it will go through; None where that is not known.
+    `outer_epoch` None takes that of the stage around it, or 0; `total`, how many items it will go through, is None
+    where that is not known.
     """
     outer = _open[-1] if _open else None
     if outer_epoch is None:
@@ -109,11 +107,7 @@ def stage(name: str, outer_epoch: int | None = None, total: int | None = None) -
 def count(done: int = 0, prompt_tokens: int = 0, generated_tokens: int = 0, flops: int = 0) -> None:
     """Count what was done in the innermost stage; outside of any stage nothing is counted.
 
-    Args:
-        done: Items that were gone through.
-        prompt_tokens: Tokens of prompts that were completed, or of texts that were trained on or scored.
-        generated_tokens: Tokens that were generated.
-        flops: Floating-point operations.
+    `prompt_tokens` are those that were completed, trained on or scored.
     """
     if not _open:
         return
@@ -142,20 +136,12 @@ def set_apart() -> Iterator[Stage]:
 
 
 def listen(listener: StageListener) -> None:
-    """Let a listener hear of all stages from now on; once, however often this is called.
-
-    Args:
-        listener: Who hears.
-    """
+    """Let a listener hear of all stages from now on; once, however often this is called."""
     if listener not in _listeners:
         _listeners.append(listener)
 
 
 def unlisten(listener: StageListener) -> None:
-    """Let a listener hear of nothing any more.
-
-    Args:
-        listener: Who heard.
-    """
+    """Let a listener hear of nothing any more."""
     if listener in _listeners:
         _listeners.remove(listener)

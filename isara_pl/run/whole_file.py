@@ -15,12 +15,9 @@ NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 def write_whole(path: Path, text: str) -> None:
     """Write a file beside its place, and rename it when all of it is on disk.
 
-    Args:
-        path: The file; its folder is made where it is missing.
-        text: What it shall hold; line ends are written as they are.
+    Its folder is made where it is missing; line ends are written as they are.
 
-    Raises:
-        InputError: If the disk is full, or the file cannot be written for another reason.
+    Raises InputError if the disk is full, or the file cannot be written for another reason.
     """
     save_whole(path, text.encode("utf-8"))
 
@@ -28,12 +25,7 @@ def write_whole(path: Path, text: str) -> None:
 def save_whole(path: Path, content: bytes | memoryview) -> None:
     """As `write_whole`, for bytes.
 
-    Args:
-        path: The file; its folder is made where it is missing.
-        content: What it shall hold.
-
-    Raises:
-        InputError: If the disk is full, or the file cannot be written for another reason.
+    Raises InputError if the disk is full, or the file cannot be written for another reason.
     """
     # two processes may write one file, such as a report
     unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
@@ -58,9 +50,6 @@ def sync_folder(folder: Path) -> None:
     """Return when a folder's list of files is on disk: a new or renamed file survives a crash of the machine only then.
 
     Drives that cannot do that, such as CIFS and the shared folders of virtual machines, do it when they see fit.
-
-    Args:
-        folder: The folder.
     """
     if os.name == "nt":  # Windows opens no folders, and needs none of this
         return
@@ -77,8 +66,7 @@ def sync_folder(folder: Path) -> None:
 def give_usual_permissions(folder: Path) -> None:
     """Give the files of a folder the permissions of any new file there: safetensors makes its own its owner's alone.
 
-    Args:
-        folder: The folder; those in it are gone through as well.
+    Folders inside are gone through as well.
     """
     any_new = folder / f"permissions.{os.getpid()}{UNFINISHED}"
     any_new.touch()
