@@ -109,9 +109,7 @@ class Batch:
         """Append one token to each of the first rows.
 
         `tokens` are those of the rows still in the batch, of shape (rows, 1) on the model's device; `steps` were
-        appended before.
-
-        Gives the logits after it, of shape (rows, vocabulary), float32.
+        appended before. Gives the logits after it, of shape (rows, vocabulary), float32.
         """
         column = self.longest + steps
         return self._append(tokens, torch.full((1,), column, device=self.device), self._begin, column + 1, None)
@@ -119,9 +117,8 @@ class Batch:
     def fixed_step(self, tokens: Tensor, column: Tensor) -> Tensor:
         """Append as `step` does, in a way whose shapes do not depend on the step: all columns are read, and masked.
 
-        For models all of whose layers attend to whole rows.
-
-        `column` is where the tokens stand, `longest` and the tokens appended before, of shape (1,) on the device.
+        For models all of whose layers attend to whole rows. `column` is where the tokens stand, `longest` and the
+        tokens appended before, of shape (1,) on the device.
         """
         return self._append(tokens, column, self._begin // ALIGNED * ALIGNED, self.columns, column)
 
@@ -145,9 +142,8 @@ class Batch:
     def behind(self, answers: Sequence[list[int]], begin: int) -> Tensor:
         """Compute given tokens behind the prompts of neighbouring rows, instead of `step`.
 
-        `answers` are those of the rows from `begin` on, or the first tokens of them, not all empty.
-
-        Gives the logits after each token, row after row, of shape (tokens, vocabulary), float32.
+        `answers` are those of the rows from `begin` on, or the first tokens of them, not all empty. Gives the logits
+        after each token, row after row, of shape (tokens, vocabulary), float32.
         """
         longest = max(map(len, answers))
         ids = torch.zeros(len(answers), longest, dtype=torch.long)
@@ -185,9 +181,7 @@ class Batch:
     def drop(self, finished: Sequence[int], steps: int) -> list[int]:
         """Let rows leave: the last ones that stay move into their places.
 
-        `finished` are some at least; `steps` tokens were appended.
-
-        Gives the rows that stay, in their new order.
+        `finished` are some at least; `steps` tokens were appended. Gives the rows that stay, in their new order.
         """
         leaving = set(finished)
         count = len(self.order) - len(leaving)

@@ -25,13 +25,11 @@ def uniform_numbers(seeds: list[int], count: int) -> Tensor:
 def next_tokens(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
     """Give the next token of each row: the likeliest, or one drawn by inverting the distribution function.
 
-    The tokens stand in the order of the vocabulary, so that a small change of the logits (another batch
-    size, say) moves the borders between tokens a little, and seldom changes what is drawn.
-
-    `logits` are of shape (rows, vocabulary); temperature comes first, then top_k, then top_p, as in transformers.
-    `uniform` is a number in [0, 1) for each row, of shape (rows,).
-
-    Gives ids of shape (rows,), where the logits lie; -1 where there is no distribution to draw from.
+    The tokens stand in the order of the vocabulary, so that a small change of the logits (another batch size, say)
+    moves the borders between tokens a little, and seldom changes what is drawn. `logits` are of shape (rows,
+    vocabulary); temperature comes first, then top_k, then top_p, as in transformers. `uniform` is a number in [0, 1)
+    for each row, of shape (rows,). Gives ids of shape (rows,), where the logits lie; -1 where there is no distribution
+    to draw from.
     """
     logits = logits.float()
     if not sampling.do_sample:

@@ -72,9 +72,8 @@ class GenerationEngine:
         """Complete each prompt.
 
         `top` is what to keep of the distributions that tokens are drawn from; where transformers' `generate` draws,
-        nothing is kept.
-
-        Raises InputError if a prompt and its new tokens do not fit into the model's window, or into memory.
+        nothing is kept. Raises InputError if a prompt and its new tokens do not fit into the model's window, or into
+        memory.
         """
         encoded = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
         self._check_window(encoded, sampling.max_new_tokens)
@@ -97,11 +96,9 @@ class GenerationEngine:
     ) -> list[TokenDistributions]:
         """Give the distributions of the next token all along given answers.
 
-        `sampling.stop_at_newline` decides which tokens end an answer; none of them comes first.
-
-        Gives for each prompt those at its answer's tokens, and behind the last one.
-
-        Raises InputError if a prompt and its answer do not fit into the model's window, or into memory.
+        `sampling.stop_at_newline` decides which tokens end an answer; none of them comes first. Gives for each prompt
+        those at its answer's tokens, and behind the last one. Raises InputError if a prompt and its answer do not fit
+        into the model's window, or into memory.
         """
         encoded = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
         longest = max(map(len, answers), default=0)

@@ -82,9 +82,8 @@ class RowsLayer(DynamicLayer):
 class RowsCache(Cache):
     """The cache of a batch whose rows all end at the same column.
 
-    transformers' own cache copies all of itself for every new token; this one writes in place.
-
-    `columns` is the most tokens of a row, prompt and new ones.
+    transformers' own cache copies all of itself for every new token; this one writes in place. `columns` is the most
+    tokens of a row, prompt and new ones.
     """
 
     def __init__(self, layers: int, rows: int, columns: int) -> None:

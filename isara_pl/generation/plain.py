@@ -22,14 +22,9 @@ def complete(
 ) -> list[list[int]]:
     """Complete prompts in one batch, padded on the left.
 
-    What is drawn follows from the seeds of the whole batch. The process's own random state is as before
-    afterwards.
-
-    None of `stops`, which end a completion, comes first.
-
-    Gives the new tokens of each prompt; what follows the one that ended it is padding.
-
-    Raises InputError if `sampling.generation_config` does not suit transformers.
+    What is drawn follows from the seeds of the whole batch. The process's own random state is as before afterwards.
+    None of `stops`, which end a completion, comes first. Gives the new tokens of each prompt; what follows the one that
+    ended it is padding. Raises InputError if `sampling.generation_config` does not suit transformers.
     """
     longest = max(len(ids) for ids in prompts)
     padded = [[pad_token_id] * (longest - len(ids)) + ids for ids in prompts]

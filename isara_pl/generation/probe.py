@@ -15,10 +15,9 @@ from isara_pl.run.memory import is_out_of_memory
 def why_not_in_rows(model: Any) -> str | None:
     """Tell why the engine's own batches do not suit a model; transformers' `generate` suits every one.
 
-    Three short prompts that share tokens are computed, padded and one token appended, and compared with
-    the same tokens one row at a time without any cache. That takes a fraction of a second.
-
-    Gives the reason, with the differences that were found and allowed; None where they suit.
+    Three short prompts that share tokens are computed, padded and one token appended, and compared with the same tokens
+    one row at a time without any cache. That takes a fraction of a second. Gives the reason, with the differences that
+    were found and allowed; None where they suit.
     """
     if layers_of(model) is None:
         return "it keeps a state other than the keys and values of each layer"

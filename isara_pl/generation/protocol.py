@@ -133,9 +133,7 @@ def completions_of(
 ) -> Sequence[Completion]:
     """Complete prompts with a generator that may be anyone's, and count what it gives.
 
-    Only a Teacher is asked for distributions.
-
-    Raises InputError if it gives another number of completions than prompts.
+    Only a Teacher is asked for distributions. Raises InputError if it gives another number of completions than prompts.
     """
     if top is not None and isinstance(generator, Teacher):
         completions = generator.generate(prompts, sampling, seeds, top)

@@ -20,9 +20,8 @@ def score(
 ) -> list[TokenDistributions]:
     """Give the distributions at each token of the answers, in one batch.
 
-    None of `stops`, which end an answer, comes first.
-
-    Gives for each prompt those at its answer's tokens, and behind the last one.
+    None of `stops`, which end an answer, comes first. Gives for each prompt those at its answer's tokens, and behind
+    the last one.
     """
     longest = max(map(len, answers))
     batch = Batch(model, prompts, rounds(prompts), longest)

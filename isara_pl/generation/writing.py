@@ -86,9 +86,7 @@ class Rows:
     def append(self, steps: int) -> Tensor:
         """Append what was drawn last and draw anew.
 
-        `steps` tokens were appended before.
-
-        Gives the logits that were drawn from.
+        `steps` tokens were appended before. Gives the logits that were drawn from.
         """
         return self._drawn_from(self.batch.step(self._last, steps))
 
@@ -141,9 +139,8 @@ def complete(
     """Complete prompts in one batch.
 
     Only for what `Sampling.is_plain` covers. None of `stops`, which end a completion, comes first. What `top` keeps are
-    the distributions before temperature, top_p and top_k. `graphs` appends tokens by CUDA graphs where it can.
-
-    Raises InputError if there is nothing to draw from, since the model gives NaN.
+    the distributions before temperature, top_p and top_k. `graphs` appends tokens by CUDA graphs where it can. Raises
+    InputError if there is nothing to draw from, since the model gives NaN.
     """
     batch = Batch(model, prompts, rounds(prompts), sampling.max_new_tokens)
     uniform = uniform_numbers(list(seeds), sampling.max_new_tokens)
@@ -184,11 +181,8 @@ class Texts:
     def read(self, rows: Rows, drawn: int) -> list[int]:
         """Read what rows have got since the last time, up to their ends.
 
-        `drawn` is how many tokens each one has got in all.
-
-        Gives the rows that have ended.
-
-        Raises InputError if something is no token.
+        `drawn` is how many tokens each one has got in all. Gives the rows that have ended. Raises InputError if
+        something is no token.
         """
         new: list[list[int]] = rows.tokens[:, self._read : drawn].tolist()
         kept = rows.kept

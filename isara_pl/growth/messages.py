@@ -29,9 +29,8 @@ class FirstPair:
 def first_pair(messages: Any) -> FirstPair:
     """Find the first answer to a user, and what it answers.
 
-    `messages` are objects with `role` and `content`, in order.
-
-    Raises InputError if they are no such objects, no user says anything, or an answer follows another role.
+    `messages` are objects with `role` and `content`, in order. Raises InputError if they are no such objects, no user
+    says anything, or an answer follows another role.
     """
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise InputError("`messages` must be a list of objects with `role` and `content`")

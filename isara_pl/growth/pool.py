@@ -9,7 +9,7 @@ from pathlib import Path
 
 from isara_pl.errors import InputError
 from isara_pl.growth.samples import Sample
-from isara_pl.run.journal import POOL, REJECTED, append, entries
+from isara_pl.run.files import POOL, REJECTED, append, entries
 
 
 @dataclass(frozen=True)

@@ -102,12 +102,10 @@ class PlainFormat:
 class ChatFormat:
     """Pairs as the turns of a conversation in the tokenizer's own chat template.
 
-    A new question is the continuation of an opened user turn. A template that inserts a system
-    message of its own still does so here. What a template writes between an opened turn and the answer,
-    such as an empty <think> block, is part of the prompt; where it writes such a block, one at the
-    beginning of an answer is no part of that.
-
-    Raises InputError if the tokenizer has no chat template, or one that raises or rewrites what a user says.
+    A new question is the continuation of an opened user turn. A template that inserts a system message of its own still
+    does so here. What a template writes between an opened turn and the answer, such as an empty <think> block, is part
+    of the prompt; where it writes such a block, one at the beginning of an answer is no part of that. Raises InputError
+    if the tokenizer has no chat template, or one that raises or rewrites what a user says.
     """
 
     single_line = False
@@ -207,9 +205,8 @@ def prompt_format(name: FormatName, tokenizer: PreTrainedTokenizerBase | None) -
 
     `qa` is `Question: …` and `Answer: …` on lines of their own; `chat` the tokenizer's chat template; `safe-rlhf` is
     `BEGINNING OF CONVERSATION: USER: … ASSISTANT: …`. The tokenizer's control tokens are marked where content spells
-    them; without one nothing is.
-
-    Raises InputError if the format needs a tokenizer or a chat template that is not there.
+    them; without one nothing is. Raises InputError if the format needs a tokenizer or a chat template that is not
+    there.
     """
     if name == "qa":
         return PlainFormat("Question:", "\nAnswer:", controls=control_tokens(tokenizer))

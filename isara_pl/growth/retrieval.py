@@ -157,11 +157,9 @@ class _Source:
 class PoolIndex:
     """Nearest neighbours among samples, by the cosine of their questions' embeddings.
 
-    The samples of each outer epoch lie in a flat (exact) FAISS index of their own, so that a quota
-    for each source needs no second search. An outer epoch is embedded once and in one go: its
-    embeddings then do not depend on when it was added.
-
-    On the device `cuda` they are searched there if faiss is built for it, else on the CPU.
+    The samples of each outer epoch lie in a flat (exact) FAISS index of their own, so that a quota for each source
+    needs no second search. An outer epoch is embedded once and in one go: its embeddings then do not depend on when it
+    was added. On the device `cuda` they are searched there if faiss is built for it, else on the CPU.
     """
 
     def __init__(self, encoder: Encoder, device: str = "cpu") -> None:
@@ -173,9 +171,7 @@ class PoolIndex:
     def add(self, samples: Sequence[Sample]) -> None:
         """Add whole outer epochs; what the index holds already is not embedded again.
 
-        `samples` are all samples of the outer epochs among them.
-
-        Raises InputError if faiss is not installed.
+        `samples` are all samples of the outer epochs among them. Raises InputError if faiss is not installed.
         """
         by_outer_epoch: dict[int, list[Sample]] = {}
         for sample in samples:
@@ -195,7 +191,6 @@ class PoolIndex:
 
         There are fewer than `count` where the pool is smaller. At most `quota` are from each outer epoch, the rest from
         the seeds; `up_to` is the newest outer epoch to look at. Questions that the index holds are not embedded again.
-
         Gives for each question its samples, nearest first.
         """
         # newest source first: with a quota the seeds fill what is left

@@ -18,9 +18,8 @@ _SPACE = re.compile(r"[ \t\r\n]*")  # what JSON allows between values
 def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """Yield the line and the fields of every row.
 
-    A .jsonl file, a .json file with a list of objects, or a .csv file with a header.
-
-    Raises InputError if the file or a row of it cannot be read. The message begins with `FILE:` or `FILE:LINE:`.
+    A .jsonl file, a .json file with a list of objects, or a .csv file with a header. Raises InputError if the file or a
+    row of it cannot be read. The message begins with `FILE:` or `FILE:LINE:`.
     """
     readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows}
     try:

@@ -79,16 +79,12 @@ def seeds_hash(seeds: Sequence[Sample]) -> str:
 def read_samples(path: Path, kind: str = "seed") -> list[Sample]:
     """Read pairs from a .jsonl, .json (a list of objects) or .csv file.
 
-    A row holds `question`/`answer`, `prompt`/`completion`, `instruction`[/`input`]/`output`, or
-    `messages` (the first answer to a user, with the user's turns right before it); optional are `category`,
-    `correct_answers` and `incorrect_answers` (a list; in CSV separated by `;`). TruthfulQA.csv can be read as
-    it is, in its form of 2021 and in that of 2025 (with a column Best Incorrect Answer).
-
-    A warning says what of the rows is in no pair: system texts, other turns, a field such as `context`.
-
-    Ids start with `kind`.
-
-    Raises InputError if a row cannot be used. The message begins with `FILE:LINE:`.
+    A row holds `question`/`answer`, `prompt`/`completion`, `instruction`[/`input`]/`output`, or `messages` (the first
+    answer to a user, with the user's turns right before it); optional are `category`, `correct_answers` and
+    `incorrect_answers` (a list; in CSV separated by `;`). TruthfulQA.csv can be read as it is, in its form of 2021 and
+    in that of 2025 (with a column Best Incorrect Answer). A warning says what of the rows is in no pair: system texts,
+    other turns, a field such as `context`. Ids start with `kind`. Raises InputError if a row cannot be used. The
+    message begins with `FILE:LINE:`.
     """
 
     def sample(row: dict[str, Any], name: str) -> Sample:
@@ -108,9 +104,7 @@ def read_samples(path: Path, kind: str = "seed") -> list[Sample]:
 def read_questions(path: Path, kind: str = "question") -> list[Sample]:
     """Read questions to answer: the files of `read_samples`, where the answer may be missing.
 
-    Ids start with `kind`.
-
-    Raises InputError if a row has no question. The message begins with `FILE:LINE:`.
+    Ids start with `kind`. Raises InputError if a row has no question. The message begins with `FILE:LINE:`.
     """
 
     def sample(row: dict[str, Any], name: str) -> Sample:
@@ -122,14 +116,9 @@ def read_questions(path: Path, kind: str = "question") -> list[Sample]:
 def read_preferences(path: Path, kind: str) -> list[Sample]:
     """Read questions with a more harmless and a more harmful answer each.
 
-    A row holds `question` (or `prompt`, or another form of `read_samples`), and `harmless` and `harmful`,
-    or `chosen` and `rejected`; optional is `category`.
-
-    Ids start with `kind`.
-
-    `answer` is the harmless one, `incorrect_answers` holds the harmful one.
-
-    Raises InputError if a row cannot be used. The message begins with `FILE:LINE:`.
+    A row holds `question` (or `prompt`, or another form of `read_samples`), and `harmless` and `harmful`, or `chosen`
+    and `rejected`; optional is `category`. Ids start with `kind`. `answer` is the harmless one, `incorrect_answers`
+    holds the harmful one. Raises InputError if a row cannot be used. The message begins with `FILE:LINE:`.
     """
 
     def sample(row: dict[str, Any], name: str) -> Sample:

@@ -49,9 +49,7 @@ class RougeLIndex:
     def scores(self, text: str, places: Sequence[int] | None = None) -> NDArray[np.float64]:
         """Give the ROUGE-L F1 of a text against texts of the index.
 
-        `places` are their numbers in the order of adding; None takes all of them.
-
-        They are in [0, 1].
+        `places` are their numbers in the order of adding; None takes all of them. They are in [0, 1].
         """
         return self._scores(self._encode(text), range(len(self._coded)) if places is None else places)
 

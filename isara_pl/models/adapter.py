@@ -15,11 +15,8 @@ from isara_pl.models.lora import LoraOptions
 def with_adapter(base: PreTrainedModel, options: LoraOptions, name: str, seed: int) -> PeftModel:
     """Put a fresh adapter on a base model; it changes nothing before it is trained.
 
-    Its weights follow from the seed alone, on every device and in every precision of 32 bits or fewer.
-
-    `name` is what the user calls the model: the exported adapter refers to it.
-
-    Raises InputError if the options do not fit the model.
+    Its weights follow from the seed alone, on every device and in every precision of 32 bits or fewer. `name` is what
+    the user calls the model: the exported adapter refers to it. Raises InputError if the options do not fit the model.
     """
     config = LoraConfig(
         r=options.r,

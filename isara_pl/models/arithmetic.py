@@ -33,10 +33,8 @@ def are_16_bit(numbers: Tensor) -> bool:
 def allowed_difference(model: Any, logits: Tensor) -> float:
     """Give by how much logits of a row may differ in the mean where they are computed in another way.
 
-    In shares of their spread SmolLM2's rounding makes 3e-5 in float32, .005 in TF32, .04 in bfloat16, .08 in float16;
-    a wrong mask makes .3 and more.
-
-    `logits` are those of one way, and finite.
+    In shares of their spread SmolLM2's rounding makes 3e-5 in float32, .005 in TF32, .04 in bfloat16, .08 in float16; a
+    wrong mask makes .3 and more. `logits` are those of one way, and finite.
     """
     exactly = computes_exactly(model) and not are_16_bit(logits)
     return float(logits.std()) * (1e-3 if exactly else 0.2)

@@ -20,12 +20,9 @@ def check_complete(model: Any, report: Mapping[str, Any], name: str, option: str
     """Refuse a model whose files do not hold all of its weights, or hold some that it has no place for.
 
     transformers fills what is missing with random numbers. Another head beside the model, such as the value head of a
-    reinforcement learner, changes nothing that is computed here.
-
-    `report` is what `from_pretrained(..., output_loading_info=True, ignore_mismatched_sizes=True)` told of the model,
-    `remedy` what to do, a sentence without its full stop.
-
-    Raises InputError if weights are missing, of another shape, or not the model's.
+    reinforcement learner, changes nothing that is computed here. `report` is what `from_pretrained(...,
+    output_loading_info=True, ignore_mismatched_sizes=True)` told of the model, `remedy` what to do, a sentence without
+    its full stop. Raises InputError if weights are missing, of another shape, or not the model's.
     """
     unexpected = [key for key in report["unexpected_keys"] if not _COMPUTED.search(key) and _is_inside(model, key)]
     faults = (
@@ -59,11 +56,9 @@ def check_causal(model: Any, name: str) -> None:
 def check_tokens(tokenizer: PreTrainedTokenizerBase, text: str, rows: int) -> None:
     """Refuse a tokenizer that gives ids for which the model has no embedding.
 
-    Special tokens that are only listed do no harm: content that spells them is encoded as plain text.
-
-    `text` is a prompt with its answer, in the format of the run; `rows` is how many embeddings the model has.
-
-    Raises InputError if there are such ids in the text, among those that begin, end or pad, or among ordinary tokens.
+    Special tokens that are only listed do no harm: content that spells them is encoded as plain text. `text` is a
+    prompt with its answer, in the format of the run; `rows` is how many embeddings the model has. Raises InputError if
+    there are such ids in the text, among those that begin, end or pad, or among ordinary tokens.
     """
     used = {*encode(tokenizer, text), tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
     added = tokenizer.added_tokens_decoder

@@ -57,9 +57,7 @@ class Flops:
 def count_flops(model: Any, gradient_checkpointing: bool) -> Flops:
     """Let a causal LM count what each forward pass computes, for the stage that it happens in.
 
-    Call it when the adapter is in place.
-
-    Gives what its layers compute.
+    Call it when the adapter is in place. Gives what its layers compute.
     """
     layers = model.get_decoder()
     flops = Flops(layers)

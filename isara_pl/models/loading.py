@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.models.checks import check_causal, check_complete
-from isara_pl.run.home import expanded
+from isara_pl.run.files import give_usual_permissions
 from isara_pl.run.memory import is_out_of_memory
-from isara_pl.run.whole_file import give_usual_permissions
+from isara_pl.run.paths import expanded
 
 PACKAGE_SCHEME = "package://"
 SOURCES = (
@@ -41,11 +41,8 @@ Widened = dict[Any, torch.dtype]  # of weights and of 4-bit layers
 def resolve_path(name: str, option: str) -> Path:
     """Find a file or folder that the user named, by path or as `package://module/path`.
 
-    The module is located without importing it, since a package of weights may need a host to import.
-
-    `option` is the one that the name was given to, for the text of the error.
-
-    Raises InputError if there is nothing at that place.
+    The module is located without importing it, since a package of weights may need a host to import. `option` is the
+    one that the name was given to, for the text of the error. Raises InputError if there is nothing at that place.
     """
     if not name.startswith(PACKAGE_SCHEME):
         path = Path(expanded(name))
@@ -184,9 +181,8 @@ def one_clear_error(name: str, option: str) -> Iterator[None]:
 def fast_precision(accelerator: str) -> tuple[str, str]:
     """Give the trainer precision that this machine computes fast, and why.
 
-    On a CPU that only emulates bfloat16, generation is three times slower in it than in float32.
-
-    `accelerator` is the trainer's: `cpu` passes over a GPU.
+    On a CPU that only emulates bfloat16, generation is three times slower in it than in float32. `accelerator` is the
+    trainer's: `cpu` passes over a GPU.
     """
     if accelerator != "cpu" and torch.cuda.is_available():
         if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -290,10 +286,8 @@ def _contiguous(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[t
 def only_logits_of(model: Any, wanted: torch.Tensor) -> Iterator[None]:
     """Run the model's output layer on the wanted positions only: inside, logits are (1, wanted, vocabulary).
 
-    With a large vocabulary and a small model the output layer is a good part of the work. What a model
-    does to its logits afterwards (a scale, a soft cap) stays as it is.
-
-    `wanted` is a mask of shape (batch, length).
+    With a large vocabulary and a small model the output layer is a good part of the work. What a model does to its
+    logits afterwards (a scale, a soft cap) stays as it is. `wanted` is a mask of shape (batch, length).
     """
 
     def chosen(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -348,9 +342,8 @@ def _nf4(dtype: torch.dtype) -> Any:
 def widen(model: torch.nn.Module, widened: Widened) -> None:
     """Turn 16-bit weights into float32 ones, by which no bit of them is lost.
 
-    4-bit weights stay as they are, and their layers compute in float32.
-
-    Each weight and each 4-bit layer that is widened goes into `widened`, with its type before.
+    4-bit weights stay as they are, and their layers compute in float32. Each weight and each 4-bit layer that is
+    widened goes into `widened`, with its type before.
     """
     with torch.inference_mode(False):  # weights made in it could not be trained through
         for parameter in model.parameters():

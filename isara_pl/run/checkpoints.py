@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from isara_pl.errors import InputError, first_line
-from isara_pl.run.whole_file import save_whole
+from isara_pl.run.files import save_whole
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

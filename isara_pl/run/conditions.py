@@ -11,7 +11,7 @@ from typing import Any, Literal
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.errors import InputError
-from isara_pl.run.whole_file import write_whole
+from isara_pl.run.files import write_whole
 
 FILE = "conditions.json"
 CONTENT = "content of "  # begins the name of a hash of what lies at the place that an option names
@@ -23,11 +23,9 @@ def check_conditions(folder: Path, now: Mapping[str, Any], on_change: OnChange) 
     """Hold the conditions of this start against those under which the run folder's pool was grown so far.
 
     They lie in `conditions.json`. What is not there yet is added. Two places with the same content are the same, and
-    one with other content than before is another.
-
-    Of an option that names a place, `now` may hold a hash of what lies there: behind `content of ` and its name.
-
-    Raises InputError if values changed, unless `continue`; the message shows each, as it was and as it is.
+    one with other content than before is another. Of an option that names a place, `now` may hold a hash of what lies
+    there: behind `content of ` and its name. Raises InputError if values changed, unless `continue`; the message shows
+    each, as it was and as it is.
     """
     path = folder / FILE
     before = read_conditions(folder)
@@ -57,9 +55,8 @@ def check_conditions(folder: Path, now: Mapping[str, Any], on_change: OnChange) 
 def read_conditions(folder: Path) -> dict[str, Any]:
     """Read the conditions of a run folder.
 
-    They are values by the names of their options; empty where none were written.
-
-    Raises InputError if the file is damaged.
+    They are values by the names of their options; empty where none were written. Raises InputError if the file is
+    damaged.
     """
     path = folder / FILE
     if not path.exists():

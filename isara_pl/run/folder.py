@@ -9,19 +9,18 @@ from lightning.pytorch import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.errors import InputError
-from isara_pl.run.journal import POOL, REJECTED
-from isara_pl.run.whole_file import UNFINISHED
+from isara_pl.run.files import POOL, REJECTED, UNFINISHED
 
 LOCK = "run.lock"
 CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT = "last.ckpt"
 # what a run writes; anything else in the folder is none of its business
-OUTPUTS = (
+_OUTPUTS = (
     *("*.jsonl", "*.json", "*.csv", "*.html", "*.yaml", "*.lock", "*.unfinished", "*.ckpt"),
     *("adapter", ".adapter-*", CHECKPOINTS, "evaluation", "logs", "lightning_logs", "teacher"),
 )
 # what a file system says that has no locks: Lustre without `flock`, NFS without its lock daemon, some of FUSE
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def run_folder(trainer: Trainer) -> Path | None:
@@ -61,9 +60,8 @@ class RunLock:
         """Take the lock of a folder; the one that was held before is released.
 
         A folder with links that lead out of it is refused: through them, outputs would overwrite other files. The
-        folder itself may be a link.
-
-        Raises InputError if another process holds the lock, a link leads out, or nothing can be written there.
+        folder itself may be a link. Raises InputError if another process holds the lock, a link leads out, or nothing
+        can be written there.
         """
         self.release()
         make_run_folder(folder)
@@ -77,7 +75,7 @@ class RunLock:
                 "Wait for its end, stop it, or choose another folder with --run_dir"
             ) from None
         except OSError as error:
-            if error.errno not in NO_LOCKS:
+            if error.errno not in _NO_LOCKS:
                 raise InputError(
                     f"{folder / LOCK} cannot be locked: {error.strerror}. Choose another folder with --run_dir"
                 ) from error
@@ -104,7 +102,7 @@ def run_lock(folder: Path) -> BaseFileLock:
 
 def _refuse_links(folder: Path) -> None:
     inside = folder.resolve()
-    top = [path for pattern in OUTPUTS for path in folder.glob(pattern)]
+    top = [path for pattern in _OUTPUTS for path in folder.glob(pattern)]
     below = [path for each in top if not each.is_symlink() for path in each.rglob("*")]
     for path in [*top, *below]:
         if path.is_symlink() and not path.resolve().is_relative_to(inside):

@@ -9,17 +9,16 @@ from pathlib import Path
 import torch
 
 # of glibc's malloc.h
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-LARGEST_MMAP_THRESHOLD = 32 * 2**20  # the most that glibc admits
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_MMAP_THRESHOLD = 32 * 2**20  # the most that glibc admits
 
 
 def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, instead of giving it back and asking for it again.
 
-    On a CPU every layer allocates and frees tensors of megabytes; with glibc's own settings the system takes
-    each back and clears it anew. A setting of the whole process, so only the command line makes it.
-
-    Gives whether there was something to set: on Linux with glibc.
+    On a CPU every layer allocates and frees tensors of megabytes; with glibc's own settings the system takes each back
+    and clears it anew. A setting of the whole process, so only the command line makes it. Gives whether there was
+    something to set: on Linux with glibc.
     """
     return _set_trim_threshold(2**31 - 1)
 
@@ -30,7 +29,7 @@ def return_freed_memory() -> bool:
     Returns:
         Whether there was something to set.
     """
-    return _set_trim_threshold(2 * LARGEST_MMAP_THRESHOLD)
+    return _set_trim_threshold(2 * _LARGEST_MMAP_THRESHOLD)
 
 
 def give_back_freed_memory() -> None:
@@ -47,7 +46,7 @@ def _set_trim_threshold(size: int) -> bool:
     if not _is_glibc():
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD) and mallopt(M_TRIM_THRESHOLD, size))
+    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD) and mallopt(_M_TRIM_THRESHOLD, size))
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -13,7 +13,7 @@ import torch.distributed
 from isara_pl.errors import InputError
 
 T = TypeVar("T")
-PATIENCE = 5.0  # seconds
+_PATIENCE = 5.0  # seconds
 STARTER = "ISARA_PL_STARTER"
 
 
@@ -114,7 +114,7 @@ def end_together(rank: int) -> None:
     def watch() -> None:
         while os.getppid() == starter:
             time.sleep(1)
-        time.sleep(PATIENCE)  # where all ended well, this process has ended by then
+        time.sleep(_PATIENCE)  # where all ended well, this process has ended by then
         print(f"process {rank}: ends, since the process that started it is gone", file=sys.stderr, flush=True)
         os._exit(1)
 

@@ -80,9 +80,8 @@ def encode_pair(
     """Encode a pair in the form in which the model is fine-tuned: no demonstrations.
 
     An answer is cut where the pair has more than `max_length` tokens. `end` puts the end-of-sequence token behind it:
-    yes to train, no to measure, since a pretrained model ends an answer in another way.
-
-    Raises InputError if the prompt alone has `max_length` tokens.
+    yes to train, no to measure, since a pretrained model ends an answer in another way. Raises InputError if the prompt
+    alone has `max_length` tokens.
     """
     prompt = prompt_format.answer_prompt(sample.question)
     prompt_ids, answer_ids = encode_continuation(tokenizer, prompt, prompt_format.answer_text(sample.answer))
@@ -190,9 +189,7 @@ def summed_nll(logits: Tensor, targets: Tensor) -> Tensor:
 def length_grouped_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:
     """Split places into batches of like length, in random order.
 
-    The last one may be smaller.
-
-    Gives batches of places; every place stands in exactly one.
+    The last one may be smaller. Gives batches of places; every place stands in exactly one.
     """
     draw = random.Random(seed)
     places = draw.sample(range(len(lengths)), len(lengths))

@@ -26,9 +26,8 @@ CURE = (
 def lean_forward(model: PeftModel, length: int, compiled: bool) -> Iterator[None]:
     """Run the forward pass of a training step without work that autocast and torch do in vain.
 
-    Not for gradient checkpointing, which runs layers again in the backward pass, outside this block.
-
-    `length` is the tokens of a row. Compiled layers would keep one choice of attention for all lengths.
+    Not for gradient checkpointing, which runs layers again in the backward pass, outside this block. `length` is the
+    tokens of a row. Compiled layers would keep one choice of attention for all lengths.
     """
     device = model.device.type
     casts = torch.is_autocast_enabled(device)
@@ -45,9 +44,7 @@ def lean_forward(model: PeftModel, length: int, compiled: bool) -> Iterator[None
 def compile_layers(model: torch.nn.Module) -> None:
     """Have torch compile each decoder layer when it is first used; all share one compilation.
 
-    Names of weights and what is saved stay as they are.
-
-    Raises InputError if it has no layers that can be told.
+    Names of weights and what is saved stay as they are. Raises InputError if it has no layers that can be told.
     """
     layers = [part for part in model.modules() if isinstance(part, GradientCheckpointingLayer)]
     if not layers:
@@ -72,9 +69,7 @@ def check_losses(losses: Tensor, sample_ids: Sequence[str]) -> None:
 def check_weights(weights: Iterable[Tensor], sample_ids: Sequence[str]) -> None:
     """Refuse to keep an adapter whose weights are not finite.
 
-    `sample_ids` are those that it was trained on last.
-
-    Raises InputError if one is NaN or infinite.
+    `sample_ids` are those that it was trained on last. Raises InputError if one is NaN or infinite.
     """
     if not torch.stack([weight.isfinite().all() for weight in weights]).all():
         raise InputError(
