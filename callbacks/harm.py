@@ -14,7 +14,7 @@ from isara_pl.evaluation.metrics import given_all
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.growth.demonstrations import Context
 from isara_pl.growth.samples import Sample, read_questions
-from isara_pl.models.loading import resolve_path
+from isara_pl.models.sources import resolve_path
 
 
 class HarmEvaluation(Evaluation):

@@ -15,7 +15,7 @@ from isara_pl.evaluation.metrics import AnswerNLL, given_all
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.growth.demonstrations import Context
 from isara_pl.growth.samples import Sample, read_preferences
-from isara_pl.models.loading import resolve_path
+from isara_pl.models.sources import resolve_path
 from isara_pl.models.tokens import encode_continuation
 
 

@@ -20,7 +20,7 @@ from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.evaluation.text_overlap import ReferenceOverlap, reference_overlap
 from isara_pl.growth.demonstrations import Context
 from isara_pl.growth.samples import Sample, read_samples
-from isara_pl.models.loading import resolve_path
+from isara_pl.models.sources import resolve_path
 from isara_pl.models.tokens import control_tokens, encode_continuation, mark
 
 Convention = Literal["task", "primer"]

@@ -27,7 +27,7 @@ from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.retrieval import EMBEDDED_ENCODER, PoolIndex, SentenceEncoder, import_faiss
 from isara_pl.growth.samples import Sample, read_samples
 from isara_pl.growth.similarity import RougeLIndex
-from isara_pl.models.loading import resolve_path
+from isara_pl.models.sources import resolve_path
 
 DIMENSION = 384  # of all-MiniLM-L6-v2
 BATCH = 64  # candidates that are looked up at once

@@ -41,8 +41,8 @@ from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.retrieval import PoolIndex, SentenceEncoder
-from isara_pl.models.loading import fast_precision
-from isara_pl.models.lora import LoraOptions
+from isara_pl.models.adapter import LoraOptions
+from isara_pl.models.precision import fast_precision
 from isara_pl.run.memory import keep_freed_memory
 
 SEEDS = "package://isara_pl/quickstart/seeds.jsonl"

@@ -29,8 +29,9 @@ from shapes import SHAPES, load_shape, tokenizer_name
 
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.samples import Sample, read_samples
-from isara_pl.models.loading import DTYPES, fast_precision, resolve_path
-from isara_pl.models.lora import LoraOptions
+from isara_pl.models.adapter import LoraOptions
+from isara_pl.models.precision import DTYPES, fast_precision
+from isara_pl.models.sources import resolve_path
 from isara_pl.module import IsaraModule
 from isara_pl.run.memory import keep_freed_memory, return_freed_memory
 from isara_pl.training.pairs import EncodedPair, SftLoader, answer_nll, collate, encode_pair, length_grouped_batches

@@ -16,8 +16,8 @@ from isara_pl.growth.demonstrations import shown_order
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.retrieval import PoolIndex, SentenceEncoder
 from isara_pl.growth.samples import Sample, read_samples
-from isara_pl.models.loading import resolve_path
 from isara_pl.models.merging import MergedWeights
+from isara_pl.models.sources import resolve_path
 from isara_pl.run.memory import keep_freed_memory
 
 

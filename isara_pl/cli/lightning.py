@@ -40,7 +40,7 @@ from isara_pl.cli.usage import refuse_linked
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.growth.pool import is_grown
-from isara_pl.models.loading import fast_precision
+from isara_pl.models.precision import fast_precision
 from isara_pl.models.quiet import quieten
 from isara_pl.module import IsaraModule
 from isara_pl.report.terminal import ending

@@ -22,7 +22,8 @@ from isara_pl.growth.prompts import FormatName, PromptFormat, notes, prompt_form
 from isara_pl.growth.retrieval import EMBEDDED_ENCODER, EncoderUser, PoolIndex, SentenceEncoder
 from isara_pl.growth.samples import Sample, read_questions, read_samples, seeds_hash
 from isara_pl.models.checks import check_tokens
-from isara_pl.models.loading import is_local, load_tokenizer, resolve_path
+from isara_pl.models.loading import load_tokenizer
+from isara_pl.models.sources import is_local, resolve_path
 from isara_pl.run.conditions import OnChange
 from isara_pl.run.folder import run_folder
 from isara_pl.run.randomness import derive_seed

@@ -22,7 +22,7 @@ from isara_pl.export.merged_model import dtype_of_base, is_quantised
 from isara_pl.export.pairs import METADATA, PROMPT_COMPLETION, TEXTS, with_marks
 from isara_pl.export.run_options import is_hub_id
 from isara_pl.growth.prompts import PromptFormat
-from isara_pl.models.loading import PACKAGE_SCHEME
+from isara_pl.models.sources import PACKAGE_SCHEME
 
 NF4 = (
     "The run kept the base in 4 bits (nf4). Merged here is the base as it was before, in bfloat16: answers may differ "

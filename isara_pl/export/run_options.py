@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import yaml  # type: ignore[import-untyped]  # ships no types
 
 from isara_pl.errors import InputError, first_line
-from isara_pl.models.loading import PACKAGE_SCHEME, is_local
+from isara_pl.models.sources import PACKAGE_SCHEME, is_local
 
 T = TypeVar("T")
 

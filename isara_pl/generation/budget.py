@@ -9,9 +9,9 @@ from isara_pl.generation.decoding import PREFILL_TOKENS
 
 GenerationTokens = int | Literal["auto"]
 ON_A_CPU = 32768  # tokens: more at once is hardly faster there, and shares the memory with everything else
-SHARE = 0.8  # of the free memory: the allocator leaves gaps
-LOGIT_BYTES = 48  # of a row, for each token of the vocabulary: float32 logits and what drawing makes of them
-HIDDEN_STATES = 24  # as wide as the model, of each token of a prefill: what a layer computes at once
+_SHARE = 0.8  # of the free memory: the allocator leaves gaps
+_LOGIT_BYTES = 48  # of a row, for each token of the vocabulary: float32 logits and what drawing makes of them
+_HIDDEN_STATES = 24  # as wide as the model, of each token of a prefill: what a layer computes at once
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def budget_of(model: Any, tokens: GenerationTokens) -> Budget:
     if not state or free is None:  # recurrent models keep no keys and values
         return Budget(ON_A_CPU)
     text = model.config.get_text_config()
-    prefill = PREFILL_TOKENS * HIDDEN_STATES * text.hidden_size * model.dtype.itemsize
-    return Budget(_rounded(max(int(SHARE * free - prefill) // state, 1)), LOGIT_BYTES * text.vocab_size // state)
+    prefill = PREFILL_TOKENS * _HIDDEN_STATES * text.hidden_size * model.dtype.itemsize
+    return Budget(_rounded(max(int(_SHARE * free - prefill) // state, 1)), _LOGIT_BYTES * text.vocab_size // state)
 
 
 def _bytes_of_a_token(model: Any) -> int:

@@ -86,6 +86,11 @@ def top_logprobs(logits: Tensor, stops: Sequence[int], top: TopLogprobs) -> Toke
     return likeliest_tokens(logits, end_tokens(logits, stops, top), top).cpu()
 
 
+def first_logprobs(logits: Tensor, stops: Sequence[int], top: TopLogprobs) -> TokenDistributions:
+    """As `top_logprobs`, of first tokens: an answer has one, so none that ends it has any mass there."""
+    return top_logprobs(without_ends(logits, stops), stops, top)
+
+
 def end_tokens(logits: Tensor, stops: Sequence[int], top: TopLogprobs) -> Tensor:
     """Give all tokens whose mass goes to `top.end_id`, where the logits lie."""
     return torch.tensor(

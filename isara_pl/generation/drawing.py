@@ -7,7 +7,7 @@ from isara_pl.generation.protocol import Sampling
 from isara_pl.run.randomness import derive_seed
 
 # a nucleus is nearly always among so many tokens: finding these costs a tenth of sorting a vocabulary
-LIKELIEST = 1024
+_LIKELIEST = 1024
 
 
 def uniform_numbers(seeds: list[int], count: int) -> Tensor:
@@ -65,7 +65,7 @@ def _least_kept(probabilities: Tensor, top_p: float) -> Tensor:
     """Give the least probability of each row's nucleus."""
     if probabilities.device.type != "cpu":  # sorting all takes less than waiting to hear whether some suffice
         return _nucleus_border(probabilities.sort(descending=True).values, top_p)
-    least = _nucleus_border(probabilities.topk(min(LIKELIEST, probabilities.shape[-1])).values, top_p)
+    least = _nucleus_border(probabilities.topk(min(_LIKELIEST, probabilities.shape[-1])).values, top_p)
     outside = least.isnan()
     if outside.any():
         least[outside] = _nucleus_border(probabilities[outside].sort(descending=True).values, top_p)

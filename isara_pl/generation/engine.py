@@ -10,11 +10,10 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
-from isara_pl.generation import plain, scoring, writing
-from isara_pl.generation.attention import without_cudnn_attention
+from isara_pl.generation import plain, writing
 from isara_pl.generation.budget import Budget, GenerationTokens, budget_of
+from isara_pl.generation.decoding import why_not_in_rows
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
-from isara_pl.generation.probe import why_not_in_rows
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.generation.shared_prefixes import sharing_order
 from isara_pl.generation.step_graphs import StepGraphs
@@ -25,7 +24,7 @@ from isara_pl.run.memory import is_out_of_memory
 
 T = TypeVar("T")
 # measuring may happen in float32 or beside a judge, so it has less memory than growing
-Work = Literal["growing", "measuring"]
+_Work = Literal["growing", "measuring"]
 
 
 class GenerationEngine:
@@ -45,8 +44,8 @@ class GenerationEngine:
         self.model = model
         self.tokenizer = tokenizer
         self.tokens: GenerationTokens = tokens
-        self.budgets: dict[Work, Budget] = {}
-        self._work: Work = "growing"
+        self.budgets: dict[_Work, Budget] = {}
+        self._work: _Work = "growing"
         self._graphs = StepGraphs(model)
 
     @contextmanager
@@ -104,7 +103,7 @@ class GenerationEngine:
         longest = max(map(len, answers), default=0)
         self._check_window([prompt + answer for prompt, answer in zip(encoded, answers, strict=True)], 0)
         stops = self.stop_ids(sampling)
-        score = scoring.score if self._in_rows else scoring.score_plainly
+        score = writing.score if self._in_rows else plain.score
 
         def scored(chosen: list[int]) -> list[TokenDistributions]:
             ids, given = [encoded[place] for place in chosen], [answers[place] for place in chosen]
@@ -121,7 +120,7 @@ class GenerationEngine:
         while waiting:
             chosen = self._first_batch(waiting, encoded, beams, new_tokens)
             try:
-                with without_cudnn_attention():
+                with _without_cudnn_attention():
                     computed = compute(chosen)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -209,3 +208,18 @@ class GenerationEngine:
     def _newline_ids(self) -> set[int]:
         texts = self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
         return {token for token, text in enumerate(texts) if "\n" in text}
+
+
+@contextmanager
+def _without_cudnn_attention() -> Iterator[None]:
+    """Leave cuDNN's attention out inside the block.
+
+    It makes a plan for every new shape, and here nearly every batch has a length of its own: others saw half a second
+    for each, forwards and backwards (github.com/modelscope/FunASR/issues/3704).
+    """
+    was = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]  # torch gives it no types
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(was)

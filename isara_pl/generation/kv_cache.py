@@ -11,7 +11,7 @@ from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLa
 
 
 @dataclass
-class Window:
+class _Window:
     """The part of the memory that a forward pass reads and writes.
 
     Attributes:
@@ -31,10 +31,10 @@ class Window:
     column: Tensor | None = None
 
 
-class RowsLayer(DynamicLayer):
+class _RowsLayer(DynamicLayer):
     """Keys and values of one layer, each of shape (rows, heads, columns, width)."""
 
-    def __init__(self, window: Window, rows: int, columns: int) -> None:
+    def __init__(self, window: _Window, rows: int, columns: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # transformers' caches have few types
         self.window = window
         self.rows = rows
@@ -87,14 +87,14 @@ class RowsCache(Cache):
     """
 
     def __init__(self, layers: int, rows: int, columns: int) -> None:
-        self.window = Window(slice(0, rows), 0, 0)
-        self._own_layers = [RowsLayer(self.window, rows, columns) for _ in range(layers)]
+        self.window = _Window(slice(0, rows), 0, 0)
+        self._own_layers = [_RowsLayer(self.window, rows, columns) for _ in range(layers)]
         super().__init__(layers=[*self._own_layers])
 
     def look_at(
         self, rows: slice, start: int, end: int, prompts: Sequence[int] | None = None, column: Tensor | None = None
     ) -> None:
-        """Set what the next forward pass reads and where it writes, as of `Window`."""
+        """Set what the next forward pass reads and where it writes, as of `_Window`."""
         window = self.window
         window.rows, window.start, window.end, window.prompts, window.column = rows, start, end, prompts, column
 

@@ -1,4 +1,4 @@
-"""Completing prompts with transformers' own `generate`: for all that the engine does not draw itself."""
+"""What suits every model and every sampling: transformers' own `generate`, and scoring prompt by prompt."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,9 @@ import torch
 from transformers import GenerationConfig
 
 from isara_pl.errors import InputError, first_line
+from isara_pl.generation.distributions import TokenDistributions, TopLogprobs, first_logprobs, joined, top_logprobs
 from isara_pl.generation.protocol import Sampling
+from isara_pl.models.loading import only_logits_of
 from isara_pl.run.randomness import derive_seed
 from isara_pl.run.stages import count
 
@@ -71,3 +73,20 @@ def generation_config(sampling: Sampling, stops: Sequence[int], pad_token_id: in
         return GenerationConfig(**fields, **sampling.generation_config)
     except (TypeError, ValueError) as error:
         raise InputError(f"sampling.generation_config: {error}") from None
+
+
+def score(
+    model: Any, prompts: Sequence[list[int]], answers: Sequence[list[int]], stops: Sequence[int], top: TopLogprobs
+) -> list[TokenDistributions]:
+    """Give the distributions at each token of the answers, each prompt and its answer in a pass of its own."""
+    found = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = torch.tensor([prompt + answer], device=model.device)
+        wanted = torch.zeros_like(ids, dtype=torch.bool)
+        wanted[:, len(prompt) - 1 :] = True
+        with only_logits_of(model, wanted):
+            logits = model(input_ids=ids, use_cache=False).logits[0]
+        first = first_logprobs(logits[:1], stops, top)
+        found.append(joined([first, top_logprobs(logits[1:], stops, top)]) if answer else first)
+        count(done=1, prompt_tokens=ids.shape[1])
+    return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 # sharing less than this costs more in small forward passes than it saves
-LEAST_SHARED = 32  # tokens of a prompt
+_LEAST_SHARED = 32  # tokens of a prompt
 LEAST_SAVED = 256  # tokens of all prompts of a round
 
 
@@ -67,7 +67,7 @@ def rounds(prompts: Sequence[Sequence[int]]) -> list[list[Row]]:
 def _row(order: list[int], shared: list[int], place: int) -> Row:
     """Find the first of the prompts before this one, in the order of tokens, that shares the most with it."""
     most = shared[place - 1] if place else 0
-    if most < LEAST_SHARED:
+    if most < _LEAST_SHARED:
         return Row(order[place])
     first = place - 1
     while first > 0 and shared[first - 1] >= most:
@@ -83,7 +83,7 @@ def _set_rounds(rows: dict[int, Row], order: list[int]) -> None:
 
 def _shared_by_neighbours(prompts: Sequence[Sequence[int]], order: list[int]) -> int:
     shared = (_common(prompts[a], prompts[b]) for a, b in pairwise(order))
-    return sum(tokens for tokens in shared if tokens >= LEAST_SHARED)
+    return sum(tokens for tokens in shared if tokens >= _LEAST_SHARED)
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:

@@ -1,4 +1,4 @@
-"""Writing tokens behind the prompts of a batch, with all that changes at every token on the model's device."""
+"""Writing tokens behind the prompts of a batch, with all that changes at a token on the device; scoring given ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,10 @@ from isara_pl.generation.distributions import (
     TokenDistributions,
     TopLogprobs,
     end_tokens,
+    first_logprobs,
     joined,
     likeliest_tokens,
+    top_logprobs,
     without_ends,
 )
 from isara_pl.generation.drawing import next_tokens, uniform_numbers
@@ -25,6 +27,7 @@ from isara_pl.run.stages import count
 
 # on a GPU looking which rows have ended waits for the device, and a row that leaves changes all shapes
 TOKENS_BETWEEN_LOOKS = 8
+SCORED_TOKENS = 1024  # of a forward pass behind the prompts: with a large vocabulary their logits fill the memory
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def complete(
     uniform = uniform_numbers(list(seeds), sampling.max_new_tokens)
     rows = Rows(batch, without_ends(batch.prefill(), stops), sampling, uniform, stops, top)
     count(prompt_tokens=sum(map(len, prompts)))
-    texts = Texts(len(prompts), stops)
+    texts = _Texts(len(prompts), stops)
     append = graphs.appending(rows) if graphs is not None and graphs.suit() else rows.append
     between_looks = 1 if looks_at_every_token(batch.device) else TOKENS_BETWEEN_LOOKS
     for steps in range(sampling.max_new_tokens):
@@ -168,7 +171,7 @@ def looks_at_every_token(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-class Texts:
+class _Texts:
     """What was written after each prompt of a batch, as far as it was read from the device."""
 
     def __init__(self, prompts: int, stops: Sequence[int]) -> None:
@@ -210,3 +213,30 @@ class Texts:
     def written(self) -> list[Written]:
         """Give all texts."""
         return [Written(ids, joined(kept) if kept else None) for ids, kept in zip(self._ids, self._kept, strict=True)]
+
+
+def score(
+    model: Any, prompts: Sequence[list[int]], answers: Sequence[list[int]], stops: Sequence[int], top: TopLogprobs
+) -> list[TokenDistributions]:
+    """Give the distributions at each token of the answers, in one batch.
+
+    None of `stops`, which end an answer, comes first. Gives for each prompt those at its answer's tokens, and behind
+    the last one.
+    """
+    longest = max(map(len, answers))
+    batch = Batch(model, prompts, rounds(prompts), longest)
+    first = first_logprobs(batch.prefill(), stops, top)  # of each row, in the order of the cache
+    found: dict[int, TokenDistributions] = {}
+    rows = max(1, SCORED_TOKENS // max(longest, 1))
+    for begin in range(0, len(prompts), rows):
+        chosen = batch.order[begin : begin + rows]
+        given = [answers[prompt] for prompt in chosen]
+        then = top_logprobs(batch.behind(given, begin), stops, top) if any(given) else None
+        place = 0
+        for row, (prompt, answer) in enumerate(zip(chosen, given, strict=True), start=begin):
+            own = first.rows(row, row + 1)
+            found[prompt] = joined([own, then.rows(place, place + len(answer))]) if then and answer else own
+            place += len(answer)
+        count(done=len(chosen))
+    count(prompt_tokens=sum(map(len, prompts)) + sum(map(len, answers)))
+    return [found[prompt] for prompt in range(len(prompts))]

@@ -1,7 +1,8 @@
-"""A fresh LoRA adapter on a base model."""
+"""A fresh LoRA adapter on a base model, and its options."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -9,7 +10,30 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from isara_pl.errors import InputError, first_line
-from isara_pl.models.lora import LoraOptions
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """The adapter.
+
+    Attributes:
+        r: Rank of the update.
+        alpha: Scale of the update; it is multiplied by alpha / r.
+        dropout: Share of the adapter's inputs dropped while training.
+        targets: Names of the layers that get an adapter; null takes every linear layer except the output.
+    """
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    targets: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.r < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+            raise InputError(
+                f"model.lora: r is {self.r} (allowed: at least 1), alpha is {self.alpha} (above 0), "
+                f"dropout is {self.dropout} (at least 0 and below 1)"
+            )
 
 
 def with_adapter(base: PreTrainedModel, options: LoraOptions, name: str, seed: int) -> PeftModel:

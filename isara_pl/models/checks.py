@@ -13,7 +13,7 @@ from isara_pl.models.tokens import encode
 # saved beside the weights by older releases of transformers: causal masks, rotary frequencies, positions
 _COMPUTED = re.compile(r"(attn|attention)\.(masked_)?bias$|\.causal_mask$|rotary_emb\.inv_freq$|(^|\.)position_ids$")
 _SHOWN = 3
-LEAK = 0.1  # of the logits' spread; rounding is far below, and attention to later tokens above, once it is trained
+_LEAK = 0.1  # of the logits' spread; rounding is far below, and attention to later tokens above, once it is trained
 
 
 def check_complete(model: Any, report: Mapping[str, Any], name: str, option: str, remedy: str) -> None:
@@ -46,7 +46,7 @@ def check_causal(model: Any, name: str) -> None:
     ids = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 8, 9, 10, 11]], device=model.device) % rows
     with torch.no_grad():
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, :4].float()
-    if (logits[0] - logits[1]).abs().max() > LEAK * logits.std():
+    if (logits[0] - logits[1]).abs().max() > _LEAK * logits.std():
         raise InputError(
             f"model.name: {name} is no causal model: what {type(model).__name__} says of a token depends on later "
             "ones, so it would read the answers. Take a model that was trained to continue texts, as GPT-2 was"

@@ -2,14 +2,16 @@
 
 import errno
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import BaseFileLock, FileLock, Timeout
-from lightning.pytorch import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.errors import InputError
 from isara_pl.run.files import POOL, REJECTED, UNFINISHED
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer  # takes seconds to import
 
 LOCK = "run.lock"
 CHECKPOINTS = "checkpoints"
@@ -23,7 +25,7 @@ _OUTPUTS = (
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
-def run_folder(trainer: Trainer) -> Path | None:
+def run_folder(trainer: "Trainer") -> Path | None:
     """Give the folder of everything that a run leaves behind: the trainer's `default_root_dir`.
 
     It need not exist yet. None under `fast_dev_run`, which leaves no files, and in processes other than the first.

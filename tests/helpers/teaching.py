@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.generation.distributions import TokenDistributions
 from isara_pl.generation.protocol import Sampling
-from isara_pl.models.lora import LoraOptions
+from isara_pl.models.adapter import LoraOptions
 from isara_pl.module import IsaraModule
 from isara_pl.training.pairs import encode_pair
 from isara_pl.training.teacher_files import TeacherFiles

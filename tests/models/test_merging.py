@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from isara_pl.cli.main import main
 from isara_pl.errors import InputError
 from isara_pl.generation.protocol import Sampling
-from isara_pl.models.lora import LoraOptions
+from isara_pl.models.adapter import LoraOptions
 from isara_pl.models.merging import MergedWeights, can_merge
 from isara_pl.module import IsaraModule
 
