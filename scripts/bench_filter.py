@@ -26,7 +26,7 @@ from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.retrieval import EMBEDDED_ENCODER, PoolIndex, SentenceEncoder, import_faiss
 from isara_pl.growth.samples import Sample, read_samples
-from isara_pl.growth.similarity import RougeLIndex
+from isara_pl.growth.words import RougeLIndex
 from isara_pl.models.sources import resolve_path
 
 DIMENSION = 384  # of all-MiniLM-L6-v2

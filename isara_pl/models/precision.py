@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isara_pl.errors import InputError
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _HALF = (torch.bfloat16, torch.float16)
 Widened = dict[Any, torch.dtype]  # of weights and of 4-bit layers
@@ -39,17 +41,33 @@ def base_dtype(name: str, precision: str) -> torch.dtype:
     return torch.float16 if precision.startswith("16") else torch.float32
 
 
+def without_vain_casts(model: Any, is_merged: bool) -> torch.autocast:
+    """Switch autocast off where all weights are of its type anyway: it would only look at every layer.
+
+    That is so for a model with its adapter merged; by itself that is float32.
+    """
+    device = model.device.type
+    casts = torch.is_autocast_enabled(device) and not (is_merged and model.dtype == torch.get_autocast_dtype(device))
+    return torch.autocast(device, enabled=casts)
+
+
 def widen(model: torch.nn.Module, widened: Widened) -> None:
     """Turn 16-bit weights into float32 ones, by which no bit of them is lost.
 
     4-bit weights stay as they are, and their layers compute in float32. Each weight and each 4-bit layer that is
-    widened goes into `widened`, with its type before.
+    widened goes into `widened`, with its type before. Raises InputError if the memory does not suffice.
     """
-    with torch.inference_mode(False):  # weights made in it could not be trained through
-        for parameter in model.parameters():
-            if parameter.dtype in _HALF:
-                widened[parameter] = parameter.dtype
-                parameter.data = parameter.data.float()
+    try:
+        with torch.inference_mode(False):  # weights made in it could not be trained through
+            for parameter in model.parameters():
+                if parameter.dtype in _HALF:
+                    widened[parameter] = parameter.dtype
+                    parameter.data = parameter.data.float()
+    except torch.OutOfMemoryError:
+        narrow(widened)
+        raise InputError(
+            "model.evaluation_precision is float32, for which the device has not enough memory. Use trainer"
+        ) from None
     layers: Iterable[Any] = model.modules()
     for layer in layers:
         if getattr(layer, "compute_dtype", None) in _HALF:  # what a layer of bitsandbytes turns its input to

@@ -78,6 +78,15 @@ def weights_hash(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
+def check_base(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    """Refuse the adapter of another base, each with the fields `name` and `fingerprint`."""
+    if found.get("fingerprint") != expected["fingerprint"]:
+        raise InputError(
+            f"the checkpoint's adapter was trained on {found.get('name')}, not on {expected['name']}. "
+            "Give the model.name, model.quantization and model.dtype (or trainer.precision) of its run"
+        )
+
+
 def check_shapes(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], model: str) -> None:
     """Refuse the weights of another adapter.
 
