@@ -208,21 +208,14 @@ class IsaraModule(LightningModule):
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int], top: TopLogprobs | None = None
     ) -> list[Completion]:
-        """Complete each prompt with the current model, as a `Teacher` of the loop.
-
-        What is drawn for a prompt follows from its own seed. `top` is what to keep of the distributions that tokens are
-        drawn from.
-        """
+        """Complete each prompt with the current model, by its own seed; keep `top` of the tokens' distributions."""
         with self._generating():
             return self._engine.generate(prompts, sampling, seeds, top)
 
     def distributions(
         self, prompts: Sequence[str], answers: Sequence[list[int]], sampling: Sampling, top: TopLogprobs
     ) -> list[TokenDistributions]:
-        """Give what the current model finds likely at each token of given answers, and behind the last one.
-
-        `sampling.stop_at_newline` decides which tokens end an answer; none of them comes first.
-        """
+        """Give what the current model finds likely at each token of given answers, and behind the last one."""
         with self._generating():
             return self._engine.distributions(prompts, answers, sampling, top)
 

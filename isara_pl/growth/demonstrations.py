@@ -1,7 +1,7 @@
 """Which samples stand in a context: the nearest to a question, or random ones."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from isara_pl.growth.retrieval import Encoder, PoolIndex
@@ -9,7 +9,6 @@ from isara_pl.growth.samples import Sample
 from isara_pl.run.randomness import derive_seed
 
 Context = Literal["knn", "random"]
-Order = Literal["similarity", "pool"]
 
 
 class Demonstrations:
@@ -39,13 +38,6 @@ class Demonstrations:
             return [nearest[::-1] for nearest in self._index.nearest(texts, self.count)]
         draws = [random.Random(derive_seed(self.seed, "demonstrations", sample.question)) for sample in questions]
         return [draw_samples(self.samples, self.count, None, draw) for draw in draws]
-
-
-def shown_order(context: Sequence[Sample], order: Order, places: Mapping[str, int]) -> list[Sample]:
-    """Give a context's samples in the order in which the prompt shows them; the last one stays the last."""
-    if order == "similarity":
-        return list(context)
-    return [*sorted(context[:-1], key=lambda sample: places[sample.id]), *context[-1:]]
 
 
 def draw_samples(samples: Sequence[Sample], count: int, quota: int | None, draw: random.Random) -> list[Sample]:
