@@ -16,21 +16,13 @@ _HIDDEN_STATES = 24  # as wide as the model, of each token of a prefill: what a 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much may be generated for at once.
+    """How much may be generated for at once."""
 
-    Attributes:
-        tokens: Most tokens of all rows.
-        row: How many tokens' memory a row takes beside that of its own tokens.
-    """
-
-    tokens: int
-    row: int = 0
+    tokens: int  # most tokens of all rows
+    row: int = 0  # how many tokens' memory a row takes beside that of its own tokens
 
     def admits(self, rows: int, length: int) -> bool:
-        """Whether it holds so many rows.
-
-        `length` is the tokens of each, prompt and new ones.
-        """
+        """Whether it holds so many rows. `length` is the tokens of each, prompt and new ones."""
         return self._taken(rows, length) <= self.tokens
 
     def halved(self, rows: int, length: int) -> "Budget":

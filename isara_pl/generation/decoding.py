@@ -45,10 +45,7 @@ class Batch:
         self._parameters = inspect.signature(model.forward).parameters
 
     def prefill(self) -> Tensor:
-        """Compute all prompts.
-
-        Gives the logits after each prompt, of shape (rows, vocabulary), float32.
-        """
+        """Compute all prompts. Gives the logits after each prompt, of shape (rows, vocabulary), float32."""
         place = {prompt: row for row, prompt in enumerate(self.order)}
         logits: list[Tensor] = []
         begin = 0

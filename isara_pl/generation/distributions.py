@@ -10,15 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TopLogprobs:
-    """What is kept of the distributions of an answer's tokens.
+    """What is kept of the distributions of an answer's tokens."""
 
-    Attributes:
-        count: k, likeliest tokens of which the log-probability is kept; more than the vocabulary keeps all.
-        end_id: Token that takes the mass of all that end an answer.
-    """
-
-    count: int
-    end_id: int
+    count: int  # k, likeliest tokens of which the log-probability is kept; more than the vocabulary keeps all
+    end_id: int  # token that takes the mass of all that end an answer
 
 
 @dataclass(frozen=True)
@@ -26,16 +21,11 @@ class TokenDistributions:
     """Distributions of the next token at n places of an answer, each as its k likeliest tokens.
 
     The last place is behind the answer, where it ends.
-
-    Attributes:
-        ids: The likeliest tokens, of shape (n, k), int32.
-        log_probs: Their log-probabilities, of shape (n, k), float32; −∞ for what cannot come.
-        rest: Probability of all other tokens together, of shape (n,), float32; 0 where k is the vocabulary.
     """
 
-    ids: Tensor
-    log_probs: Tensor
-    rest: Tensor
+    ids: Tensor  # the likeliest tokens, of shape (n, k), int32
+    log_probs: Tensor  # their log-probabilities, of shape (n, k), float32; −∞ for what cannot come
+    rest: Tensor  # probability of all other tokens together, of shape (n,), float32; 0 where k is the vocabulary
 
     def __len__(self) -> int:
         return len(self.rest)
@@ -49,18 +39,12 @@ class TokenDistributions:
         return self.at(slice(begin, end))
 
     def at(self, index: Any) -> "TokenDistributions":
-        """Give some of the places, or of rows of places.
-
-        `index` is one for a tensor of `rest`'s shape.
-        """
+        """Give some of the places, or of rows of places. `index` is one for a tensor of `rest`'s shape."""
         return TokenDistributions(self.ids[index], self.log_probs[index], self.rest[index])
 
 
 def joined(parts: Sequence[TokenDistributions]) -> TokenDistributions:
-    """Put distributions one after the other.
-
-    There is at least one; all have the same k.
-    """
+    """Put distributions one after the other. There is at least one; all have the same k."""
     return TokenDistributions(
         torch.cat([part.ids for part in parts]),
         torch.cat([part.log_probs for part in parts]),

@@ -12,22 +12,16 @@ from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLa
 
 @dataclass
 class _Window:
-    """The part of the memory that a forward pass reads and writes.
-
-    Attributes:
-        rows: Its rows.
-        start: First column that it reads.
-        end: First column that it writes; it reads up to what it has written.
-        prompts: Tokens of each row where whole prompts are computed, padded on the right; None otherwise.
-            They then see themselves only, and are written so that they end at `end`.
-        column: Where one token is written in the place of `end`, of shape (1,), on the device: a CUDA graph reads
-            it anew whenever it is replayed. None otherwise.
-    """
+    """The part of the memory that a forward pass reads and writes."""
 
     rows: slice
-    start: int
-    end: int
+    start: int  # first column that it reads
+    end: int  # first column that it writes; it reads up to what it has written
+    # tokens of each row where whole prompts are computed, padded on the right; None otherwise. They then see
+    # themselves only, and are written so that they end at `end`
     prompts: Sequence[int] | None = None
+    # where one token is written in the place of `end`, of shape (1,), on the device: a CUDA graph reads it anew
+    # whenever it is replayed. None otherwise.
     column: Tensor | None = None
 
 

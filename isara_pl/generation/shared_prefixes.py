@@ -12,19 +12,12 @@ LEAST_SAVED = 256  # tokens of all prompts of a round
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt, and from which earlier one it takes its first tokens.
+    """A prompt, and from which earlier one it takes its first tokens."""
 
-    Attributes:
-        prompt: Place of the prompt.
-        parent: Place of the prompt whose first tokens it shares; None computes it whole.
-        shared: How many tokens; all of them where both prompts are the same.
-        round: 0 is computed first; a row's parent is of an earlier round.
-    """
-
-    prompt: int
-    parent: int | None = None
-    shared: int = 0
-    round: int = 0
+    prompt: int  # its place
+    parent: int | None = None  # place of the prompt whose first tokens it shares; None computes it whole
+    shared: int = 0  # how many tokens; all of them where both prompts are the same
+    round: int = 0  # 0 is computed first; a row's parent is of an earlier round
 
 
 def sharing_order(prompts: Sequence[Sequence[int]]) -> list[int]:

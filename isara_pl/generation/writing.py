@@ -32,14 +32,10 @@ SCORED_TOKENS = 1024  # of a forward pass behind the prompts: with a large vocab
 
 @dataclass(frozen=True)
 class Written:
-    """What was written after a prompt.
+    """What was written after a prompt."""
 
-    Attributes:
-        ids: The new tokens, with the one that ended them if any did.
-        distributions: The distribution that each of them was drawn from, where that was asked for.
-    """
-
-    ids: list[int]
+    ids: list[int]  # the new tokens, with the one that ended them if any did
+    # the distribution that each of them was drawn from, where that was asked for
     distributions: TokenDistributions | None = None
 
 
@@ -104,10 +100,7 @@ class Rows:
         self._last.copy_(self.tokens.index_select(1, self._place - 1).clamp(min=0))
 
     def drop(self, finished: Sequence[int], steps: int) -> None:
-        """Let rows leave.
-
-        `steps` tokens were appended.
-        """
+        """Let rows leave. `steps` tokens were appended."""
         stay = torch.tensor(self.batch.drop(finished, steps), device=self.tokens.device)
         self._uniform, self.tokens, self._last = self._uniform[stay], self.tokens[stay], self._last[stay]
         if self.kept is not None:

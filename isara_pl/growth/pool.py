@@ -27,16 +27,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A rejected candidate, as it stands in `rejected.jsonl`.
-
-    Attributes:
-        candidate: The candidate.
-        filter: Class name of the filter that rejected it.
-        verdict: The filter's figure and words.
-    """
+    """A rejected candidate, as it stands in `rejected.jsonl`."""
 
     candidate: Sample
-    filter: str
+    filter: str  # class name of the filter that rejected it
     verdict: Verdict
 
     def to_json(self) -> str:
@@ -160,10 +154,7 @@ class Empty:
 
 
 def is_grown(folder: Path) -> bool:
-    """Whether the pool in a folder holds anything that was generated.
-
-    The folder need not exist.
-    """
+    """Whether the pool in a folder holds anything that was generated. The folder need not exist."""
     # rejected.jsonl is written with the first batch, even if that rejects nothing
     return (folder / REJECTED).exists() or any(
         sample.outer_epoch > 0 for sample in entries(folder / POOL, Sample.from_json)

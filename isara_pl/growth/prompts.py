@@ -51,20 +51,14 @@ class PlainFormat:
     """Pairs as plain text, each question and each answer on a single line.
 
     Newlines inside a demonstration become spaces, so that a newline always ends what is generated.
-
-    Attributes:
-        before_question: What stands before a question.
-        before_answer: What stands between a question and its answer.
-        between: What separates two pairs.
-        controls: What to mark in questions and answers, as `control_tokens` gives it.
     """
 
     before_question: str
-    before_answer: str
-    between: str = "\n\n"
+    before_answer: str  # what stands between a question and its answer
+    between: str = "\n\n"  # two pairs
     single_line: bool = True
     ending: str = ""
-    controls: re.Pattern[str] | None = None
+    controls: re.Pattern[str] | None = None  # what to mark in questions and answers, as `control_tokens` gives it
 
     def question_prompt(self, demonstrations: Sequence[Sample]) -> str:
         """Give the pairs and an open question."""

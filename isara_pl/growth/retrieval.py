@@ -240,10 +240,7 @@ class PoolIndex:
 
 
 def import_faiss() -> Any:
-    """Import faiss, or say which extra brings it.
-
-    Raises InputError if neither faiss-cpu nor faiss-gpu is installed.
-    """
+    """Import faiss, or say which extra brings it. Raises InputError if neither faiss-cpu nor faiss-gpu is installed."""
     try:
         import faiss
     except ImportError as error:

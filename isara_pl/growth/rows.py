@@ -157,17 +157,11 @@ def _twice(names: list[str]) -> str:
 
 @dataclass(frozen=True)
 class FirstPair:
-    """The first answer to a user in a conversation.
+    """The first answer to a user in a conversation."""
 
-    Attributes:
-        asked: The user's turns right before the answer.
-        answer: The assistant's turn; None where there is none.
-        left_out: Kinds of turns that are in neither.
-    """
-
-    asked: Sequence[_Message]
-    answer: _Message | None
-    left_out: Sequence[str]
+    asked: Sequence[_Message]  # the user's turns right before the answer
+    answer: _Message | None  # the assistant's turn; None where there is none
+    left_out: Sequence[str]  # kinds of turns that are in neither
 
 
 def first_pair(messages: Any) -> FirstPair:

@@ -106,10 +106,7 @@ def first_control(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
 
 
 def mark(content: str, controls: re.Pattern[str] | None) -> str:
-    """Mark every control token that a question or an answer spells.
-
-    Marks that it holds itself stay.
-    """
+    """Mark every control token that a question or an answer spells. Marks that it holds itself stay."""
     return content if controls is None else controls.sub(lambda first: first[0] + MARK, content)
 
 

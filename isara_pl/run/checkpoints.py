@@ -88,10 +88,7 @@ def check_base(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
 
 
 def check_shapes(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], model: str) -> None:
-    """Refuse the weights of another adapter.
-
-    Raises InputError if names or shapes differ.
-    """
+    """Refuse the weights of another adapter. Raises InputError if names or shapes differ."""
     shapes = [{name: weight.shape for name, weight in weights.items()} for weights in (found, expected)]
     differing = sorted(
         name for name in shapes[0].keys() | shapes[1].keys() if shapes[0].get(name) != shapes[1].get(name)

@@ -35,10 +35,7 @@ def run_folder(trainer: "Trainer") -> Path | None:
 
 
 def make_run_folder(folder: Path) -> None:
-    """Make a run folder where it is missing.
-
-    Raises InputError if nothing can be written there.
-    """
+    """Make a run folder where it is missing. Raises InputError if nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / LOCK).touch()

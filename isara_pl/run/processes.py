@@ -66,10 +66,7 @@ class Processes:
         return [item for items, _ in told for item in items]
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """Let the first process make something, and give it to all.
-
-        An error in it is raised in every process.
-        """
+        """Let the first process make something, and give it to all. An error in it is raised in every process."""
         if self.count == 1:
             return make()
         made, error = _tried(make) if self.is_first else (None, None)

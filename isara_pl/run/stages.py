@@ -16,33 +16,19 @@ from isara_pl.run.memory import PeakMemory
 
 @dataclass(eq=False)
 class Stage:
-    """A piece of work that goes on, as this process sees it.
+    """A piece of work that goes on, as this process sees it."""
 
-    Attributes:
-        name: What is done, e.g. `questions` or `training`.
-        outer_epoch: Which outer epoch it belongs to; 0 is the pretrained model.
-        total: How many items it will go through; None where that is not known.
-        outer: The stage around it, if any.
-        done: Items that it has gone through.
-        prompt_tokens: Tokens of prompts that were completed, or of texts that were trained on or scored.
-        generated_tokens: Tokens that were generated.
-        flops: Floating-point operations of the language model and the encoder, as of `isara_pl.models.flops`.
-        wall_seconds: Time in it.
-        cpu_seconds: Time that this process spent computing in it, over all its threads.
-        peak_memory: Most bytes that were in use: on the GPU where there is one, else of this process.
-    """
-
-    name: str
-    outer_epoch: int
-    total: int | None = None
-    outer: "Stage | None" = None
-    done: int = 0
-    prompt_tokens: int = 0
+    name: str  # what is done, e.g. `questions` or `training`
+    outer_epoch: int  # which outer epoch it belongs to; 0 is the pretrained model
+    total: int | None = None  # how many items it will go through; None where that is not known
+    outer: "Stage | None" = None  # the stage around it
+    done: int = 0  # items that it has gone through
+    prompt_tokens: int = 0  # tokens of prompts that were completed, or of texts that were trained on or scored
     generated_tokens: int = 0
-    flops: int = 0
+    flops: int = 0  # floating-point operations of the language model and the encoder, as of `isara_pl.models.flops`
     wall_seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    peak_memory: int = 0
+    cpu_seconds: float = 0.0  # time that this process spent computing in it, over all its threads
+    peak_memory: int = 0  # most bytes that were in use: on the GPU where there is one, else of this process
     _since: tuple[float, float] = field(default=(0.0, 0.0), repr=False)
 
     def _resume(self) -> None:

@@ -24,21 +24,14 @@ IGNORED = -100  # a label without loss, as everywhere in Hugging Face
 
 @dataclass(frozen=True)
 class EncodedPair:
-    """A prompt and an answer as token ids.
-
-    Attributes:
-        sample_id: Id of the sample.
-        input_ids: Prompt, then answer.
-        prompt_length: Tokens of the prompt; the rest has loss.
-        distributions: The teacher's, one for each of the rest; None where nothing is distilled.
-        learned: Whether the answer itself is learned; else the teacher's distributions alone.
-    """
+    """A prompt and an answer as token ids."""
 
     sample_id: str
-    input_ids: list[int]
-    prompt_length: int
+    input_ids: list[int]  # prompt, then answer
+    prompt_length: int  # tokens of the prompt; the rest has loss
+    # the teacher's, one for each of the rest; None where nothing is distilled
     distributions: TokenDistributions | None = None
-    learned: bool = True
+    learned: bool = True  # whether the answer itself is learned; else the teacher's distributions alone
 
 
 class Taught(TypedDict):
