@@ -19,10 +19,9 @@ from isara_pl.generation.budget import GenerationTokens
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion, Sampling
-from isara_pl.models.adapter import LoraOptions, with_adapter
+from isara_pl.models.adapter import Folding, LoraOptions, with_adapter
 from isara_pl.models.flops import count_flops
 from isara_pl.models.loading import Quantization, context_window, embedding_rows, load_causal_lm, load_tokenizer
-from isara_pl.models.merging import Folding
 from isara_pl.models.precision import Widened, base_dtype, narrow, widen, without_vain_casts
 from isara_pl.run.checkpoints import base_fingerprint, check_base, check_shapes, weights_hash
 from isara_pl.run.randomness import derive_seed

@@ -32,7 +32,7 @@ from benchmark import machine, write_json
 from lightning.pytorch import Trainer
 from shapes import SHAPES, load_shape, tokenizer_name
 
-import isara_pl.models.merging
+import isara_pl.models.adapter
 from isara_pl import IsaraDataModule, IsaraModule
 from isara_pl.callbacks import CopiedAnswer, NearDuplicate, OuterEpochTable, TooShort, Unfinished
 from isara_pl.generation import plain, writing
@@ -191,7 +191,7 @@ def run(arguments: argparse.Namespace, by_fours: bool) -> dict[str, float]:
             # on a GPU drawing is part of a graph, in which nothing can be timed
             nullcontext() if stages.on_gpu else stages.timed(writing, "next_tokens", "model: drawing tokens"),
             stages.timed(plain, "complete", "model: generate"),
-            stages.timed(isara_pl.models.merging, "MergedWeights", "model: merging the adapter"),
+            stages.timed(isara_pl.models.adapter, "MergedWeights", "model: merging the adapter"),
             stages.timed(SentenceEncoder, "encode", "retrieval: embedding"),
             stages.timed(SentenceEncoder, "_load", ONCE),
             stages.timed(PoolIndex, "nearest", "retrieval: search"),

@@ -15,7 +15,7 @@ from isara_pl.generation.protocol import Sampling
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.retrieval import PoolIndex, SentenceEncoder
 from isara_pl.growth.samples import Sample, read_samples
-from isara_pl.models.merging import MergedWeights
+from isara_pl.models.adapter import MergedWeights
 from isara_pl.models.sources import resolve_path
 from isara_pl.run.memory import keep_freed_memory
 
