@@ -21,7 +21,7 @@ from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.models.adapter import Folding, LoraOptions, with_adapter
 from isara_pl.models.flops import count_flops
-from isara_pl.models.loading import Quantization, context_window, embedding_rows, load_causal_lm, load_tokenizer
+from isara_pl.models.loading import Quantization, context_window, load_causal_lm, load_tokenizer
 from isara_pl.models.precision import Widened, base_dtype, narrow, widen, without_vain_casts
 from isara_pl.run.checkpoints import base_fingerprint, check_base, check_shapes, weights_hash
 from isara_pl.run.randomness import derive_seed
@@ -150,7 +150,8 @@ class IsaraModule(LightningModule):
         precision = str(self._trainer.precision) if self._trainer is not None else "32-true"
         dtype = base_dtype(self.dtype_name, precision)
         base = load_causal_lm(self.name, dtype, self.quantization, self.trust_remote_code)
-        self.embedding_rows = embedding_rows(base)
+        embeddings: Any = base.get_input_embeddings()
+        self.embedding_rows = int(embeddings.weight.shape[0])
         if self.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()

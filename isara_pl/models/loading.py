@@ -241,11 +241,6 @@ def context_window(model: Any) -> int | None:
     return int(window) if window else None
 
 
-def embedding_rows(model: Any) -> int:
-    """Give how many tokens a model has an embedding for."""
-    return int(model.get_input_embeddings().weight.shape[0])
-
-
 def _nf4(dtype: torch.dtype) -> Any:
     from transformers import BitsAndBytesConfig  # only here: it looks for bitsandbytes when imported
 
