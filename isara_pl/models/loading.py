@@ -29,11 +29,6 @@ Quantization = Literal["none", "nf4"]
 _OLDEST_BITSANDBYTES = "0.47"  # pyproject.toml says why
 
 
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "isara_pl"
-
-
 def _without_gguf(gguf: Path) -> Path:
     """Give a folder with the dequantised weights of a .gguf file, made once and kept in the user's cache.
 
@@ -44,7 +39,8 @@ def _without_gguf(gguf: Path) -> Path:
         for block in iter(lambda: file.read(1 << 22), b""):
             digest.update(block)
     try:
-        folder = _cache_folder() / f"{gguf.stem}-{digest.hexdigest()[:16]}"
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = cache / "isara_pl" / f"{gguf.stem}-{digest.hexdigest()[:16]}"
         if folder.exists():
             return folder
         if importlib.util.find_spec("gguf") is None:
