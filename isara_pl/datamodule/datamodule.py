@@ -15,11 +15,10 @@ from isara_pl.datamodule.teaching import Distillation, DistillOn, Lessons, Teach
 from isara_pl.errors import InputError
 from isara_pl.evaluation.contamination import refuse_overlap
 from isara_pl.generation.protocol import Sampling
-from isara_pl.growth.demonstrations import Context
 from isara_pl.growth.outer_epoch import GrowthSettings
 from isara_pl.growth.pool import SamplePool, is_grown
 from isara_pl.growth.prompts import FormatName, PromptFormat, notes, prompt_format
-from isara_pl.growth.retrieval import EMBEDDED_ENCODER, EncoderUser, PoolIndex, SentenceEncoder
+from isara_pl.growth.retrieval import EMBEDDED_ENCODER, Context, EncoderUser, PoolIndex, SentenceEncoder
 from isara_pl.growth.samples import Sample, read_questions, read_samples, seeds_hash
 from isara_pl.models.checks import check_tokens
 from isara_pl.models.loading import load_tokenizer

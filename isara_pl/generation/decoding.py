@@ -138,8 +138,8 @@ class Batch:
     def behind(self, answers: Sequence[list[int]], begin: int) -> Tensor:
         """Compute given tokens behind the prompts of neighbouring rows, instead of `step`.
 
-        `answers` are those of the rows from `begin` on, not all empty. Gives the logits after each token, row after row,
-        of shape (tokens, vocabulary), float32.
+        `answers` are those of the rows from `begin` on, not all empty. Gives the logits after each token, row after
+        row, of shape (tokens, vocabulary), float32.
         """
         longest = max(map(len, answers))
         ids = torch.zeros(len(answers), longest, dtype=torch.long)

@@ -12,10 +12,9 @@ from typing import Protocol, runtime_checkable
 from isara_pl.errors import InputError
 from isara_pl.generation.distributions import TopLogprobs
 from isara_pl.generation.protocol import Completion, Sampling, TextGenerator, completions_of
-from isara_pl.growth.demonstrations import Context, draw_samples
 from isara_pl.growth.pool import Rejected, SamplePool, Verdict
 from isara_pl.growth.prompts import PromptFormat
-from isara_pl.growth.retrieval import PoolIndex
+from isara_pl.growth.retrieval import Context, PoolIndex, draw_samples
 from isara_pl.growth.samples import Sample
 from isara_pl.run.processes import ALONE, Processes
 from isara_pl.run.randomness import derive_seed

