@@ -91,7 +91,7 @@ class Batch:
         for row, entry in enumerate(chunk):
             tokens = self.prompts[entry.prompt][-computed:]
             ids[row, computed - len(tokens) :] = torch.tensor(tokens)
-        return self._logits(self._placed(ids, torch.tensor(lengths), begin, end, self.longest))
+        return self._forward(ids, torch.tensor(lengths), begin, end, self.longest)
 
     def _copy_shared(self, chunk: list[Row], begin: int, place: dict[int, int], end: int) -> None:
         """Copy the keys and values that a chunk shares with earlier rows, up to a column."""
@@ -129,6 +129,10 @@ class Batch:
         own = (columns >= self.first[:, None]) & (columns <= column)  # (rows, columns)
         return self._logits(self._inputs(tokens, own.long(), column - self.first[:, None]))
 
+    def _forward(self, ids: Tensor, lengths: Tensor, begin: int, end: int, last: int) -> Tensor:
+        """Compute the tokens of the columns from `end` to `last`, of rows that have so many tokens by then."""
+        return self._logits(self._placed(ids, lengths, begin, end, last))
+
     def _logits(self, inputs: dict[str, Any]) -> Tensor:
         if "logits_to_keep" in self._parameters:
             inputs["logits_to_keep"] = 1
@@ -159,10 +163,7 @@ class Batch:
         return logits
 
     def _placed(self, ids: Tensor, lengths: Tensor, begin: int, end: int, last: int) -> dict[str, Any]:
-        """Give what the model is called with for the columns from `end` to `last`, and set the cache to them.
-
-        The rows, from `begin` on, have `lengths` tokens by then.
-        """
+        """Give what the model is called with for the tokens of `_forward`, and set the cache to their columns."""
         start = last - int(lengths.max())
         self.cache.look_at(slice(begin, begin + len(ids)), start, end)
         columns = torch.arange(start, last)
