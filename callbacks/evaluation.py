@@ -16,7 +16,7 @@ from isara_pl.datamodule.growing import fits_window, text_generator
 from isara_pl.datamodule.measured_weights import outer_epoch_of_weights, weights_of
 from isara_pl.errors import InputError
 from isara_pl.evaluation.prompting import ItemPrompts
-from isara_pl.growth.demonstrations import Context, Demonstrations
+from isara_pl.growth.retrieval import Context, Demonstrations
 from isara_pl.growth.samples import Sample
 from isara_pl.module import IsaraModule
 from isara_pl.results.items import write_results

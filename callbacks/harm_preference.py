@@ -13,9 +13,9 @@ from isara_pl.evaluation.choice_scores import Question, choice_scores
 from isara_pl.evaluation.harm import HarmPreference, prefers_harmful
 from isara_pl.evaluation.metrics import AnswerNLL, given_all
 from isara_pl.evaluation.prompting import ItemPrompts
-from isara_pl.growth.demonstrations import Context
+from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_preferences
-from isara_pl.models.loading import resolve_path
+from isara_pl.models.sources import resolve_path
 from isara_pl.models.tokens import encode_continuation
 
 

@@ -25,11 +25,11 @@ from isara_pl.results.ledger import (
     ledger_text,
     read_ledger,
 )
+from isara_pl.run.files import write_whole
 from isara_pl.run.folder import run_folder
 from isara_pl.run.processes import Processes
 from isara_pl.run.progress import finished_outer_epoch
 from isara_pl.run.stages import Stage, count, listen, stage, unlisten
-from isara_pl.run.whole_file import write_whole
 
 LOGGED = ("wall_seconds", "flops", "cost", "seconds_per_accepted", "cost_per_accepted", "break_even_queries")
 

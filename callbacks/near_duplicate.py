@@ -7,8 +7,7 @@ from lightning.pytorch import Callback
 from isara_pl.errors import InputError
 from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.samples import Sample
-from isara_pl.growth.similarity import RougeLIndex
-from isara_pl.growth.words import wording
+from isara_pl.growth.words import RougeLIndex, wording
 
 KNOWN = "question is in the pool already"
 

@@ -11,9 +11,9 @@ from isara_pl.datamodule.measured_weights import outer_epoch_of_weights, weights
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.results.metrics import FILE, OF_GROWTH, OF_TRAINING, Row, read_rows, read_weights, rows_text
+from isara_pl.run.files import write_whole
 from isara_pl.run.folder import run_folder
 from isara_pl.run.progress import finished_outer_epoch
-from isara_pl.run.whole_file import write_whole
 
 
 class OuterEpochTable(Callback):

@@ -9,8 +9,8 @@ from isara_pl.report.embedding import EmbeddedOnce
 from isara_pl.report.writing import FILE, write_report
 from isara_pl.results.measured_runs import read_run
 from isara_pl.results.named_runs import named_run
+from isara_pl.run.files import POOL
 from isara_pl.run.folder import run_folder
-from isara_pl.run.journal import POOL
 from isara_pl.run.stages import stage
 
 

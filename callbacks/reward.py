@@ -12,9 +12,9 @@ from isara_pl.evaluation.harm import Reward, wins
 from isara_pl.evaluation.judges import Judge, judge_name, judged
 from isara_pl.evaluation.metrics import given_all
 from isara_pl.evaluation.prompting import ItemPrompts
-from isara_pl.growth.demonstrations import Context
+from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_questions
-from isara_pl.models.loading import resolve_path
+from isara_pl.models.sources import resolve_path
 
 
 class RewardEvaluation(Evaluation):

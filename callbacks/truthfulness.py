@@ -18,9 +18,9 @@ from isara_pl.evaluation.multiple_choice import all_finite, mc1, mc2, mc3
 from isara_pl.evaluation.primer import primer_prompt
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.evaluation.text_overlap import ReferenceOverlap, reference_overlap
-from isara_pl.growth.demonstrations import Context
+from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_samples
-from isara_pl.models.loading import resolve_path
+from isara_pl.models.sources import resolve_path
 from isara_pl.models.tokens import control_tokens, encode_continuation, mark
 
 Convention = Literal["task", "primer"]

@@ -15,43 +15,25 @@ from typing_extensions import Self
 
 from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL
-from isara_pl.generation.budget import Budget, GenerationTokens
+from isara_pl.generation.budget import GenerationTokens
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion, Sampling
-from isara_pl.models.adapter import with_adapter
+from isara_pl.models.adapter import Folding, LoraOptions, with_adapter
 from isara_pl.models.flops import count_flops
-from isara_pl.models.loading import (
-    Quantization,
-    Widened,
-    base_dtype,
-    context_window,
-    embedding_rows,
-    load_causal_lm,
-    load_tokenizer,
-    narrow,
-    widen,
-)
-from isara_pl.models.lora import LoraOptions
-from isara_pl.models.merging import Folding
-from isara_pl.run.checkpoints import base_fingerprint, check_shapes, weights_hash
+from isara_pl.models.loading import Quantization, context_window, load_causal_lm, load_tokenizer
+from isara_pl.models.precision import Widened, base_dtype, narrow, widen, without_vain_casts
+from isara_pl.run.checkpoints import base_fingerprint, check_base, check_shapes, weights_hash
 from isara_pl.run.randomness import derive_seed
+from isara_pl.training import step
 from isara_pl.training.losses import Objective, answer_losses
 from isara_pl.training.pairs import Batch, answer_nll
-from isara_pl.training.step import (
-    check_losses,
-    check_weights,
-    compile_layers,
-    lean_forward,
-    learning_rate_at,
-    scale_gradients,
-)
 from isara_pl.training.validation import MeasuredBatch
 
 PRETRAINED = "pretrained"
 # options that decide what the trained model becomes, beside its dtype and the adapter's
-TRAINING = (
-    *("learning_rate", "learning_rate_decay", "warmup_share", "weight_decay", "start_from"),
+_DECIDING = (
+    *("name", "quantization", "learning_rate", "learning_rate_decay", "warmup_share", "weight_decay", "start_from"),
     *("objective", "distill_weight"),
 )
 
@@ -128,10 +110,7 @@ class IsaraModule(LightningModule):
             ("distill_weight", distill_weight, "above 0", distill_weight > 0),
             ("warmup_share", warmup_share, "at least 0 and below 1", 0 <= warmup_share < 1),
             ("epochs_per_outer_epoch", epochs_per_outer_epoch, "at least 1", epochs_per_outer_epoch >= 1),
-            (
-                *("generation_tokens", generation_tokens, "auto, or at least 1"),
-                generation_tokens == "auto" or generation_tokens >= 1,
-            ),
+            ("generation_tokens", tokens := generation_tokens, "auto, or at least 1", tokens == "auto" or tokens >= 1),
         ):
             if not right:
                 raise InputError(f"model.{option} is {value}; allowed: {allowed}")
@@ -168,14 +147,17 @@ class IsaraModule(LightningModule):
         """Load the base and put a fresh adapter on it, once."""
         if self.model is not None:
             return
-        base = load_causal_lm(self.name, self._base_dtype(), self.quantization, self.trust_remote_code)
-        self.embedding_rows = embedding_rows(base)
+        precision = str(self._trainer.precision) if self._trainer is not None else "32-true"
+        dtype = base_dtype(self.dtype_name, precision)
+        base = load_causal_lm(self.name, dtype, self.quantization, self.trust_remote_code)
+        embeddings: Any = base.get_input_embeddings()
+        self.embedding_rows = int(embeddings.weight.shape[0])
         if self.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
         self.model = with_adapter(base, self.lora, self.name, self.seed)
         if self.compiled:
-            compile_layers(self.model)
+            step.compile_layers(self.model)
         self._flops = count_flops(base, self.gradient_checkpointing)
         self.model.train()
         self._engine = GenerationEngine(base, self.tokenizer, self.generation_tokens)
@@ -190,16 +172,9 @@ class IsaraModule(LightningModule):
         device, _, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
         return self if device is None else super().to(device, non_blocking=non_blocking)
 
-    def _base_dtype(self) -> torch.dtype:
-        return base_dtype(self.dtype_name, str(self._trainer.precision) if self._trainer is not None else "32-true")
-
     @property
     def adapted(self) -> PeftModel:
-        """The base with its adapter.
-
-        Raises:
-            RuntimeError: If `configure_model` was not called yet; the Trainer calls it.
-        """
+        """The base with its adapter, once the Trainer has called `configure_model`."""
         if self.model is None:
             raise RuntimeError("the model is not loaded yet: call configure_model() first, as the Trainer does")
         return self.model
@@ -225,42 +200,22 @@ class IsaraModule(LightningModule):
     def merged(self) -> AbstractContextManager[None]:
         """Generate with the adapter folded into the base's weights inside the block; training must not happen there.
 
-        Saves merging anew for every call of `generate`. Takes memory for another copy of the adapted weights; where
-        that does not suffice, or weights cannot be merged (4 bits), nothing changes.
+        Saves merging anew for every call of `generate`, and takes memory for a copy of the adapted weights: without
+        that, or where weights cannot be merged (4 bits), nothing changes.
         """
         return self._folding.in_use()
 
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int], top: TopLogprobs | None = None
     ) -> list[Completion]:
-        """Complete each prompt with the current model.
-
-        Args:
-            prompts: Texts to complete.
-            sampling: How to draw.
-            seeds: One for each prompt; what is drawn for it follows from its own seed.
-            top: What to keep of the distributions that tokens are drawn from; None keeps nothing.
-
-        Returns:
-            One completion for each prompt, in their order.
-        """
+        """Complete each prompt with the current model, by its own seed; keep `top` of the tokens' distributions."""
         with self._generating():
             return self._engine.generate(prompts, sampling, seeds, top)
 
     def distributions(
         self, prompts: Sequence[str], answers: Sequence[list[int]], sampling: Sampling, top: TopLogprobs
     ) -> list[TokenDistributions]:
-        """Give what the current model finds likely at each token of given answers.
-
-        Args:
-            prompts: Texts before the answers.
-            answers: Token ids of the answer to each.
-            sampling: Its stop_at_newline decides which tokens end an answer; none of them comes first.
-            top: What to keep of each distribution.
-
-        Returns:
-            For each prompt the distributions at its answer's tokens, and behind the last one.
-        """
+        """Give what the current model finds likely at each token of given answers, and behind the last one."""
         with self._generating():
             return self._engine.distributions(prompts, answers, sampling, top)
 
@@ -270,7 +225,7 @@ class IsaraModule(LightningModule):
         was_training = model.training
         model.eval()
         try:
-            with self.merged(), self._without_casts(), self._uncompiled():
+            with self.merged(), without_vain_casts(model, self._folding.is_in_use), self._uncompiled():
                 yield
         finally:
             model.train(was_training)
@@ -278,14 +233,6 @@ class IsaraModule(LightningModule):
     def completion_flops(self, prompt_tokens: int, new_tokens: int) -> int:
         """Give the floating-point operations of completing one prompt, as `isara_pl.models.flops` counts them."""
         return self._flops.completion(prompt_tokens, new_tokens)
-
-    def _without_casts(self) -> AbstractContextManager[object]:
-        """Switch autocast off where all weights are of its type anyway: it would only look at every layer."""
-        device = self.device.type
-        casts = torch.is_autocast_enabled(device) and (
-            not self._folding.is_in_use or self.adapted.dtype != torch.get_autocast_dtype(device)
-        )
-        return torch.autocast(device, enabled=casts)
 
     def _uncompiled(self) -> AbstractContextManager[object]:
         """Run layers as they are: each new cache and mask would be compiled for anew."""
@@ -323,7 +270,7 @@ class IsaraModule(LightningModule):
         epoch = self.current_epoch % self.epochs_per_outer_epoch
         accumulated = self.trainer.accumulate_grad_batches
         per_epoch = math.ceil(self.trainer.num_training_batches / accumulated)  # the last step may have fewer batches
-        rate = learning_rate_at(
+        rate = step.learning_rate_at(
             step=epoch * per_epoch + batch_idx // accumulated,
             steps=self.epochs_per_outer_epoch * per_epoch,
             peak=self.learning_rate * self.learning_rate_decay ** (self.current_epoch // self.epochs_per_outer_epoch),
@@ -342,7 +289,7 @@ class IsaraModule(LightningModule):
         divergence from the teacher's distribution where it has one. With `trainer.accumulate_grad_batches` the mean is
         that of all batches of the optimiser step, and what is logged that of those so far.
         """
-        lean = lean_forward(self.adapted, batch["input_ids"].shape[1], self.compiled)
+        lean = step.lean_forward(self.adapted, batch["input_ids"].shape[1], self.compiled)
         with nullcontext() if self.gradient_checkpointing else lean:
             nll, divergence, tokens = answer_losses(self.adapted, batch)
         sums = nll + self.distill_weight * divergence
@@ -353,11 +300,11 @@ class IsaraModule(LightningModule):
         self._of_step = before + of_all
         loss = self._of_step[0] / self._of_step[1]
         if not loss.isfinite():
-            check_weights(self.state_dict().values(), self._trained_on)  # then it is not these samples' fault
-            check_losses(sums, batch["sample_ids"])
+            step.check_weights(self.state_dict().values(), self._trained_on)  # then it is not these samples' fault
+            step.check_losses(sums, batch["sample_ids"])
         self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(sums))
         if batch_idx % accumulated:  # the gradient of the batches before is of a mean over their tokens alone
-            scale_gradients(self.parameters(), float(before[1] / self._of_step[1]))
+            step.scale_gradients(self.parameters(), float(before[1] / self._of_step[1]))
         # gradients are averaged over processes, and Lightning divides by the batches of a whole step, be they fewer:
         # times both numbers, it is that of the mean over all tokens
         return sums.sum() * (self.trainer.world_size * accumulated) / self._of_step[1]
@@ -367,7 +314,7 @@ class IsaraModule(LightningModule):
         earlier = self._trained_on if batch_idx % self.trainer.accumulate_grad_batches else []
         self._trained_on = [*earlier, *batch["sample_ids"]]  # of the whole optimiser step
         if batch_idx + 1 == self.trainer.num_training_batches:
-            check_weights(self.state_dict().values(), self._trained_on)
+            step.check_weights(self.state_dict().values(), self._trained_on)
 
     def validation_step(self, batch: MeasuredBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure the negative log-likelihood per answer token, under the name in the batch; an empty one has none."""
@@ -392,15 +339,8 @@ class IsaraModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Widen the weights to float32 for as long as it is measured; no bit of them is lost by that."""
-        if self.evaluation_precision != "float32":
-            return
-        try:
+        if self.evaluation_precision == "float32":
             widen(self.adapted, self._widened)
-        except torch.OutOfMemoryError:
-            self.on_validation_epoch_end()
-            raise InputError(
-                "model.evaluation_precision is float32, for which the device has not enough memory. Use trainer"
-            ) from None
 
     def on_validation_epoch_end(self) -> None:
         """Give the weights their own type again; callbacks have measured by now."""
@@ -427,55 +367,27 @@ class IsaraModule(LightningModule):
         return dict(get_peft_model_state_dict(self.adapted, save_embedding_layers=False))
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Load an adapter's weights.
-
-        Raises:
-            InputError: If they belong to another model or another adapter.
-        """
+        """Load an adapter's weights; those of another model or adapter are refused."""
         check_shapes(state_dict, self.state_dict(), self.name)
         return set_peft_model_state_dict(self.adapted, state_dict)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down which base the adapter was trained on.
-
-        Raises:
-            InputError: If a weight of the adapter is not finite.
-        """
-        check_weights(self.state_dict().values(), self._trained_on)
-        checkpoint["base"] = {"name": self._base_name(), "fingerprint": self._base_fingerprint}
-        # in 16 bits other batches round differently: a run that goes on has to make them as it did
-        checkpoint["generation"] = {
-            "budgets": {work: (budget.tokens, budget.row) for work, budget in self._engine.budgets.items()},
-            "of": self._budgets_of(),
-        }
+        """Write down which base the adapter was trained on; weights that are not finite are refused."""
+        step.check_weights(self.state_dict().values(), self._trained_on)
+        checkpoint["base"] = self._base()
+        checkpoint["generation"] = self._engine.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse an adapter of another base.
-
-        Raises:
-            InputError: If the base's weights differ from those that the adapter was trained on.
-        """
+        """Refuse an adapter of another base, and generate within the budgets of then."""
         self.configure_model()
-        base = checkpoint.get("base", {})
-        if base.get("fingerprint") != self._base_fingerprint:
-            raise InputError(
-                f"the checkpoint's adapter was trained on {base.get('name')}, not on {self._base_name()}. "
-                "Give the model.name, model.quantization and model.dtype (or trainer.precision) of its run"
-            )
-        generation = checkpoint.get("generation", {})
-        if generation.get("of") == self._budgets_of():
-            self._engine.budgets = {work: Budget(*numbers) for work, numbers in generation["budgets"].items()}
+        check_base(checkpoint.get("base", {}), self._base())
+        self._engine.load_state(checkpoint.get("generation", {}))
 
-    def _budgets_of(self) -> list[str]:
-        """Give what budgets of generation were found for: another device, or another wish, needs them anew."""
-        device = self.adapted.device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        return [name, str(self.generation_tokens)]
-
-    def _base_name(self) -> str:
-        return f"{self.name} ({self.quantization}, {self.adapted.dtype})"
+    def _base(self) -> dict[str, str]:
+        name = f"{self.name} ({self.quantization}, {self.adapted.dtype})"
+        return {"name": name, "fingerprint": self._base_fingerprint}
 
     def conditions(self) -> dict[str, Any]:
         """Give what the model that writes an outer epoch depends on, by the names of the options."""
-        options = {f"model.{name}": getattr(self, name) for name in ("name", "quantization", *TRAINING)}
+        options = {f"model.{name}": getattr(self, name) for name in _DECIDING}
         return {**options, "model.lora": asdict(self.lora), "model.dtype": self.dtype_name}

@@ -26,8 +26,8 @@ from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.retrieval import EMBEDDED_ENCODER, PoolIndex, SentenceEncoder, import_faiss
 from isara_pl.growth.samples import Sample, read_samples
-from isara_pl.growth.similarity import RougeLIndex
-from isara_pl.models.loading import resolve_path
+from isara_pl.growth.words import RougeLIndex
+from isara_pl.models.sources import resolve_path
 
 DIMENSION = 384  # of all-MiniLM-L6-v2
 BATCH = 64  # candidates that are looked up at once
@@ -196,7 +196,7 @@ def growth(
     add = (time.perf_counter() - began) / len(pool) * 1e3
     index.encoder = encoder
     sampling = Sampling(max_new_tokens=32)
-    settings = GrowthSettings(GROWN, DEMONSTRATIONS, "knn", "knn", "similarity", None, sampling, sampling, BATCH)
+    settings = GrowthSettings(GROWN, DEMONSTRATIONS, "knn", "knn", None, sampling, sampling, BATCH)
     questions = iter(candidates)
     near_duplicate = NearDuplicate()
     with tempfile.TemporaryDirectory() as folder:

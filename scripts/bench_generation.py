@@ -16,7 +16,17 @@ from functools import partial
 from typing import Any
 
 import torch
-from benchmark import Ceiling, ceiling, machine, print_table, seconds_of, summary, time_alternately, write_json
+from benchmark import (
+    MEMORY_KEPT,
+    Ceiling,
+    ceiling,
+    machine,
+    print_table,
+    seconds_of,
+    summary,
+    time_alternately,
+    write_json,
+)
 from generation_ways import Part, Work, by_engine, by_generate, by_generate_batch, make_parts
 from peft import LoraConfig, PeftModel, get_peft_model
 from shapes import SHAPES, load_shape, tokenizer_name
@@ -24,8 +34,9 @@ from shapes import SHAPES, load_shape, tokenizer_name
 from isara_pl.generation.decoding import Batch
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.shared_prefixes import Row
-from isara_pl.models.loading import fast_precision, load_tokenizer
-from isara_pl.run.memory import keep_freed_memory, return_freed_memory
+from isara_pl.models.loading import load_tokenizer
+from isara_pl.models.precision import fast_precision
+from isara_pl.run.memory import keep_freed_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BATCH_SIZES = (8, 16, 32, 64, 128, 256)
@@ -43,7 +54,6 @@ def main() -> None:
     parser.add_argument("--question_tokens", type=int, default=64, help="Most new tokens of a question.")
     parser.add_argument("--answer_tokens", type=int, default=100, help="Most new tokens of an answer.")
     parser.add_argument("--generation_tokens", type=int, default=32768, help="The engine's budget.")
-    parser.add_argument("--order", choices=["similarity", "pool"], default="similarity", help="Of demonstrations.")
     parser.add_argument("--rounds", type=int, default=3, help="How often each way is timed.")
     parser.add_argument("--continuous", action="store_true", help="Time transformers' generate_batch as well.")
     parser.add_argument("--json", help="File for the figures.")
@@ -61,7 +71,6 @@ def main() -> None:
         arguments.demonstrations,
         arguments.question_tokens,
         arguments.answer_tokens,
-        arguments.order,
         speaks=arguments.shape == "smollm2",
     )
     parts = make_parts(work, engine, adapted)
@@ -69,7 +78,7 @@ def main() -> None:
     written: dict[str, list[int]] = {}
 
     def count(name: str, new: Sequence[Sequence[int]]) -> None:
-        return_freed_memory()  # the next way starts as an ordinary process
+        keep_freed_memory(MEMORY_KEPT)  # the next way starts as an ordinary process
         written.setdefault(name, []).append(sum(map(len, new)))
 
     def in_batches(size: int, kept: bool = False) -> list[list[int]]:

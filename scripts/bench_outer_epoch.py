@@ -32,7 +32,7 @@ from benchmark import machine, write_json
 from lightning.pytorch import Trainer
 from shapes import SHAPES, load_shape, tokenizer_name
 
-import isara_pl.models.merging
+import isara_pl.models.adapter
 from isara_pl import IsaraDataModule, IsaraModule
 from isara_pl.callbacks import CopiedAnswer, NearDuplicate, OuterEpochTable, TooShort, Unfinished
 from isara_pl.generation import plain, writing
@@ -41,8 +41,8 @@ from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.retrieval import PoolIndex, SentenceEncoder
-from isara_pl.models.loading import fast_precision
-from isara_pl.models.lora import LoraOptions
+from isara_pl.models.adapter import LoraOptions
+from isara_pl.models.precision import fast_precision
 from isara_pl.run.memory import keep_freed_memory
 
 SEEDS = "package://isara_pl/quickstart/seeds.jsonl"
@@ -191,7 +191,7 @@ def run(arguments: argparse.Namespace, by_fours: bool) -> dict[str, float]:
             # on a GPU drawing is part of a graph, in which nothing can be timed
             nullcontext() if stages.on_gpu else stages.timed(writing, "next_tokens", "model: drawing tokens"),
             stages.timed(plain, "complete", "model: generate"),
-            stages.timed(isara_pl.models.merging, "MergedWeights", "model: merging the adapter"),
+            stages.timed(isara_pl.models.adapter, "MergedWeights", "model: merging the adapter"),
             stages.timed(SentenceEncoder, "encode", "retrieval: embedding"),
             stages.timed(SentenceEncoder, "_load", ONCE),
             stages.timed(PoolIndex, "nearest", "retrieval: search"),

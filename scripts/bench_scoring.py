@@ -15,7 +15,9 @@ import torch
 from isara_pl.evaluation.choice_scores import ChoiceScore, row_scores, tree_scores
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.samples import read_samples
-from isara_pl.models.loading import fast_precision, load_causal_lm, load_tokenizer, resolve_path
+from isara_pl.models.loading import load_causal_lm, load_tokenizer
+from isara_pl.models.precision import fast_precision
+from isara_pl.models.sources import resolve_path
 from isara_pl.models.tokens import encode_continuation
 
 Encoded = tuple[list[int], list[list[int]]]

@@ -22,17 +22,18 @@ from unittest.mock import patch
 
 import torch
 import transformers
-from benchmark import ceiling, machine, print_table, summary, time_alternately, write_json
+from benchmark import MEMORY_KEPT, ceiling, machine, print_table, summary, time_alternately, write_json
 from lightning.pytorch import Trainer
 from peft import LoraConfig, PeftModel
 from shapes import SHAPES, load_shape, tokenizer_name
 
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.samples import Sample, read_samples
-from isara_pl.models.loading import DTYPES, fast_precision, resolve_path
-from isara_pl.models.lora import LoraOptions
+from isara_pl.models.adapter import LoraOptions
+from isara_pl.models.precision import DTYPES, fast_precision
+from isara_pl.models.sources import resolve_path
 from isara_pl.module import IsaraModule
-from isara_pl.run.memory import keep_freed_memory, return_freed_memory
+from isara_pl.run.memory import keep_freed_memory
 from isara_pl.training.pairs import EncodedPair, SftLoader, answer_nll, collate, encode_pair, length_grouped_batches
 
 REFERENCE = "TRL"
@@ -149,7 +150,10 @@ def main() -> None:
 
 def with_memory(kept: bool, work: Callable[[], object]) -> None:
     """Run something while freed memory is kept, or given back to the system."""
-    (keep_freed_memory if kept else return_freed_memory)()
+    if kept:
+        keep_freed_memory()
+    else:
+        keep_freed_memory(MEMORY_KEPT)
     work()
 
 

@@ -16,6 +16,7 @@ import torch
 # (rows, columns, inner): the shapes of a small model's layers, and squares for wide machines
 MATMUL_SHAPES = ((4096, 576, 1536), (4096, 1536, 576), (1024, 4096, 4096), (4096, 4096, 4096), (8192, 8192, 8192))
 COPIED_BYTES = 2**28  # well beyond any cache
+MEMORY_KEPT = 2**26  # bytes of freed memory that glibc comes to keep by itself after some large tensors
 AT_LEAST_SECONDS = 0.1  # a ceiling's timing repeats its work until it takes that long
 
 

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -12,12 +12,11 @@ from transformers import ContinuousBatchingConfig, GenerationConfig
 from isara_pl.generation import plain
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Sampling
-from isara_pl.growth.demonstrations import shown_order
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.retrieval import PoolIndex, SentenceEncoder
 from isara_pl.growth.samples import Sample, read_samples
-from isara_pl.models.loading import resolve_path
-from isara_pl.models.merging import MergedWeights
+from isara_pl.models.adapter import MergedWeights
+from isara_pl.models.sources import resolve_path
 from isara_pl.run.memory import keep_freed_memory
 
 
@@ -30,7 +29,6 @@ class Work:
         demonstrations: K: examples in every context.
         question_tokens: Most new tokens of a question.
         answer_tokens: Most new tokens of an answer.
-        order: Of demonstrations, `similarity` or `pool`.
         speaks: Whether the model says something: random weights write no questions that can be asked, and no ends.
     """
 
@@ -38,7 +36,6 @@ class Work:
     demonstrations: int
     question_tokens: int
     answer_tokens: int
-    order: Literal["similarity", "pool"]
     speaks: bool
 
 
@@ -63,11 +60,9 @@ def make_parts(work: Work, engine: GenerationEngine, adapted: PeftModel) -> list
     index = PoolIndex(SentenceEncoder())
     index.add(seeds)
     form, draw = prompt_format("qa", None), random.Random(0)
-    places = {sample.id: place for place, sample in enumerate(seeds)}
 
     def contexts(questions: Sequence[str]) -> list[list[Sample]]:
-        nearest = index.nearest(questions, work.demonstrations)
-        return [shown_order(found[::-1], work.order, places) for found in nearest]
+        return [found[::-1] for found in index.nearest(questions, work.demonstrations)]
 
     asked = Sampling(temperature=0.9, top_p=0.95, max_new_tokens=work.question_tokens, stop_at_newline=work.speaks)
     answered = Sampling(max_new_tokens=work.answer_tokens, stop_at_newline=work.speaks)

@@ -17,7 +17,9 @@ from isara_pl.evaluation.choice_scores import ChoiceScore, Question, choice_scor
 from isara_pl.evaluation.multiple_choice import mc1, mc2
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.samples import Sample, read_samples
-from isara_pl.models.loading import load_tokenizer, narrow, resolve_path, widen
+from isara_pl.models.loading import load_tokenizer
+from isara_pl.models.precision import narrow, widen
+from isara_pl.models.sources import resolve_path
 
 BATCH_SIZE = 16  # TruthfulnessEvaluation's
 EXACT, HIGH, TRAINER = "float32", "TF32", "trainer"  # the last two are held against the first

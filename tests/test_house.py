@@ -9,7 +9,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # each room knows itself and those above it in this list, which stand lower in the house
 ROOMS = (
-    *("quickstart", "errors", "run", "models", "generation", "growth", "training", "evaluation", "results", "module", "datamodule"),
+    *(
+        "quickstart",
+        "errors",
+        "run",
+        "models",
+        "generation",
+        "growth",
+        "training",
+        "evaluation",
+        "results",
+        "module",
+        "datamodule",
+    ),
     *("report", "export", "callbacks", "cli"),
 )
 OUTSIDE = ("isara_pl", "isara_pl.__main__")  # what people import, and the command

@@ -28,8 +28,8 @@ from isara_pl.results.measured_runs import (
 from isara_pl.results.measures import MEASURES
 from isara_pl.results.named_runs import named_run
 from isara_pl.results.statistics import CONFIDENCE
-from isara_pl.run.home import all_expanded
-from isara_pl.run.whole_file import write_whole
+from isara_pl.run.files import write_whole
+from isara_pl.run.paths import all_expanded
 
 CONTROL_MISSING = (
     f"No run of {CONTROL} is among these, so nothing here says what the demonstrations add to distillation: the same "

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from isara_pl.errors import first_line
-from isara_pl.run.home import expanded
+from isara_pl.run.paths import expanded
 
 
 def config_files(args: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from isara_pl.cli.usage import PlainErrors
 from isara_pl.errors import InputError
 from isara_pl.results.named_runs import run_folder_at
-from isara_pl.run.home import all_expanded
+from isara_pl.run.paths import all_expanded
 
 
 def main(args: Sequence[str]) -> None:

@@ -40,17 +40,17 @@ from isara_pl.cli.usage import refuse_linked
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.growth.pool import is_grown
-from isara_pl.models.loading import fast_precision
+from isara_pl.models.precision import fast_precision
 from isara_pl.models.quiet import quieten
 from isara_pl.module import IsaraModule
 from isara_pl.report.terminal import ending
 from isara_pl.results.metrics import read_rows
 from isara_pl.run.checkpoints import WholeCheckpointIO
+from isara_pl.run.files import write_whole
 from isara_pl.run.folder import CHECKPOINTS, LAST_CHECKPOINT, make_run_folder, run_folder, safe_on_disk
-from isara_pl.run.home import all_absolute, all_expanded, expanded
 from isara_pl.run.memory import keep_freed_memory
+from isara_pl.run.paths import all_absolute, all_expanded, expanded
 from isara_pl.run.processes import STARTER, end_together
-from isara_pl.run.whole_file import write_whole
 from isara_pl.training.loaders import HeldOutEvaluation
 
 CONFIG = "config.yaml"

@@ -15,14 +15,14 @@ from isara_pl.datamodule.teaching import Distillation, DistillOn, Lessons, Teach
 from isara_pl.errors import InputError
 from isara_pl.evaluation.contamination import refuse_overlap
 from isara_pl.generation.protocol import Sampling
-from isara_pl.growth.demonstrations import Context, Order
 from isara_pl.growth.outer_epoch import GrowthSettings
 from isara_pl.growth.pool import SamplePool, is_grown
 from isara_pl.growth.prompts import FormatName, PromptFormat, notes, prompt_format
-from isara_pl.growth.retrieval import EMBEDDED_ENCODER, EncoderUser, PoolIndex, SentenceEncoder
+from isara_pl.growth.retrieval import EMBEDDED_ENCODER, Context, EncoderUser, PoolIndex, SentenceEncoder
 from isara_pl.growth.samples import Sample, read_questions, read_samples, seeds_hash
 from isara_pl.models.checks import check_tokens
-from isara_pl.models.loading import is_local, load_tokenizer, resolve_path
+from isara_pl.models.loading import load_tokenizer
+from isara_pl.models.sources import is_local, resolve_path
 from isara_pl.run.conditions import OnChange
 from isara_pl.run.folder import run_folder
 from isara_pl.run.randomness import derive_seed
@@ -70,8 +70,6 @@ class IsaraDataModule(PooledDataModule):
         demonstrations: K, examples in a context; fewer where the model's window is short.
         question_context: `knn` is a random anchor and its nearest neighbours, `random` are K random samples.
         answer_context: `knn` are the nearest neighbours of the question, `random` are K random samples.
-        demonstration_order: `similarity` shows the nearest last; `pool` the nearest last and the others in the
-            pool's order, so that prompts begin alike more often, which saves computing.
         per_source_quota: At most so many demonstrations from each earlier outer epoch, the rest seeds
             (released code: 1); null sets no limit.
         question_writer: Model that writes the questions: `current`, or `pretrained` without the adapter.
@@ -117,7 +115,6 @@ class IsaraDataModule(PooledDataModule):
         demonstrations: int = 8,
         question_context: Context = "knn",
         answer_context: Context = "knn",
-        demonstration_order: Order = "similarity",
         per_source_quota: int | None = None,
         question_writer: QuestionWriter = "current",
         question_sampling: Sampling = Sampling(temperature=0.9, top_p=0.95, max_new_tokens=200),
@@ -169,7 +166,6 @@ class IsaraDataModule(PooledDataModule):
             demonstrations=demonstrations,
             question_context=question_context,
             answer_context=answer_context,
-            demonstration_order=demonstration_order,
             per_source_quota=per_source_quota,
             question_sampling=question_sampling,
             answer_sampling=answer_sampling,

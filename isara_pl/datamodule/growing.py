@@ -15,9 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from isara_pl.errors import InputError
 from isara_pl.generation.distributions import TopLogprobs
 from isara_pl.generation.protocol import TextGenerator
-from isara_pl.growth.empty import Empty
 from isara_pl.growth.outer_epoch import Answered, CandidateFilter, Growth, GrowthSettings, OuterEpoch
-from isara_pl.growth.pool import SamplePool
+from isara_pl.growth.pool import Empty, SamplePool
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.retrieval import PoolIndex
 from isara_pl.models.tokens import encode_prompt

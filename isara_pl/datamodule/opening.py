@@ -11,7 +11,7 @@ from isara_pl.datamodule.growing import candidate_filters
 from isara_pl.errors import InputError
 from isara_pl.growth.pool import SamplePool, is_grown, seeds_of
 from isara_pl.growth.samples import Sample
-from isara_pl.models.content import content_of
+from isara_pl.models.sources import content_of
 from isara_pl.run.conditions import CONTENT, OnChange, check_conditions, described, files_of, forget_conditions
 
 MODELS = ("model.name", "data.encoder")  # options that may name a place

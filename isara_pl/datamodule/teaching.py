@@ -21,7 +21,7 @@ from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.retrieval import PoolIndex
 from isara_pl.growth.samples import Sample, read_questions, seeds_hash
 from isara_pl.growth.words import wording
-from isara_pl.models.loading import resolve_path
+from isara_pl.models.sources import resolve_path
 from isara_pl.run.processes import Processes
 from isara_pl.run.randomness import derive_seed
 from isara_pl.run.stages import stage

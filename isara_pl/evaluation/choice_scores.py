@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
 from isara_pl.evaluation.calibration import TEMPERATURES
-from isara_pl.models.arithmetic import computes_exactly
 from isara_pl.models.loading import context_window, only_logits_of
+from isara_pl.models.precision import computes_exactly
 from isara_pl.models.tokens import encode_continuation
 from isara_pl.run.stages import count
 from isara_pl.training.pairs import IGNORED, EncodedPair, collate

@@ -12,8 +12,7 @@ from isara_pl.errors import InputError
 from isara_pl.evaluation.text_overlap import ngrams
 from isara_pl.growth.retrieval import Encoder
 from isara_pl.growth.samples import Sample
-from isara_pl.growth.similarity import RougeLIndex
-from isara_pl.growth.words import wording
+from isara_pl.growth.words import RougeLIndex, wording
 
 Kind = Literal["ngram", "rouge", "embedding"]
 

@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.models.checks import check_complete
-from isara_pl.models.loading import context_window, is_local, one_clear_error, resolve_path
+from isara_pl.models.loading import context_window, one_clear_error
+from isara_pl.models.sources import is_local, resolve_path
 from isara_pl.models.tokens import control_tokens, encode, mark, render
 from isara_pl.run.stages import count
 

@@ -15,7 +15,7 @@ from isara_pl.export.merged_model import dtype_of_base, is_quantised
 from isara_pl.export.pairs import METADATA, PROMPT_COMPLETION, TEXTS, with_marks
 from isara_pl.export.run_options import RunOptions
 from isara_pl.growth.prompts import PromptFormat
-from isara_pl.models.loading import PACKAGE_SCHEME, is_local
+from isara_pl.models.sources import PACKAGE_SCHEME, is_local
 from isara_pl.results import metrics
 from isara_pl.results.measures import MEASURES
 

@@ -15,8 +15,8 @@ from isara_pl.export.finished_run import ADAPTER, ADAPTER_FILES, FinishedRun, at
 from isara_pl.export.merged_model import MergedModel, dtype_of_base, is_quantised, merged_model
 from isara_pl.export.pairs import write_pairs
 from isara_pl.models.quiet import quieten
+from isara_pl.run.files import write_whole
 from isara_pl.run.memory import is_out_of_memory
-from isara_pl.run.whole_file import write_whole
 
 # the folders of an export, and what lies there
 _PARTS = {

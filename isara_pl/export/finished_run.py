@@ -15,8 +15,8 @@ from isara_pl.errors import InputError
 from isara_pl.export.run_options import RunOptions
 from isara_pl.growth.samples import Sample, seeds_hash
 from isara_pl.results import metrics
+from isara_pl.run.files import POOL, REJECTED, entries
 from isara_pl.run.folder import LOCK, run_lock
-from isara_pl.run.journal import POOL, REJECTED, entries
 
 CONFIG = "config.yaml"
 ADAPTER = "adapter"

@@ -22,11 +22,13 @@ from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.plain import generation_config
 from isara_pl.generation.protocol import Sampling
 from isara_pl.growth.prompts import FormatName, PromptFormat, prompt_format
-from isara_pl.models.loading import DTYPES, base_dtype, is_local, load_causal_lm, load_tokenizer
-from isara_pl.models.merging import MergedWeights, adapted_weights
+from isara_pl.models.adapter import MergedWeights, adapted_weights
+from isara_pl.models.loading import load_causal_lm, load_tokenizer
+from isara_pl.models.precision import DTYPES, base_dtype
+from isara_pl.models.sources import is_local
 from isara_pl.run.checkpoints import WholeCheckpointIO, base_fingerprint
+from isara_pl.run.files import give_usual_permissions, write_whole
 from isara_pl.run.folder import CHECKPOINTS, LAST_CHECKPOINT
-from isara_pl.run.whole_file import give_usual_permissions, write_whole
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from isara_pl.export.finished_run import FinishedRun
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.samples import Sample
 from isara_pl.models.tokens import MARK
-from isara_pl.run.whole_file import save_whole, write_whole
+from isara_pl.run.files import save_whole, write_whole
 
 PROMPT_COMPLETION, MESSAGES = "prompt_completion", "messages"
 

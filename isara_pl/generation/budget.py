@@ -9,38 +9,26 @@ from isara_pl.generation.decoding import PREFILL_TOKENS
 
 GenerationTokens = int | Literal["auto"]
 ON_A_CPU = 32768  # tokens: more at once is hardly faster there, and shares the memory with everything else
-SHARE = 0.8  # of the free memory: the allocator leaves gaps
-LOGIT_BYTES = 48  # of a row, for each token of the vocabulary: float32 logits and what drawing makes of them
-HIDDEN_STATES = 24  # as wide as the model, of each token of a prefill: what a layer computes at once
+_SHARE = 0.8  # of the free memory: the allocator leaves gaps
+_LOGIT_BYTES = 48  # of a row, for each token of the vocabulary: float32 logits and what drawing makes of them
+_HIDDEN_STATES = 24  # as wide as the model, of each token of a prefill: what a layer computes at once
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much may be generated for at once.
+    """How much may be generated for at once."""
 
-    Attributes:
-        tokens: Most tokens of all rows.
-        row: How many tokens' memory a row takes beside that of its own tokens.
-    """
-
-    tokens: int
-    row: int = 0
+    tokens: int  # most tokens of all rows
+    row: int = 0  # how many tokens' memory a row takes beside that of its own tokens
 
     def admits(self, rows: int, length: int) -> bool:
-        """Whether it holds so many rows.
-
-        Args:
-            rows: How many.
-            length: Tokens of each, prompt and new ones.
-        """
+        """Whether it holds so many rows. `length` is the tokens of each, prompt and new ones."""
         return self._taken(rows, length) <= self.tokens
 
     def halved(self, rows: int, length: int) -> "Budget":
         """Give what is left to try where the memory did not suffice.
 
-        Args:
-            rows: For how many rows it did not.
-            length: Tokens of each, prompt and new ones.
+        It did not for so many rows of `length` tokens each.
         """
         return Budget(min(self.tokens, self._taken(rows, length)) // 2, self.row)
 
@@ -51,10 +39,7 @@ class Budget:
 def budget_of(model: Any, tokens: GenerationTokens) -> Budget:
     """Give the budget that a model begins with.
 
-    Args:
-        model: A causal LM in eval mode, as it generates.
-        tokens: What the user gave; `auto` asks the device for its free memory and one token of the model for its
-            keys and values.
+    `auto` asks the device for its free memory, and the model, in eval mode, for the keys and values of one token.
     """
     if tokens != "auto":
         return Budget(tokens)
@@ -63,8 +48,8 @@ def budget_of(model: Any, tokens: GenerationTokens) -> Budget:
     if not state or free is None:  # recurrent models keep no keys and values
         return Budget(ON_A_CPU)
     text = model.config.get_text_config()
-    prefill = PREFILL_TOKENS * HIDDEN_STATES * text.hidden_size * model.dtype.itemsize
-    return Budget(_rounded(max(int(SHARE * free - prefill) // state, 1)), LOGIT_BYTES * text.vocab_size // state)
+    prefill = PREFILL_TOKENS * _HIDDEN_STATES * text.hidden_size * model.dtype.itemsize
+    return Budget(_rounded(max(int(_SHARE * free - prefill) // state, 1)), _LOGIT_BYTES * text.vocab_size // state)
 
 
 def _bytes_of_a_token(model: Any) -> int:

@@ -13,23 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isara_pl.errors import first_line
 from isara_pl.generation.kv_cache import RowsCache, layers_of
 from isara_pl.generation.shared_prefixes import LEAST_SAVED, Row
 from isara_pl.models.loading import only_logits_of
+from isara_pl.models.precision import allowed_difference
+from isara_pl.run.memory import is_out_of_memory
 
 # from so many tokens on a forward pass gains nothing by being larger, but takes more memory
 PREFILL_TOKENS = 4096
-ALIGNED = 16  # columns: with a mask of other widths torch's attention on a GPU copies the mask first
+_ALIGNED = 16  # columns: with a mask of other widths torch's attention on a GPU copies the mask first
 
 
 class Batch:
     """Prompts that are completed together.
 
-    Args:
-        model: A causal LM in eval mode.
-        prompts: Token ids of each prompt.
-        plan: Rounds of rows, as of `shared_prefixes.rounds`.
-        new_tokens: Most new tokens of a row.
+    `plan` is that of `shared_prefixes.rounds`, `new_tokens` the most new tokens of a row.
     """
 
     def __init__(self, model: Any, prompts: Sequence[list[int]], plan: list[list[Row]], new_tokens: int) -> None:
@@ -38,7 +37,7 @@ class Batch:
         self.plan = plan
         self.device = model.device
         self.longest = max(map(len, prompts))  # the column after the prompts
-        self.columns = -(-(self.longest + new_tokens) // ALIGNED) * ALIGNED
+        self.columns = -(-(self.longest + new_tokens) // _ALIGNED) * _ALIGNED
         layers = layers_of(model)
         assert layers is not None
         self.cache = RowsCache(layers, len(prompts), self.columns)
@@ -46,16 +45,12 @@ class Batch:
         self._parameters = inspect.signature(model.forward).parameters
 
     def prefill(self) -> Tensor:
-        """Compute all prompts.
-
-        Returns:
-            The logits after each prompt, of shape (rows, vocabulary), float32.
-        """
+        """Compute all prompts. Gives the logits after each prompt, of shape (rows, vocabulary), float32."""
         place = {prompt: row for row, prompt in enumerate(self.order)}
         logits: list[Tensor] = []
         begin = 0
         for rows in self.plan:
-            for chunk in chunks(rows, self.prompts):
+            for chunk in _chunks(rows, self.prompts):
                 if all(row.shared == len(self.prompts[row.prompt]) for row in chunk):  # repeated prompts
                     given = [place[row.parent] for row in chunk if row.parent is not None]
                     known = torch.cat(logits)[torch.tensor(given, device=self.device)]
@@ -113,12 +108,8 @@ class Batch:
     def step(self, tokens: Tensor, steps: int) -> Tensor:
         """Append one token to each of the first rows.
 
-        Args:
-            tokens: The token of each row that is still in the batch, of shape (rows, 1), on the model's device.
-            steps: How many tokens were appended before.
-
-        Returns:
-            The logits after it, of shape (rows, vocabulary), float32.
+        `tokens` are those of the rows still in the batch, of shape (rows, 1) on the model's device; `steps` were
+        appended before. Gives the logits after it, of shape (rows, vocabulary), float32.
         """
         column = self.longest + steps
         return self._append(tokens, torch.full((1,), column, device=self.device), self._begin, column + 1, None)
@@ -126,16 +117,10 @@ class Batch:
     def fixed_step(self, tokens: Tensor, column: Tensor) -> Tensor:
         """Append as `step` does, in a way whose shapes do not depend on the step: all columns are read, and masked.
 
-        For models all of whose layers attend to whole rows.
-
-        Args:
-            tokens: The token of each row that is still in the batch, of shape (rows, 1), on the model's device.
-            column: Where the tokens stand, `longest` and the tokens appended before, of shape (1,), on the device.
-
-        Returns:
-            The logits after it, of shape (rows, vocabulary), float32.
+        For models all of whose layers attend to whole rows. `column` is where the tokens stand, `longest` and the
+        tokens appended before, of shape (1,) on the device.
         """
-        return self._append(tokens, column, self._begin // ALIGNED * ALIGNED, self.columns, column)
+        return self._append(tokens, column, self._begin // _ALIGNED * _ALIGNED, self.columns, column)
 
     def _append(self, tokens: Tensor, column: Tensor, start: int, end: int, write_at: Tensor | None) -> Tensor:
         """Compute the tokens of one column, from those between `start` and `end`; nothing here waits for the device."""
@@ -157,12 +142,8 @@ class Batch:
     def behind(self, answers: Sequence[list[int]], begin: int) -> Tensor:
         """Compute given tokens behind the prompts of neighbouring rows, instead of `step`.
 
-        Args:
-            answers: The tokens behind each of these rows' prompts, some of them at least.
-            begin: The first of the rows.
-
-        Returns:
-            The logits after each token, row after row, of shape (tokens, vocabulary), float32.
+        `answers` are those of the rows from `begin` on, not all empty. Gives the logits after each token, row after
+        row, of shape (tokens, vocabulary), float32.
         """
         longest = max(map(len, answers))
         ids = torch.zeros(len(answers), longest, dtype=torch.long)
@@ -200,12 +181,7 @@ class Batch:
     def drop(self, finished: Sequence[int], steps: int) -> list[int]:
         """Let rows leave: the last ones that stay move into their places.
 
-        Args:
-            finished: The rows, some at least.
-            steps: How many tokens were appended.
-
-        Returns:
-            The rows that stay, in their new order.
+        `finished` are some at least; `steps` tokens were appended. Gives the rows that stay, in their new order.
         """
         leaving = set(finished)
         count = len(self.order) - len(leaving)
@@ -228,12 +204,10 @@ class Batch:
         self.first = torch.tensor(first, device=self.device)
 
 
-def chunks(rows: Sequence[Row], prompts: Sequence[list[int]]) -> list[list[Row]]:
+def _chunks(rows: Sequence[Row], prompts: Sequence[list[int]]) -> list[list[Row]]:
     """Split the rows of a round into forward passes with little padding, repeated prompts apart.
 
-    Args:
-        rows: Rows by ascending number of tokens to compute.
-        prompts: Token ids of each prompt.
+    The rows come by ascending number of tokens to compute.
     """
     found: list[list[Row]] = []
     computed = 0  # by the last of them, without padding
@@ -247,3 +221,47 @@ def chunks(rows: Sequence[Row], prompts: Sequence[list[int]]) -> list[list[Row]]
         found[-1].append(row)
         computed += tokens
     return found
+
+
+def why_not_in_rows(model: Any) -> str | None:
+    """Tell why the engine's own batches do not suit a model; transformers' `generate` suits every one.
+
+    Three short prompts that share tokens are computed, padded and one token appended, and compared with the same tokens
+    one row at a time without any cache. That takes a fraction of a second. Gives the reason, with the differences that
+    were found and allowed; None where they suit.
+    """
+    if layers_of(model) is None:
+        return "it keeps a state other than the keys and values of each layer"
+    first = [token % model.config.get_text_config().vocab_size for token in range(3, 15)]
+    prompts = [first, first[:9], [*first[:6], first[0]]]
+    plan = [[Row(0)], [Row(2, parent=0, shared=6, round=1), Row(1, parent=0, shared=8, round=1)]]
+    try:
+        batch = Batch(model, prompts, plan, new_tokens=1)
+        appended = torch.full((3, 1), first[1], device=batch.device)
+        in_rows = torch.stack([batch.prefill(), batch.step(appended, 0)])  # (2, rows, vocabulary)
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
+        return f"it fails in them: {type(error).__name__}: {first_line(error)}"  # a model of its own kind
+    alone = torch.stack(
+        [
+            torch.stack([_logits_alone(model, prompts[place]) for place in batch.order]),
+            torch.stack([_logits_alone(model, [*prompts[place], first[1]]) for place in batch.order]),
+        ]
+    )
+    if not alone.isfinite().all():
+        return None  # nothing can be told apart; drawing says what is wrong
+    allowed = allowed_difference(model, alone)
+    differences = (in_rows - alone).abs()
+    mean, largest = differences.mean(dim=-1).max().item(), differences.max().item()
+    if mean <= allowed:
+        return None
+    return (
+        f"a prompt's logits in them differ from those of it alone by {mean:.2g} in the mean, {largest:.2g} at most; "
+        f"allowed is a mean of {allowed:.2g}"
+    )
+
+
+def _logits_alone(model: Any, tokens: list[int]) -> torch.Tensor:
+    logits: torch.Tensor = model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False).logits
+    return logits[0, -1].float()

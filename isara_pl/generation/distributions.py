@@ -10,15 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TopLogprobs:
-    """What is kept of the distributions of an answer's tokens.
+    """What is kept of the distributions of an answer's tokens."""
 
-    Attributes:
-        count: k, likeliest tokens of which the log-probability is kept; more than the vocabulary keeps all.
-        end_id: Token that takes the mass of all that end an answer.
-    """
-
-    count: int
-    end_id: int
+    count: int  # k, likeliest tokens of which the log-probability is kept; more than the vocabulary keeps all
+    end_id: int  # token that takes the mass of all that end an answer
 
 
 @dataclass(frozen=True)
@@ -26,16 +21,11 @@ class TokenDistributions:
     """Distributions of the next token at n places of an answer, each as its k likeliest tokens.
 
     The last place is behind the answer, where it ends.
-
-    Attributes:
-        ids: The likeliest tokens, of shape (n, k), int32.
-        log_probs: Their log-probabilities, of shape (n, k), float32; −∞ for what cannot come.
-        rest: Probability of all other tokens together, of shape (n,), float32; 0 where k is the vocabulary.
     """
 
-    ids: Tensor
-    log_probs: Tensor
-    rest: Tensor
+    ids: Tensor  # the likeliest tokens, of shape (n, k), int32
+    log_probs: Tensor  # their log-probabilities, of shape (n, k), float32; −∞ for what cannot come
+    rest: Tensor  # probability of all other tokens together, of shape (n,), float32; 0 where k is the vocabulary
 
     def __len__(self) -> int:
         return len(self.rest)
@@ -45,29 +35,16 @@ class TokenDistributions:
         return TokenDistributions(self.ids.cpu(), self.log_probs.cpu(), self.rest.cpu())
 
     def rows(self, begin: int, end: int) -> "TokenDistributions":
-        """Give some of the places.
-
-        Args:
-            begin: The first.
-            end: The one behind the last.
-        """
+        """Give some of the places."""
         return self.at(slice(begin, end))
 
     def at(self, index: Any) -> "TokenDistributions":
-        """Give some of the places, or of rows of places.
-
-        Args:
-            index: As a tensor of `rest`'s shape is indexed.
-        """
+        """Give some of the places, or of rows of places. `index` is one for a tensor of `rest`'s shape."""
         return TokenDistributions(self.ids[index], self.log_probs[index], self.rest[index])
 
 
 def joined(parts: Sequence[TokenDistributions]) -> TokenDistributions:
-    """Put distributions one after the other.
-
-    Args:
-        parts: At least one; all with the same k.
-    """
+    """Put distributions one after the other. There is at least one; all have the same k."""
     return TokenDistributions(
         torch.cat([part.ids for part in parts]),
         torch.cat([part.log_probs for part in parts]),
@@ -78,9 +55,7 @@ def joined(parts: Sequence[TokenDistributions]) -> TokenDistributions:
 def without_ends(logits: Tensor, stops: Sequence[int]) -> Tensor:
     """Give logits of which nothing that ends an answer can come: those of first tokens.
 
-    Args:
-        logits: Of shape (n, vocabulary).
-        stops: Tokens that end an answer; a tokenizer may know more tokens than the model has outputs.
+    `logits` are of shape (n, vocabulary). A tokenizer may know more tokens than the model has outputs.
     """
     ends = [token for token in stops if token < logits.shape[-1]]
     return logits.float().index_fill(1, torch.tensor(ends, dtype=torch.long, device=logits.device), -torch.inf)
@@ -89,22 +64,19 @@ def without_ends(logits: Tensor, stops: Sequence[int]) -> Tensor:
 def top_logprobs(logits: Tensor, stops: Sequence[int], top: TopLogprobs) -> TokenDistributions:
     """Give the likeliest tokens of each distribution, on the CPU.
 
-    Args:
-        logits: Of shape (n, vocabulary). −∞ is what cannot come.
-        stops: Tokens that end an answer; their mass goes to `top.end_id`.
-        top: What to keep.
+    `logits` are of shape (n, vocabulary), −∞ where a token cannot come. The mass of all `stops`, which end an answer,
+    goes to `top.end_id`.
     """
     return likeliest_tokens(logits, end_tokens(logits, stops, top), top).cpu()
 
 
-def end_tokens(logits: Tensor, stops: Sequence[int], top: TopLogprobs) -> Tensor:
-    """Give all tokens whose mass goes to `top.end_id`, where the logits lie.
+def first_logprobs(logits: Tensor, stops: Sequence[int], top: TopLogprobs) -> TokenDistributions:
+    """As `top_logprobs`, of first tokens: an answer has one, so none that ends it has any mass there."""
+    return top_logprobs(without_ends(logits, stops), stops, top)
 
-    Args:
-        logits: Of shape (n, vocabulary); a tokenizer may know more tokens than the model has outputs.
-        stops: Tokens that end an answer.
-        top: What to keep.
-    """
+
+def end_tokens(logits: Tensor, stops: Sequence[int], top: TopLogprobs) -> Tensor:
+    """Give all tokens whose mass goes to `top.end_id`, where the logits lie."""
     return torch.tensor(
         sorted(token for token in {*stops, top.end_id} if token < logits.shape[-1]), device=logits.device
     )
@@ -113,10 +85,7 @@ def end_tokens(logits: Tensor, stops: Sequence[int], top: TopLogprobs) -> Tensor
 def likeliest_tokens(logits: Tensor, ends: Tensor, top: TopLogprobs) -> TokenDistributions:
     """Give the likeliest tokens of each distribution, where the logits lie; nothing here waits for a device.
 
-    Args:
-        logits: Of shape (n, vocabulary). −∞ is what cannot come.
-        ends: As of `end_tokens`.
-        top: What to keep.
+    `ends` are those of `end_tokens`.
     """
     log_probs = logits.float().log_softmax(dim=-1)
     ending = log_probs[:, ends].logsumexp(dim=-1)

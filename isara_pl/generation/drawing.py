@@ -7,18 +7,13 @@ from isara_pl.generation.protocol import Sampling
 from isara_pl.run.randomness import derive_seed
 
 # a nucleus is nearly always among so many tokens: finding these costs a tenth of sorting a vocabulary
-LIKELIEST = 1024
+_LIKELIEST = 1024
 
 
 def uniform_numbers(seeds: list[int], count: int) -> Tensor:
     """Give the random numbers of each row, one for each of its tokens.
 
-    Args:
-        seeds: One for each row.
-        count: Numbers of a row.
-
-    Returns:
-        Numbers in [0, 1) of shape (rows, count), float64, which follow from the row's seed alone.
+    They are in [0, 1), of shape (rows, count), float64, and follow from the row's seed alone.
     """
     rows = [
         torch.rand(count, generator=torch.Generator().manual_seed(derive_seed(seed, "tokens")), dtype=torch.float64)
@@ -30,16 +25,11 @@ def uniform_numbers(seeds: list[int], count: int) -> Tensor:
 def next_tokens(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
     """Give the next token of each row: the likeliest, or one drawn by inverting the distribution function.
 
-    The tokens stand in the order of the vocabulary, so that a small change of the logits (another batch
-    size, say) moves the borders between tokens a little, and seldom changes what is drawn.
-
-    Args:
-        logits: Of shape (rows, vocabulary).
-        sampling: How to draw; temperature, then top_k, then top_p, as in transformers.
-        uniform: One number in [0, 1) for each row, of shape (rows,).
-
-    Returns:
-        Token ids of shape (rows,), where the logits lie; -1 where there is no distribution to draw from.
+    The tokens stand in the order of the vocabulary, so that a small change of the logits (another batch size, say)
+    moves the borders between tokens a little, and seldom changes what is drawn. `logits` are of shape (rows,
+    vocabulary); temperature comes first, then top_k, then top_p, as in transformers. `uniform` is a number in [0, 1)
+    for each row, of shape (rows,). Gives ids of shape (rows,), where the logits lie; -1 where there is no distribution
+    to draw from.
     """
     logits = logits.float()
     if not sampling.do_sample:
@@ -58,12 +48,7 @@ def next_tokens(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
 def kept_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     """Give the probabilities after temperature, top_k and top_p: those of dropped tokens are 0.
 
-    Args:
-        logits: Of shape (rows, vocabulary), float32.
-        sampling: Its temperature, top_k and top_p count.
-
-    Returns:
-        Of shape (rows, vocabulary); the rows need not sum to 1.
+    Of shape (rows, vocabulary), as the logits, which are float32; the rows need not sum to 1.
     """
     logits = logits / sampling.temperature
     vocabulary = logits.shape[-1]
@@ -80,7 +65,7 @@ def _least_kept(probabilities: Tensor, top_p: float) -> Tensor:
     """Give the least probability of each row's nucleus."""
     if probabilities.device.type != "cpu":  # sorting all takes less than waiting to hear whether some suffice
         return _nucleus_border(probabilities.sort(descending=True).values, top_p)
-    least = _nucleus_border(probabilities.topk(min(LIKELIEST, probabilities.shape[-1])).values, top_p)
+    least = _nucleus_border(probabilities.topk(min(_LIKELIEST, probabilities.shape[-1])).values, top_p)
     outside = least.isnan()
     if outside.any():
         least[outside] = _nucleus_border(probabilities[outside].sort(descending=True).values, top_p)

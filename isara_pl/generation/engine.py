@@ -10,11 +10,10 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
-from isara_pl.generation import plain, scoring, writing
-from isara_pl.generation.attention import without_cudnn_attention
+from isara_pl.generation import plain, writing
 from isara_pl.generation.budget import Budget, GenerationTokens, budget_of
+from isara_pl.generation.decoding import why_not_in_rows
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
-from isara_pl.generation.probe import why_not_in_rows
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.generation.shared_prefixes import sharing_order
 from isara_pl.generation.step_graphs import StepGraphs
@@ -25,7 +24,7 @@ from isara_pl.run.memory import is_out_of_memory
 
 T = TypeVar("T")
 # measuring may happen in float32 or beside a judge, so it has less memory than growing
-Work = Literal["growing", "measuring"]
+_Work = Literal["growing", "measuring"]
 
 
 class GenerationEngine:
@@ -36,21 +35,32 @@ class GenerationEngine:
     penalties or another `generation_config`, and for models that do not suit the engine's batches (it tries,
     and says so), transformers' `generate` draws, a whole batch from one seed.
 
-    Args:
-        model: The causal LM, in eval mode when it is used.
-        tokenizer: Its tokenizer, with a padding token.
-        tokens: Most tokens, prompts and new ones, that are generated for at once; `auto` takes as many as the
-            device's free memory holds when it is first asked (on a CPU 32,768). Halved for good where the memory
-            does not suffice, for growing and for measuring apart.
+    `tokens` is the most, prompts and new ones, that is generated for at once; `auto` takes as many as the device's free
+    memory holds when it is first asked (on a CPU 32,768). Halved for good where the memory does not suffice, for
+    growing and for measuring apart.
     """
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, tokens: GenerationTokens) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.tokens: GenerationTokens = tokens
-        self.budgets: dict[Work, Budget] = {}
-        self._work: Work = "growing"
+        self.budgets: dict[_Work, Budget] = {}
+        self._work: _Work = "growing"
         self._graphs = StepGraphs(model)
+
+    def state(self) -> dict[str, Any]:
+        """Give the budgets: in 16 bits other batches round differently, so a run that goes on makes them as it did."""
+        budgets = {work: (budget.tokens, budget.row) for work, budget in self.budgets.items()}
+        return {"budgets": budgets, "of": self._budgets_of()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over budgets, if they were found for this device and this wish."""
+        if state.get("of") == self._budgets_of():
+            self.budgets = {work: Budget(*numbers) for work, numbers in state["budgets"].items()}
+
+    def _budgets_of(self) -> list[str]:
+        device = self.model.device
+        return [torch.cuda.get_device_name(device) if device.type == "cuda" else device.type, str(self.tokens)]
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
@@ -74,18 +84,9 @@ class GenerationEngine:
     ) -> list[Completion]:
         """Complete each prompt.
 
-        Args:
-            prompts: Texts to complete.
-            sampling: How to draw.
-            seeds: One for each prompt.
-            top: What to keep of the distributions that tokens are drawn from; not kept
-                where transformers' `generate` draws. None keeps nothing.
-
-        Returns:
-            One completion for each prompt, in their order.
-
-        Raises:
-            InputError: If a prompt and its new tokens do not fit into the model's window, or into memory.
+        `top` is what to keep of the distributions that tokens are drawn from; where transformers' `generate` draws,
+        nothing is kept. Raises InputError if a prompt and its new tokens do not fit into the model's window, or into
+        memory.
         """
         encoded = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
         self._check_window(encoded, sampling.max_new_tokens)
@@ -108,23 +109,15 @@ class GenerationEngine:
     ) -> list[TokenDistributions]:
         """Give the distributions of the next token all along given answers.
 
-        Args:
-            prompts: Texts before the answers.
-            answers: Token ids of the answer to each.
-            sampling: Its stop_at_newline decides which tokens end an answer; none of them comes first.
-            top: What to keep.
-
-        Returns:
-            For each prompt the distributions at its answer's tokens, and behind the last one.
-
-        Raises:
-            InputError: If a prompt and its answer do not fit into the model's window, or into memory.
+        `sampling.stop_at_newline` decides which tokens end an answer; none of them comes first. Gives for each prompt
+        those at its answer's tokens, and behind the last one. Raises InputError if a prompt and its answer do not fit
+        into the model's window, or into memory.
         """
         encoded = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
         longest = max(map(len, answers), default=0)
         self._check_window([prompt + answer for prompt, answer in zip(encoded, answers, strict=True)], 0)
         stops = self.stop_ids(sampling)
-        score = scoring.score if self._in_rows else scoring.score_plainly
+        score = writing.score if self._in_rows else plain.score
 
         def scored(chosen: list[int]) -> list[TokenDistributions]:
             ids, given = [encoded[place] for place in chosen], [answers[place] for place in chosen]
@@ -141,7 +134,7 @@ class GenerationEngine:
         while waiting:
             chosen = self._first_batch(waiting, encoded, beams, new_tokens)
             try:
-                with without_cudnn_attention():
+                with _without_cudnn_attention():
                     computed = compute(chosen)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -155,11 +148,7 @@ class GenerationEngine:
         return [found[place] for place in range(len(encoded))]
 
     def stop_ids(self, sampling: Sampling) -> list[int]:
-        """Give the tokens that end a completion.
-
-        Args:
-            sampling: Its stop_at_newline counts.
-        """
+        """Give the tokens that end a completion."""
         return sorted(self._end_ids | self._newline_ids) if sampling.stop_at_newline else sorted(self._end_ids)
 
     def _first_batch(self, waiting: list[int], encoded: list[list[int]], beams: int, new_tokens: int) -> list[int]:
@@ -233,3 +222,18 @@ class GenerationEngine:
     def _newline_ids(self) -> set[int]:
         texts = self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
         return {token for token, text in enumerate(texts) if "\n" in text}
+
+
+@contextmanager
+def _without_cudnn_attention() -> Iterator[None]:
+    """Leave cuDNN's attention out inside the block.
+
+    It makes a plan for every new shape, and here nearly every batch has a length of its own: others saw half a second
+    for each, forwards and backwards (github.com/modelscope/FunASR/issues/3704).
+    """
+    was = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]  # torch gives it no types
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(was)

@@ -11,30 +11,24 @@ from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLa
 
 
 @dataclass
-class Window:
-    """The part of the memory that a forward pass reads and writes.
-
-    Attributes:
-        rows: Its rows.
-        start: First column that it reads.
-        end: First column that it writes; it reads up to what it has written.
-        prompts: Tokens of each row where whole prompts are computed, padded on the right; None otherwise.
-            They then see themselves only, and are written so that they end at `end`.
-        column: Where one token is written in the place of `end`, of shape (1,), on the device: a CUDA graph reads
-            it anew whenever it is replayed. None otherwise.
-    """
+class _Window:
+    """The part of the memory that a forward pass reads and writes."""
 
     rows: slice
-    start: int
-    end: int
+    start: int  # first column that it reads
+    end: int  # first column that it writes; it reads up to what it has written
+    # tokens of each row where whole prompts are computed, padded on the right; None otherwise. They then see
+    # themselves only, and are written so that they end at `end`
     prompts: Sequence[int] | None = None
+    # where one token is written in the place of `end`, of shape (1,), on the device: a CUDA graph reads it anew
+    # whenever it is replayed. None otherwise.
     column: Tensor | None = None
 
 
-class RowsLayer(DynamicLayer):
+class _RowsLayer(DynamicLayer):
     """Keys and values of one layer, each of shape (rows, heads, columns, width)."""
 
-    def __init__(self, window: Window, rows: int, columns: int) -> None:
+    def __init__(self, window: _Window, rows: int, columns: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # transformers' caches have few types
         self.window = window
         self.rows = rows
@@ -82,23 +76,19 @@ class RowsLayer(DynamicLayer):
 class RowsCache(Cache):
     """The cache of a batch whose rows all end at the same column.
 
-    transformers' own cache copies all of itself for every new token; this one writes in place.
-
-    Args:
-        layers: Layers of the model.
-        rows: Rows of the batch.
-        columns: Most tokens of a row, prompt and new ones.
+    transformers' own cache copies all of itself for every new token; this one writes in place. `columns` is the most
+    tokens of a row, prompt and new ones.
     """
 
     def __init__(self, layers: int, rows: int, columns: int) -> None:
-        self.window = Window(slice(0, rows), 0, 0)
-        self._own_layers = [RowsLayer(self.window, rows, columns) for _ in range(layers)]
+        self.window = _Window(slice(0, rows), 0, 0)
+        self._own_layers = [_RowsLayer(self.window, rows, columns) for _ in range(layers)]
         super().__init__(layers=[*self._own_layers])
 
     def look_at(
         self, rows: slice, start: int, end: int, prompts: Sequence[int] | None = None, column: Tensor | None = None
     ) -> None:
-        """Set what the next forward pass reads and where it writes, as of `Window`."""
+        """Set what the next forward pass reads and where it writes, as of `_Window`."""
         window = self.window
         window.rows, window.start, window.end, window.prompts, window.column = rows, start, end, prompts, column
 
@@ -127,9 +117,6 @@ def layers_of(model: Any) -> int | None:
     """Give the number of layers whose keys and values `RowsCache` can hold; None where it cannot.
 
     A sliding window is no hindrance, since masks apply it; a recurrent state is.
-
-    Args:
-        model: A causal LM of transformers.
     """
     layers = DynamicCache(config=model.config).layers
     plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)

@@ -1,4 +1,4 @@
-"""Completing prompts with transformers' own `generate`: for all that the engine does not draw itself."""
+"""What suits every model and every sampling: transformers' own `generate`, and scoring prompt by prompt."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,9 @@ import torch
 from transformers import GenerationConfig
 
 from isara_pl.errors import InputError, first_line
+from isara_pl.generation.distributions import TokenDistributions, TopLogprobs, first_logprobs, joined, top_logprobs
 from isara_pl.generation.protocol import Sampling
+from isara_pl.models.loading import only_logits_of
 from isara_pl.run.randomness import derive_seed
 from isara_pl.run.stages import count
 
@@ -22,22 +24,9 @@ def complete(
 ) -> list[list[int]]:
     """Complete prompts in one batch, padded on the left.
 
-    What is drawn follows from the seeds of the whole batch. The process's own random state is as before
-    afterwards.
-
-    Args:
-        model: A causal LM in eval mode.
-        prompts: Token ids of each prompt.
-        sampling: How to draw.
-        seeds: One for each prompt.
-        stops: Tokens that end a completion; none of them comes first.
-        pad_token_id: Pads.
-
-    Returns:
-        The new tokens of each prompt; what follows the token that ended it is padding.
-
-    Raises:
-        InputError: If `sampling.generation_config` does not suit transformers.
+    What is drawn follows from the seeds of the whole batch. The process's own random state is as before afterwards.
+    None of `stops`, which end a completion, comes first. Gives the new tokens of each prompt; what follows the one that
+    ended it is padding. Raises InputError if `sampling.generation_config` does not suit transformers.
     """
     longest = max(len(ids) for ids in prompts)
     padded = [[pad_token_id] * (longest - len(ids)) + ids for ids in prompts]
@@ -65,13 +54,7 @@ def complete(
 def generation_config(sampling: Sampling, stops: Sequence[int], pad_token_id: int) -> GenerationConfig:
     """Give what transformers' `generate` is told.
 
-    Args:
-        sampling: How to draw.
-        stops: Tokens that end a completion.
-        pad_token_id: Pads.
-
-    Raises:
-        InputError: If a field of `sampling.generation_config` has a value that transformers refuses.
+    Raises InputError if a field of `sampling.generation_config` has a value that transformers refuses.
     """
     fields: dict[str, Any] = {
         "max_new_tokens": sampling.max_new_tokens,
@@ -90,3 +73,20 @@ def generation_config(sampling: Sampling, stops: Sequence[int], pad_token_id: in
         return GenerationConfig(**fields, **sampling.generation_config)
     except (TypeError, ValueError) as error:
         raise InputError(f"sampling.generation_config: {error}") from None
+
+
+def score(
+    model: Any, prompts: Sequence[list[int]], answers: Sequence[list[int]], stops: Sequence[int], top: TopLogprobs
+) -> list[TokenDistributions]:
+    """Give the distributions at each token of the answers, each prompt and its answer in a pass of its own."""
+    found = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = torch.tensor([prompt + answer], device=model.device)
+        wanted = torch.zeros_like(ids, dtype=torch.bool)
+        wanted[:, len(prompt) - 1 :] = True
+        with only_logits_of(model, wanted):
+            logits = model(input_ids=ids, use_cache=False).logits[0]
+        first = first_logprobs(logits[:1], stops, top)
+        found.append(joined([first, top_logprobs(logits[1:], stops, top)]) if answer else first)
+        count(done=1, prompt_tokens=ids.shape[1])
+    return found

@@ -10,7 +10,7 @@ from isara_pl.errors import InputError
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
 
 # one completion for a prompt, as token ids, ended by what the prompt format says
-DECIDED_HERE = (
+_DECIDED_HERE = (
     "num_return_sequences", "return_dict_in_generate", "stop_strings", "max_length",
     "eos_token_id", "pad_token_id", "begin_suppress_tokens",
 )  # fmt: skip
@@ -60,7 +60,7 @@ class Sampling:
             if not right:
                 raise InputError(f"sampling: {name} is {getattr(self, name)}; allowed: {allowed}")
         for name in self.generation_config:
-            decided = name in DECIDED_HERE or hasattr(self, name)
+            decided = name in _DECIDED_HERE or hasattr(self, name)
             if decided or name not in vars(GenerationConfig()):
                 why = "is an option of sampling itself or set by the loop" if decided else "does not exist"
                 raise InputError(
@@ -133,15 +133,7 @@ def completions_of(
 ) -> Sequence[Completion]:
     """Complete prompts with a generator that may be anyone's, and count what it gives.
 
-    Args:
-        generator: Completes them.
-        prompts: Texts to complete.
-        sampling: How to draw.
-        seeds: One for each prompt.
-        top: What to keep of the distributions; only a Teacher is asked for any.
-
-    Raises:
-        InputError: If it gives another number of completions than prompts.
+    Only a Teacher is asked for distributions. Raises InputError if it gives another number of completions than prompts.
     """
     if top is not None and isinstance(generator, Teacher):
         completions = generator.generate(prompts, sampling, seeds, top)

@@ -6,35 +6,24 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 # sharing less than this costs more in small forward passes than it saves
-LEAST_SHARED = 32  # tokens of a prompt
+_LEAST_SHARED = 32  # tokens of a prompt
 LEAST_SAVED = 256  # tokens of all prompts of a round
 
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt, and from which earlier one it takes its first tokens.
+    """A prompt, and from which earlier one it takes its first tokens."""
 
-    Attributes:
-        prompt: Place of the prompt.
-        parent: Place of the prompt whose first tokens it shares; None computes it whole.
-        shared: How many tokens; all of them where both prompts are the same.
-        round: 0 is computed first; a row's parent is of an earlier round.
-    """
-
-    prompt: int
-    parent: int | None = None
-    shared: int = 0
-    round: int = 0
+    prompt: int  # its place
+    parent: int | None = None  # place of the prompt whose first tokens it shares; None computes it whole
+    shared: int = 0  # how many tokens; all of them where both prompts are the same
+    round: int = 0  # 0 is computed first; a row's parent is of an earlier round
 
 
 def sharing_order(prompts: Sequence[Sequence[int]]) -> list[int]:
     """Order prompts so that a cut anywhere leaves most of what they share together.
 
-    Args:
-        prompts: Token ids of each prompt.
-
-    Returns:
-        Places of the prompts: by length, or by their tokens where that lets clearly more be shared.
+    Gives their places: by length, or by their tokens where that lets clearly more be shared.
     """
     by_length = sorted(range(len(prompts)), key=lambda place: (len(prompts[place]), prompts[place], place))
     by_tokens = sorted(range(len(prompts)), key=lambda place: (prompts[place], place))
@@ -45,12 +34,8 @@ def sharing_order(prompts: Sequence[Sequence[int]]) -> list[int]:
 def rounds(prompts: Sequence[Sequence[int]]) -> list[list[Row]]:
     """Decide what each prompt computes and what it takes from another one.
 
-    Args:
-        prompts: Token ids of each prompt.
-
-    Returns:
-        Rows in the order in which they can be computed, round by round; in a round by ascending
-        number of tokens to compute. Every prompt stands in exactly one row.
+    Gives rows in the order in which they can be computed, round by round; in a round by ascending number of tokens to
+    compute. Every prompt stands in exactly one row.
     """
     order = sorted(range(len(prompts)), key=lambda place: (prompts[place], place))
     shared = [_common(prompts[a], prompts[b]) for a, b in pairwise(order)]
@@ -75,7 +60,7 @@ def rounds(prompts: Sequence[Sequence[int]]) -> list[list[Row]]:
 def _row(order: list[int], shared: list[int], place: int) -> Row:
     """Find the first of the prompts before this one, in the order of tokens, that shares the most with it."""
     most = shared[place - 1] if place else 0
-    if most < LEAST_SHARED:
+    if most < _LEAST_SHARED:
         return Row(order[place])
     first = place - 1
     while first > 0 and shared[first - 1] >= most:
@@ -91,7 +76,7 @@ def _set_rounds(rows: dict[int, Row], order: list[int]) -> None:
 
 def _shared_by_neighbours(prompts: Sequence[Sequence[int]], order: list[int]) -> int:
     shared = (_common(prompts[a], prompts[b]) for a, b in pairwise(order))
-    return sum(tokens for tokens in shared if tokens >= LEAST_SHARED)
+    return sum(tokens for tokens in shared if tokens >= _LEAST_SHARED)
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:

@@ -12,12 +12,12 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from isara_pl.errors import first_line
-from isara_pl.models.arithmetic import allowed_difference
+from isara_pl.models.precision import allowed_difference
 from isara_pl.run.memory import is_out_of_memory
 from isara_pl.run.stages import count, set_apart
 
 
-class Steps(Protocol):
+class _Steps(Protocol):
     """What is appended to, as `isara_pl.generation.writing.Rows`."""
 
     @property
@@ -39,11 +39,7 @@ class Steps(Protocol):
 
 
 class StepGraphs:
-    """Appends by CUDA graphs for one model, as long as that gives what appending without them gives.
-
-    Args:
-        model: The causal LM.
-    """
+    """Appends by CUDA graphs for one model, as long as that gives what appending without them gives."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -68,11 +64,10 @@ class StepGraphs:
             and all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
         )
 
-    def appending(self, rows: Steps) -> Callable[[int], object]:
+    def appending(self, rows: _Steps) -> Callable[[int], object]:
         """Give what appends a token to each of the rows, in the place of their own `append`.
 
-        Args:
-            rows: The rows of one batch; some may leave in between.
+        They are those of one batch; some may leave in between.
         """
         replay: Callable[[], object] | None = None
         prepared = 0  # number of rows for which the next step can be captured
@@ -94,7 +89,7 @@ class StepGraphs:
 
         return append
 
-    def _check(self, rows: Steps, steps: int) -> None:
+    def _check(self, rows: _Steps, steps: int) -> None:
         """Append a token both ways; what differs, or cannot be captured, is not used again."""
         expected = rows.append(steps)
         rows.take_back()
@@ -119,7 +114,7 @@ class StepGraphs:
             rows.take_back()
             rows.append(steps)
 
-    def _captured(self, rows: Steps) -> tuple[Callable[[], object], Tensor]:
+    def _captured(self, rows: _Steps) -> tuple[Callable[[], object], Tensor]:
         """Capture a step: give what replays it, and the logits that every replay writes anew."""
         graph = torch.cuda.CUDAGraph()
         with (

@@ -1,4 +1,4 @@
-"""Writing tokens behind the prompts of a batch, with all that changes at every token on the model's device."""
+"""Writing tokens behind the prompts of a batch, with all that changes at a token on the device; scoring given ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,10 @@ from isara_pl.generation.distributions import (
     TokenDistributions,
     TopLogprobs,
     end_tokens,
+    first_logprobs,
     joined,
     likeliest_tokens,
+    top_logprobs,
     without_ends,
 )
 from isara_pl.generation.drawing import next_tokens, uniform_numbers
@@ -25,31 +27,23 @@ from isara_pl.run.stages import count
 
 # on a GPU looking which rows have ended waits for the device, and a row that leaves changes all shapes
 TOKENS_BETWEEN_LOOKS = 8
+SCORED_TOKENS = 1024  # of a forward pass behind the prompts: with a large vocabulary their logits fill the memory
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written after a prompt.
+    """What was written after a prompt."""
 
-    Attributes:
-        ids: The new tokens, with the one that ended them if any did.
-        distributions: The distribution that each of them was drawn from, where that was asked for.
-    """
-
-    ids: list[int]
+    ids: list[int]  # the new tokens, with the one that ended them if any did
+    # the distribution that each of them was drawn from, where that was asked for
     distributions: TokenDistributions | None = None
 
 
 class Rows:
     """The rows of a batch that are being written: drawing and appending a token waits for nothing.
 
-    Args:
-        batch: The prompts.
-        logits: Those after each prompt, none of which an end may follow: (rows, vocabulary).
-        sampling: How to draw.
-        uniform: A random number for each prompt and new token: (prompts, new tokens).
-        stops: Tokens that end a completion.
-        top: What to keep of the distributions; None keeps nothing.
+    `logits` are those after each prompt, none of which an end may follow, of shape (rows, vocabulary); `uniform` is a
+    random number for each prompt and new token, of shape (prompts, new tokens).
     """
 
     def __init__(
@@ -91,11 +85,7 @@ class Rows:
     def append(self, steps: int) -> Tensor:
         """Append what was drawn last and draw anew.
 
-        Args:
-            steps: How many tokens were appended before.
-
-        Returns:
-            The logits that were drawn from.
+        `steps` tokens were appended before. Gives the logits that were drawn from.
         """
         return self._drawn_from(self.batch.step(self._last, steps))
 
@@ -110,12 +100,7 @@ class Rows:
         self._last.copy_(self.tokens.index_select(1, self._place - 1).clamp(min=0))
 
     def drop(self, finished: Sequence[int], steps: int) -> None:
-        """Let rows leave.
-
-        Args:
-            finished: Which ones.
-            steps: How many tokens were appended.
-        """
+        """Let rows leave. `steps` tokens were appended."""
         stay = torch.tensor(self.batch.drop(finished, steps), device=self.tokens.device)
         self._uniform, self.tokens, self._last = self._uniform[stay], self.tokens[stay], self._last[stay]
         if self.kept is not None:
@@ -149,26 +134,15 @@ def complete(
 ) -> list[Written]:
     """Complete prompts in one batch.
 
-    Args:
-        model: A causal LM in eval mode.
-        prompts: Token ids of each prompt.
-        sampling: How to draw; only what `Sampling.is_plain` covers.
-        seeds: What each prompt's draws follow from.
-        stops: Tokens that end a completion; none of them comes first.
-        top: What to keep of the distributions, those before temperature, top_p and top_k; None keeps nothing.
-        graphs: Appends tokens by CUDA graphs where it can; None never does.
-
-    Returns:
-        What was written after each prompt.
-
-    Raises:
-        InputError: If there is nothing to draw from, since the model gives NaN.
+    Only for what `Sampling.is_plain` covers. None of `stops`, which end a completion, comes first. What `top` keeps are
+    the distributions before temperature, top_p and top_k. `graphs` appends tokens by CUDA graphs where it can. Raises
+    InputError if there is nothing to draw from, since the model gives NaN.
     """
     batch = Batch(model, prompts, rounds(prompts), sampling.max_new_tokens)
     uniform = uniform_numbers(list(seeds), sampling.max_new_tokens)
     rows = Rows(batch, without_ends(batch.prefill(), stops), sampling, uniform, stops, top)
     count(prompt_tokens=sum(map(len, prompts)))
-    texts = Texts(len(prompts), stops)
+    texts = _Texts(len(prompts), stops)
     append = graphs.appending(rows) if graphs is not None and graphs.suit() else rows.append
     between_looks = 1 if looks_at_every_token(batch.device) else TOKENS_BETWEEN_LOOKS
     for steps in range(sampling.max_new_tokens):
@@ -190,13 +164,8 @@ def looks_at_every_token(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-class Texts:
-    """What was written after each prompt of a batch, as far as it was read from the device.
-
-    Args:
-        prompts: How many prompts.
-        stops: Tokens that end a text.
-    """
+class _Texts:
+    """What was written after each prompt of a batch, as far as it was read from the device."""
 
     def __init__(self, prompts: int, stops: Sequence[int]) -> None:
         self.ended = [False] * prompts
@@ -208,15 +177,8 @@ class Texts:
     def read(self, rows: Rows, drawn: int) -> list[int]:
         """Read what rows have got since the last time, up to their ends.
 
-        Args:
-            rows: The rows.
-            drawn: How many tokens each one has got in all.
-
-        Returns:
-            The rows that have ended.
-
-        Raises:
-            InputError: If something is no token.
+        `drawn` is how many tokens each one has got in all. Gives the rows that have ended. Raises InputError if
+        something is no token.
         """
         new: list[list[int]] = rows.tokens[:, self._read : drawn].tolist()
         kept = rows.kept
@@ -244,3 +206,30 @@ class Texts:
     def written(self) -> list[Written]:
         """Give all texts."""
         return [Written(ids, joined(kept) if kept else None) for ids, kept in zip(self._ids, self._kept, strict=True)]
+
+
+def score(
+    model: Any, prompts: Sequence[list[int]], answers: Sequence[list[int]], stops: Sequence[int], top: TopLogprobs
+) -> list[TokenDistributions]:
+    """Give the distributions at each token of the answers, in one batch.
+
+    None of `stops`, which end an answer, comes first. Gives for each prompt those at its answer's tokens, and behind
+    the last one.
+    """
+    longest = max(map(len, answers))
+    batch = Batch(model, prompts, rounds(prompts), longest)
+    first = first_logprobs(batch.prefill(), stops, top)  # of each row, in the order of the cache
+    found: dict[int, TokenDistributions] = {}
+    rows = max(1, SCORED_TOKENS // max(longest, 1))
+    for begin in range(0, len(prompts), rows):
+        chosen = batch.order[begin : begin + rows]
+        given = [answers[prompt] for prompt in chosen]
+        then = top_logprobs(batch.behind(given, begin), stops, top) if any(given) else None
+        place = 0
+        for row, (prompt, answer) in enumerate(zip(chosen, given, strict=True), start=begin):
+            own = first.rows(row, row + 1)
+            found[prompt] = joined([own, then.rows(place, place + len(answer))]) if then and answer else own
+            place += len(answer)
+        count(done=len(chosen))
+    count(prompt_tokens=sum(map(len, prompts)) + sum(map(len, answers)))
+    return [found[prompt] for prompt in range(len(prompts))]

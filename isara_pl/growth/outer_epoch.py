@@ -12,10 +12,9 @@ from typing import Protocol, runtime_checkable
 from isara_pl.errors import InputError
 from isara_pl.generation.distributions import TopLogprobs
 from isara_pl.generation.protocol import Completion, Sampling, TextGenerator, completions_of
-from isara_pl.growth.demonstrations import Context, Order, draw_samples, shown_order
 from isara_pl.growth.pool import Rejected, SamplePool, Verdict
 from isara_pl.growth.prompts import PromptFormat
-from isara_pl.growth.retrieval import PoolIndex
+from isara_pl.growth.retrieval import Context, PoolIndex, draw_samples
 from isara_pl.growth.samples import Sample
 from isara_pl.run.processes import ALONE, Processes
 from isara_pl.run.randomness import derive_seed
@@ -65,7 +64,6 @@ class GrowthSettings:
         demonstrations: K, examples in a context.
         question_context: `knn` is a random anchor and its nearest neighbours, `random` are K random samples.
         answer_context: `knn` are the nearest neighbours of the question, `random` are K random samples.
-        demonstration_order: Order of the examples in a prompt, as of `demonstrations.shown_order`.
         per_source_quota: At most so many demonstrations from each earlier outer epoch, the rest seeds.
         question_sampling: How questions are drawn.
         answer_sampling: How answers are drawn.
@@ -76,7 +74,6 @@ class GrowthSettings:
     demonstrations: int
     question_context: Context
     answer_context: Context
-    demonstration_order: Order
     per_source_quota: int | None
     question_sampling: Sampling
     answer_sampling: Sampling
@@ -299,10 +296,6 @@ class OuterEpoch:
             self._draw("context", number).randrange(len(self._known)) for number in range(self.settings.candidates)
         )
 
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        return {sample.id: place for place, sample in enumerate(self._known)}
-
     def _draw(self, purpose: str, number: int) -> random.Random:
         return random.Random(derive_seed(self.seed, purpose, self.number, number))
 
@@ -315,7 +308,7 @@ class OuterEpoch:
     ) -> tuple[str, list[Sample]]:
         """Write a prompt, dropping the farthest demonstrations until it fits into the model's window."""
         for dropped in range(len(context) - fewest + 1):
-            shown = shown_order(context[dropped:], self.settings.demonstration_order, self._places)
+            shown = context[dropped:]
             text = write(shown)
             if self.fits is None or self.fits(text, sampling.max_new_tokens):
                 self.shortened += dropped > 0

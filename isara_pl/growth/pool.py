@@ -1,4 +1,4 @@
-"""The pool: seeds and accepted samples, with an append-only journal on disk."""
+"""The pool: seeds and accepted samples, with an append-only journal on disk; what filters say of candidates."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from isara_pl.errors import InputError
 from isara_pl.growth.samples import Sample
-from isara_pl.run.journal import POOL, REJECTED, append, entries
+from isara_pl.run.files import POOL, REJECTED, append, entries
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A rejected candidate, as it stands in `rejected.jsonl`.
-
-    Attributes:
-        candidate: The candidate.
-        filter: Class name of the filter that rejected it.
-        verdict: The filter's figure and words.
-    """
+    """A rejected candidate, as it stands in `rejected.jsonl`."""
 
     candidate: Sample
-    filter: str
+    filter: str  # class name of the filter that rejected it
     verdict: Verdict
 
     def to_json(self) -> str:
@@ -94,9 +88,7 @@ class SamplePool:
     def record(self, accepted: Sequence[Sample], rejected: Sequence[Rejected]) -> None:
         """Write a judged batch to disk and remember what was rejected.
 
-        Args:
-            accepted: Samples of this batch, already in the pool by `add`.
-            rejected: The other candidates of the batch.
+        The accepted are in the pool already, by `add`.
         """
         for entry in rejected:
             self._rejected.setdefault(entry.candidate.outer_epoch, {})[entry.candidate.id] = entry.filter
@@ -113,11 +105,7 @@ class SamplePool:
         }
 
     def lacks(self, known: Mapping[str, int | str]) -> str | None:
-        """Say what a pool that was `known` before had and this one lacks; None if it has all of it, or more.
-
-        Args:
-            known: What `known` gave then.
-        """
+        """Say what a pool that was `known` before had and this one lacks; None if it has all of it, or more."""
         for name, file, found in (("pool", POOL, len(self.samples)), ("rejected", REJECTED, self._rejected_count)):
             if found < int(known[name]):
                 return f"{file} holds {found} entries, and held {known[name]} then"
@@ -156,12 +144,17 @@ class SamplePool:
             self._rejected.setdefault(outer_epoch, {})[name] = taken_by
 
 
-def is_grown(folder: Path) -> bool:
-    """Whether the pool in a folder holds anything that was generated.
+class Empty:
+    """Rejects candidates without a question or without an answer, such as those of a model that ends at once."""
 
-    Args:
-        folder: The run folder; it need not exist.
-    """
+    def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
+        """Judge by the characters of the shorter of the two; the figure is their number."""
+        characters = min(len(candidate.question.strip()), len(candidate.answer.strip()))
+        return Verdict(characters, None if characters else "no question, or no answer")
+
+
+def is_grown(folder: Path) -> bool:
+    """Whether the pool in a folder holds anything that was generated. The folder need not exist."""
     # rejected.jsonl is written with the first batch, even if that rejects nothing
     return (folder / REJECTED).exists() or any(
         sample.outer_epoch > 0 for sample in entries(folder / POOL, Sample.from_json)
@@ -169,11 +162,7 @@ def is_grown(folder: Path) -> bool:
 
 
 def seeds_of(folder: Path) -> list[Sample]:
-    """Give the seeds that the pool in a folder was grown from.
-
-    Args:
-        folder: The run folder.
-    """
+    """Give the seeds that the pool in a folder was grown from."""
     return [sample for sample in entries(folder / POOL, Sample.from_json) if sample.outer_epoch == 0]
 
 

@@ -51,20 +51,14 @@ class PlainFormat:
     """Pairs as plain text, each question and each answer on a single line.
 
     Newlines inside a demonstration become spaces, so that a newline always ends what is generated.
-
-    Attributes:
-        before_question: What stands before a question.
-        before_answer: What stands between a question and its answer.
-        between: What separates two pairs.
-        controls: What to mark in questions and answers, as `control_tokens` gives it.
     """
 
     before_question: str
-    before_answer: str
-    between: str = "\n\n"
+    before_answer: str  # what stands between a question and its answer
+    between: str = "\n\n"  # two pairs
     single_line: bool = True
     ending: str = ""
-    controls: re.Pattern[str] | None = None
+    controls: re.Pattern[str] | None = None  # what to mark in questions and answers, as `control_tokens` gives it
 
     def question_prompt(self, demonstrations: Sequence[Sample]) -> str:
         """Give the pairs and an open question."""
@@ -102,16 +96,10 @@ class PlainFormat:
 class ChatFormat:
     """Pairs as the turns of a conversation in the tokenizer's own chat template.
 
-    A new question is the continuation of an opened user turn. A template that inserts a system
-    message of its own still does so here. What a template writes between an opened turn and the answer,
-    such as an empty <think> block, is part of the prompt; where it writes such a block, one at the
-    beginning of an answer is no part of that.
-
-    Args:
-        tokenizer: Its chat template is used.
-
-    Raises:
-        InputError: If the tokenizer has no chat template, or one that raises or rewrites what a user says.
+    A new question is the continuation of an opened user turn. A template that inserts a system message of its own still
+    does so here. What a template writes between an opened turn and the answer, such as an empty <think> block, is part
+    of the prompt; where it writes such a block, one at the beginning of an answer is no part of that. Raises InputError
+    if the tokenizer has no chat template, or one that raises or rewrites what a user says.
     """
 
     single_line = False
@@ -157,8 +145,7 @@ class ChatFormat:
     def answer_text(self, answer: str) -> str:
         """Give the answer as the template puts it after what it writes itself.
 
-        Raises:
-            InputError: If the answer is nothing but a block that the template writes itself.
+        Raises InputError if the answer is nothing but a block that the template writes itself.
         """
         said = self.without_block(answer)
         if answer.strip() and not said:
@@ -210,14 +197,10 @@ class ChatFormat:
 def prompt_format(name: FormatName, tokenizer: PreTrainedTokenizerBase | None) -> PromptFormat:
     """Give the prompt format of a name.
 
-    Args:
-        name: `qa` is `Question: …` and `Answer: …` on lines of their own; `chat` the tokenizer's chat
-            template; `safe-rlhf` is `BEGINNING OF CONVERSATION: USER: … ASSISTANT: …`.
-        tokenizer: Needed for `chat`. Elsewhere its control tokens are marked where content spells them;
-            without it nothing is.
-
-    Raises:
-        InputError: If the format needs a tokenizer or a chat template that is not there.
+    `qa` is `Question: …` and `Answer: …` on lines of their own; `chat` the tokenizer's chat template; `safe-rlhf` is
+    `BEGINNING OF CONVERSATION: USER: … ASSISTANT: …`. The tokenizer's control tokens are marked where content spells
+    them; without one nothing is. Raises InputError if the format needs a tokenizer or a chat template that is not
+    there.
     """
     if name == "qa":
         return PlainFormat("Question:", "\nAnswer:", controls=control_tokens(tokenizer))
@@ -229,13 +212,7 @@ def prompt_format(name: FormatName, tokenizer: PreTrainedTokenizerBase | None) -
 
 
 def notes(prompt_format: PromptFormat, name: FormatName, seeds: Sequence[Sample]) -> list[str]:
-    """Say what of seeds and of the day is not told to the model as it is.
-
-    Args:
-        prompt_format: The format.
-        name: Its name.
-        seeds: The seeds.
-    """
+    """Say what of seeds and of the day is not told to the model as it is."""
     if not isinstance(prompt_format, ChatFormat):
         parts = {"answers": [seed.answer for seed in seeds], "questions": [seed.question for seed in seeds]}
         counts = {part: sum(len(text.splitlines()) > 1 for text in texts) for part, texts in parts.items()}

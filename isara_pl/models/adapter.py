@@ -1,30 +1,52 @@
-"""A fresh LoRA adapter on a base model."""
+"""A LoRA adapter: its options, a fresh one on a base model, and one folded into its base's weights for a while."""
 
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from isara_pl.errors import InputError, first_line
-from isara_pl.models.lora import LoraOptions
+from isara_pl.run.memory import is_out_of_memory
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """The adapter.
+
+    Attributes:
+        r: Rank of the update.
+        alpha: Scale of the update; it is multiplied by alpha / r.
+        dropout: Share of the adapter's inputs dropped while training.
+        targets: Names of the layers that get an adapter; null takes every linear layer except the output.
+    """
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    targets: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.r < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+            raise InputError(
+                f"model.lora: r is {self.r} (allowed: at least 1), alpha is {self.alpha} (above 0), "
+                f"dropout is {self.dropout} (at least 0 and below 1)"
+            )
 
 
 def with_adapter(base: PreTrainedModel, options: LoraOptions, name: str, seed: int) -> PeftModel:
     """Put a fresh adapter on a base model; it changes nothing before it is trained.
 
-    Its weights follow from the seed alone, on every device and in every precision of 32 bits or fewer.
-
-    Args:
-        base: The model.
-        options: The adapter's.
-        name: What the user calls the model, which the exported adapter refers to.
-        seed: Of the adapter's first weights.
-
-    Raises:
-        InputError: If the options do not fit the model.
+    Its weights follow from the seed alone, on every device and in every precision of 32 bits or fewer. `name` is what
+    the user calls the model: the exported adapter refers to it. Raises InputError if the options do not fit the model.
     """
     config = LoraConfig(
         r=options.r,
@@ -65,3 +87,113 @@ def _no_16_bits() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+class MergedWeights:
+    """The weights of a base with its adapter folded in, beside the base's own.
+
+    The sum of base and update is computed in float32 from the base itself, and rounded to its type once:
+    merging and unmerging in place would wear the base off.
+    """
+
+    def __init__(self, model: PeftModel) -> None:
+        self._model = model
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+            self._merged = {weight: _merged(weight, layer) for weight, layer in adapted_weights(model)}
+        self._own = {weight: weight.data for weight in self._merged}
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Compute with the merged weights inside the block."""
+        with self._model.disable_adapter():  # its update is in the weights
+            self._set(self._merged)
+            try:
+                yield
+            finally:
+                self._set(self._own)
+
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Inside `in_use`, compute with the base's own weights inside the block."""
+        self._set(self._own)
+        try:
+            yield
+        finally:
+            self._set(self._merged)
+
+    def _set(self, weights: dict[torch.nn.Parameter, Tensor]) -> None:
+        with torch.inference_mode(False):
+            for weight, data in weights.items():
+                weight.data = data
+
+
+class Folding:
+    """Folds an adapter into its base's weights for a while, and lays both aside."""
+
+    def __init__(self, model: PeftModel) -> None:
+        self._model = model
+        self._merged: MergedWeights | None = None
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether the adapter is folded in now."""
+        return self._merged is not None
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Compute with the adapter folded in inside the block, as far as that can be done; nested blocks do nothing."""
+        if self._merged is not None:
+            yield
+            return
+        self._merged = _fold_in(self._model)
+        try:
+            with self._merged.in_use() if self._merged else nullcontext():
+                yield
+        finally:
+            self._merged = None
+
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Compute with the base alone inside the block."""
+        with self._merged.set_aside() if self._merged else self._model.disable_adapter():
+            yield
+
+
+def _fold_in(model: PeftModel) -> MergedWeights | None:
+    """Fold an adapter in; None where that cannot be done or the memory does not hold the weights twice."""
+    if not can_merge(model):
+        return None
+    try:
+        return MergedWeights(model)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    rank_zero_warn("the memory does not hold a copy of the weights with the adapter folded in: generating without")
+    return None
+
+
+def can_merge(model: PeftModel) -> bool:
+    """Whether an adapter can be folded in: it is switched on, its weights neither quantised nor shared by layers."""
+    uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
+    return all(
+        weight is not None and weight.is_floating_point() and uses[id(weight)] == 1 and not layer.disable_adapters
+        for weight, layer in _all_adapted(model)
+    )
+
+
+def adapted_weights(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter, LoraLayer]]:
+    """Give the base's weights that an adapter changes, each with its part of the adapter."""
+    return ((weight, layer) for weight, layer in _all_adapted(model) if weight is not None)
+
+
+def _all_adapted(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter | None, LoraLayer]]:
+    for layer in model.modules():
+        if isinstance(layer, ParamWrapper):  # of experts that are one weight of three dimensions
+            yield layer.get_param(), layer
+        elif isinstance(layer, LoraLayer):  # layers that a quantiser packed have no weight
+            yield getattr(layer.get_base_layer(), "weight", None), layer
+
+
+def _merged(weight: torch.nn.Parameter, layer: LoraLayer) -> Tensor:
+    update: Tensor = layer.get_delta_weight("default")
+    return (weight.data.float() + update.float()).to(weight.dtype)

@@ -13,24 +13,16 @@ from isara_pl.models.tokens import encode
 # saved beside the weights by older releases of transformers: causal masks, rotary frequencies, positions
 _COMPUTED = re.compile(r"(attn|attention)\.(masked_)?bias$|\.causal_mask$|rotary_emb\.inv_freq$|(^|\.)position_ids$")
 _SHOWN = 3
-LEAK = 0.1  # of the logits' spread; rounding is far below, and attention to later tokens above, once it is trained
+_LEAK = 0.1  # of the logits' spread; rounding is far below, and attention to later tokens above, once it is trained
 
 
 def check_complete(model: Any, report: Mapping[str, Any], name: str, option: str, remedy: str) -> None:
     """Refuse a model whose files do not hold all of its weights, or hold some that it has no place for.
 
     transformers fills what is missing with random numbers. Another head beside the model, such as the value head of a
-    reinforcement learner, changes nothing that is computed here.
-
-    Args:
-        model: What was loaded.
-        report: What `from_pretrained(..., output_loading_info=True, ignore_mismatched_sizes=True)` told of it.
-        name: What the user calls it.
-        option: The option that the name was given to.
-        remedy: What to do, a sentence without its full stop.
-
-    Raises:
-        InputError: If weights are missing, of another shape, or not the model's.
+    reinforcement learner, changes nothing that is computed here. `report` is what `from_pretrained(...,
+    output_loading_info=True, ignore_mismatched_sizes=True)` told of the model, `remedy` what to do, a sentence without
+    its full stop. Raises InputError if weights are missing, of another shape, or not the model's.
     """
     unexpected = [key for key in report["unexpected_keys"] if not _COMPUTED.search(key) and _is_inside(model, key)]
     faults = (
@@ -48,18 +40,13 @@ def check_complete(model: Any, report: Mapping[str, Any], name: str, option: str
 def check_causal(model: Any, name: str) -> None:
     """Refuse a model whose logits depend on tokens that come later: it would read the answers.
 
-    Args:
-        model: A causal LM, as it is loaded.
-        name: What the user calls it.
-
-    Raises:
-        InputError: If it is none.
+    Raises InputError if it is none.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     ids = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 8, 9, 10, 11]], device=model.device) % rows
     with torch.no_grad():
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, :4].float()
-    if (logits[0] - logits[1]).abs().max() > LEAK * logits.std():
+    if (logits[0] - logits[1]).abs().max() > _LEAK * logits.std():
         raise InputError(
             f"model.name: {name} is no causal model: what {type(model).__name__} says of a token depends on later "
             "ones, so it would read the answers. Take a model that was trained to continue texts, as GPT-2 was"
@@ -69,15 +56,9 @@ def check_causal(model: Any, name: str) -> None:
 def check_tokens(tokenizer: PreTrainedTokenizerBase, text: str, rows: int) -> None:
     """Refuse a tokenizer that gives ids for which the model has no embedding.
 
-    Special tokens that are only listed do no harm: content that spells them is encoded as plain text.
-
-    Args:
-        tokenizer: Encodes what the model reads.
-        text: A prompt with its answer, in the format of the run.
-        rows: How many embeddings the model has.
-
-    Raises:
-        InputError: If there are such ids in the text, among those that begin, end or pad, or among ordinary tokens.
+    Special tokens that are only listed do no harm: content that spells them is encoded as plain text. `text` is a
+    prompt with its answer, in the format of the run; `rows` is how many embeddings the model has. Raises InputError if
+    there are such ids in the text, among those that begin, end or pad, or among ordinary tokens.
     """
     used = {*encode(tokenizer, text), tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
     added = tokenizer.added_tokens_decoder

@@ -16,9 +16,8 @@ from isara_pl.run.stages import count
 class Flops:
     """What the layers of a model compute.
 
-    Args:
-        layers: The model without its output layer: the decoder of a causal LM of transformers, or an encoder. Weights
-            that are trained beside frozen ones are taken for an adapter.
+    `layers` is a model without its output layer: the decoder of a causal LM of transformers, or an encoder. Weights
+    that are trained beside frozen ones are taken for an adapter.
     """
 
     def __init__(self, layers: Any) -> None:
@@ -35,31 +34,21 @@ class Flops:
     def forward(self, tokens: int, pairs: int) -> int:
         """Give what a forward pass takes whose adapter is folded in.
 
-        Args:
-            tokens: How many are computed.
-            pairs: Pairs of tokens of which one attends to the other.
+        `pairs` are those of tokens of which one attends to the other.
         """
         return 2 * self.weights * tokens + 4 * self.attention * pairs  # scores, and their product with the values
 
     def training(self, tokens: int, pairs: int, gradient_checkpointing: bool) -> int:
         """Give what a forward pass and its backward pass take: gradients of frozen weights are not computed.
 
-        Args:
-            tokens: How many are computed.
-            pairs: Pairs of tokens of which one attends to the other.
-            gradient_checkpointing: Whether the backward pass computes the layers once more.
+        Gradient checkpointing computes the layers once more in the backward pass.
         """
         again = 1 if gradient_checkpointing else 0
         weights = (2 + again) * self.weights + (3 + again) * self.adapter
         return 2 * weights * tokens + 4 * (3 + again) * self.attention * pairs
 
     def completion(self, prompt_tokens: int, new_tokens: int) -> int:
-        """Give what completing one prompt takes, without the output layer: that does not depend on the prompt's length.
-
-        Args:
-            prompt_tokens: Tokens of the prompt.
-            new_tokens: Tokens of the completion; the last one is not computed.
-        """
+        """Give what completing one prompt takes, without the output layer, which does not depend on the prompt."""
         computed = prompt_tokens + max(new_tokens - 1, 0)
         # a prompt sees itself at once, each further token all before it and itself
         return self.forward(computed, prompt_tokens**2 + sum(range(prompt_tokens + 1, computed + 1)))
@@ -68,14 +57,7 @@ class Flops:
 def count_flops(model: Any, gradient_checkpointing: bool) -> Flops:
     """Let a causal LM count what each forward pass computes, for the stage that it happens in.
 
-    Call it when the adapter is in place.
-
-    Args:
-        model: A causal LM of transformers.
-        gradient_checkpointing: Whether it trains with gradient checkpointing.
-
-    Returns:
-        What its layers compute.
+    Call it when the adapter is in place. Gives what its layers compute.
     """
     layers = model.get_decoder()
     flops = Flops(layers)

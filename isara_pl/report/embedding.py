@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from isara_pl.errors import InputError
 from isara_pl.growth.retrieval import Encoder, SentenceEncoder
-from isara_pl.models.loading import is_local
+from isara_pl.models.sources import is_local
 from isara_pl.results.run_files import options_of
 
 

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from isara_pl.models.loading import PACKAGE_SCHEME
+from isara_pl.models.sources import PACKAGE_SCHEME
 from isara_pl.run.conditions import CONTENT
 
 # what the pool does not depend on, but a reader asks for; the other options are those of conditions.json

@@ -8,7 +8,7 @@ from typing import Any
 
 from isara_pl.errors import printable
 from isara_pl.growth.pool import SamplePool
-from isara_pl.run.journal import REJECTED, entries
+from isara_pl.run.files import REJECTED, entries
 from isara_pl.run.randomness import derive_seed
 
 COLUMNS = ("status", "id", "question", "answer", "filter", "figure", "reason")

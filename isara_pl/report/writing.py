@@ -7,7 +7,7 @@ from isara_pl.growth.retrieval import Encoder
 from isara_pl.report import page
 from isara_pl.report.contents import Report
 from isara_pl.report.gather import gather
-from isara_pl.run.whole_file import write_whole
+from isara_pl.run.files import write_whole
 
 FILE = "report.html"
 

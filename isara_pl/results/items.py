@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from isara_pl.errors import InputError
-from isara_pl.run.whole_file import write_whole
+from isara_pl.run.files import write_whole
 
 FOLDER = "evaluation"
 

@@ -14,7 +14,7 @@ from isara_pl.results.items import FOLDER, read_results
 from isara_pl.results.measures import MEASURES
 from isara_pl.results.statistics import Figure, weighted_mean
 from isara_pl.run.conditions import read_conditions
-from isara_pl.run.journal import REJECTED
+from isara_pl.run.files import REJECTED
 
 PRETRAINED, ICL, SFT, SELF_GENERATION = "pretrained", "ICL", "SFT on the seeds", "self-generation"
 SFT_OTHER, SFT_EARLY = "SFT on other pairs", "SFT on the seeds, early-stopped"

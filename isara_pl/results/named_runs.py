@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from isara_pl.errors import InputError, did_you_mean_path
-from isara_pl.run.home import expanded
+from isara_pl.run.paths import expanded
 
 SEED_SUFFIX = re.compile(r"(?<=.)[-_](seed[-_]?|s)\d+$")
 USUAL_PLACE = "runs"  # where the configs of this project write

@@ -20,7 +20,7 @@ from isara_pl.results.ledger import Spent, Totals
 from isara_pl.results.measured_runs import Run, read_run
 from isara_pl.results.measures import MEASURES
 from isara_pl.run import conditions
-from isara_pl.run.journal import POOL, REJECTED, entries
+from isara_pl.run.files import POOL, REJECTED, entries
 
 CONFIG = "config.yaml"
 CONTAMINATION = "contamination.jsonl"

@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from isara_pl.errors import InputError, first_line
-from isara_pl.run.whole_file import save_whole
+from isara_pl.run.files import save_whole
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -25,8 +25,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write a checkpoint that can be read again.
 
-        Raises:
-            InputError: If it cannot be written, or holds more than plain values and tensors.
+        Raises InputError if it cannot be written, or holds more than plain values and tensors.
         """
         content = io.BytesIO()  # torch's own writing into a file hides what went wrong
         torch.save(checkpoint, content)
@@ -43,8 +42,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint on the CPU, with `weights_only` always true, whatever was asked for.
 
-        Raises:
-            InputError: If it is damaged, or holds more than plain values and tensors.
+        Raises InputError if it is damaged, or holds more than plain values and tensors.
         """
         try:
             checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
@@ -61,8 +59,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
 def base_fingerprint(model: torch.nn.Module) -> str:
     """Hash a few weights of every layer of the base: enough to tell two models apart, in no time.
 
-    Args:
-        model: The base with its adapter; LoRA weights are left out.
+    LoRA weights are left out.
     """
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
@@ -73,11 +70,7 @@ def base_fingerprint(model: torch.nn.Module) -> str:
 
 
 def weights_hash(weights: Mapping[str, Tensor]) -> str:
-    """Hash weights, every bit of them: equal hashes are equal weights.
-
-    Args:
-        weights: Weights by their names, such as those of an adapter.
-    """
+    """Hash weights, every bit of them: equal hashes are equal weights."""
     digest = hashlib.sha256()
     for name, weight in sorted(weights.items()):
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
@@ -85,17 +78,17 @@ def weights_hash(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
+def check_base(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    """Refuse the adapter of another base, each with the fields `name` and `fingerprint`."""
+    if found.get("fingerprint") != expected["fingerprint"]:
+        raise InputError(
+            f"the checkpoint's adapter was trained on {found.get('name')}, not on {expected['name']}. "
+            "Give the model.name, model.quantization and model.dtype (or trainer.precision) of its run"
+        )
+
+
 def check_shapes(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], model: str) -> None:
-    """Refuse the weights of another adapter.
-
-    Args:
-        found: The checkpoint's weights.
-        expected: Those of the adapter that they shall be loaded into.
-        model: Name of its base, for the error's text.
-
-    Raises:
-        InputError: If names or shapes differ.
-    """
+    """Refuse the weights of another adapter. Raises InputError if names or shapes differ."""
     shapes = [{name: weight.shape for name, weight in weights.items()} for weights in (found, expected)]
     differing = sorted(
         name for name in shapes[0].keys() | shapes[1].keys() if shapes[0].get(name) != shapes[1].get(name)

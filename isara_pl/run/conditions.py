@@ -11,7 +11,7 @@ from typing import Any, Literal
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.errors import InputError
-from isara_pl.run.whole_file import write_whole
+from isara_pl.run.files import write_whole
 
 FILE = "conditions.json"
 CONTENT = "content of "  # begins the name of a hash of what lies at the place that an option names
@@ -23,16 +23,9 @@ def check_conditions(folder: Path, now: Mapping[str, Any], on_change: OnChange) 
     """Hold the conditions of this start against those under which the run folder's pool was grown so far.
 
     They lie in `conditions.json`. What is not there yet is added. Two places with the same content are the same, and
-    one with other content than before is another.
-
-    Args:
-        folder: The run folder.
-        now: Values by the names of their options; plain numbers, strings, lists and dicts. Behind `content of ` and
-            an option's name, a hash of what lies there.
-        on_change: `refuse` other values than before, or `continue` with the new ones.
-
-    Raises:
-        InputError: If values changed, unless `continue`; the message shows each, as it was and as it is.
+    one with other content than before is another. Of an option that names a place, `now` may hold a hash of what lies
+    there: behind `content of ` and its name. Raises InputError if values changed, unless `continue`; the message shows
+    each, as it was and as it is.
     """
     path = folder / FILE
     before = read_conditions(folder)
@@ -62,14 +55,8 @@ def check_conditions(folder: Path, now: Mapping[str, Any], on_change: OnChange) 
 def read_conditions(folder: Path) -> dict[str, Any]:
     """Read the conditions of a run folder.
 
-    Args:
-        folder: The run folder.
-
-    Returns:
-        Values by the names of their options; empty where none were written.
-
-    Raises:
-        InputError: If the file is damaged.
+    They are values by the names of their options; empty where none were written. Raises InputError if the file is
+    damaged.
     """
     path = folder / FILE
     if not path.exists():
@@ -84,20 +71,12 @@ def read_conditions(folder: Path) -> dict[str, Any]:
 
 
 def forget_conditions(folder: Path) -> None:
-    """Remove the conditions of a start of which nothing is left.
-
-    Args:
-        folder: The run folder.
-    """
+    """Remove the conditions of a start of which nothing is left."""
     (folder / FILE).unlink(missing_ok=True)
 
 
 def described(filters: Iterable[object]) -> list[str]:
-    """Describe filters by their class and the options that they keep under their own names.
-
-    Args:
-        filters: The filters, in their order.
-    """
+    """Describe filters by their class and the options that they keep under their own names."""
     described = []
     for one in filters:
         kept = {name: vars(one)[name] for name in inspect.signature(type(one)).parameters if name in vars(one)}
@@ -107,11 +86,7 @@ def described(filters: Iterable[object]) -> list[str]:
 
 
 def files_of(filters: Iterable[object]) -> dict[str, str]:
-    """Give the hash of every file that an option of a filter names, such as a list of words.
-
-    Args:
-        filters: The filters.
-    """
+    """Give the hash of every file that an option of a filter names, such as a list of words."""
     options = [vars(one).get(name) for one in filters for name in inspect.signature(type(one)).parameters]
     every = [item for value in options for item in (value if isinstance(value, list | tuple) else [value])]
     # Path.is_file raises where a text is too long for a name

@@ -2,51 +2,40 @@
 
 import errno
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import BaseFileLock, FileLock, Timeout
-from lightning.pytorch import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.errors import InputError
-from isara_pl.run.journal import POOL, REJECTED
-from isara_pl.run.whole_file import UNFINISHED
+from isara_pl.run.files import POOL, REJECTED, UNFINISHED
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer  # takes seconds to import
 
 LOCK = "run.lock"
 CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT = "last.ckpt"
 # what a run writes; anything else in the folder is none of its business
-OUTPUTS = (
+_OUTPUTS = (
     *("*.jsonl", "*.json", "*.csv", "*.html", "*.yaml", "*.lock", "*.unfinished", "*.ckpt"),
     *("adapter", ".adapter-*", CHECKPOINTS, "evaluation", "logs", "lightning_logs", "teacher"),
 )
 # what a file system says that has no locks: Lustre without `flock`, NFS without its lock daemon, some of FUSE
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
-def run_folder(trainer: Trainer) -> Path | None:
+def run_folder(trainer: "Trainer") -> Path | None:
     """Give the folder of everything that a run leaves behind: the trainer's `default_root_dir`.
 
-    Args:
-        trainer: The run's trainer.
-
-    Returns:
-        The folder, which need not exist yet; None under `fast_dev_run`, which leaves no files, and
-        in processes other than the first.
+    It need not exist yet. None under `fast_dev_run`, which leaves no files, and in processes other than the first.
     """
     untyped: Any = trainer  # Lightning sets `fast_dev_run` without declaring it
     return Path(trainer.default_root_dir) if trainer.is_global_zero and not untyped.fast_dev_run else None
 
 
 def make_run_folder(folder: Path) -> None:
-    """Make a run folder where it is missing.
-
-    Args:
-        folder: The run folder.
-
-    Raises:
-        InputError: If nothing can be written there.
-    """
+    """Make a run folder where it is missing. Raises InputError if nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / LOCK).touch()
@@ -70,13 +59,8 @@ class RunLock:
         """Take the lock of a folder; the one that was held before is released.
 
         A folder with links that lead out of it is refused: through them, outputs would overwrite other files. The
-        folder itself may be a link.
-
-        Args:
-            folder: The run folder; it is made where it is missing.
-
-        Raises:
-            InputError: If another process holds the lock, a link leads out, or nothing can be written there.
+        folder itself may be a link. Raises InputError if another process holds the lock, a link leads out, or nothing
+        can be written there.
         """
         self.release()
         make_run_folder(folder)
@@ -90,7 +74,7 @@ class RunLock:
                 "Wait for its end, stop it, or choose another folder with --run_dir"
             ) from None
         except OSError as error:
-            if error.errno not in NO_LOCKS:
+            if error.errno not in _NO_LOCKS:
                 raise InputError(
                     f"{folder / LOCK} cannot be locked: {error.strerror}. Choose another folder with --run_dir"
                 ) from error
@@ -110,18 +94,14 @@ class RunLock:
 
 
 def run_lock(folder: Path) -> BaseFileLock:
-    """Give the lock of a run folder, not acquired yet.
-
-    Args:
-        folder: The run folder.
-    """
+    """Give the lock of a run folder, not acquired yet."""
     # the fallback would take the file itself for the lock, which is there in every run folder
     return FileLock(folder / LOCK, fallback_to_soft=False)
 
 
 def _refuse_links(folder: Path) -> None:
     inside = folder.resolve()
-    top = [path for pattern in OUTPUTS for path in folder.glob(pattern)]
+    top = [path for pattern in _OUTPUTS for path in folder.glob(pattern)]
     below = [path for each in top if not each.is_symlink() for path in each.rglob("*")]
     for path in [*top, *below]:
         if path.is_symlink() and not path.resolve().is_relative_to(inside):
@@ -134,11 +114,7 @@ def _refuse_links(folder: Path) -> None:
 def safe_on_disk(folder: Path) -> str:
     """Say what a fit that ended early has left behind, and how to go on from there.
 
-    Args:
-        folder: The run folder.
-
-    Returns:
-        A line with its end; nothing where nothing is there.
+    A line with its end; nothing where nothing is there.
     """
     checkpoint = folder / CHECKPOINTS / LAST_CHECKPOINT
     if not (folder / POOL).exists():

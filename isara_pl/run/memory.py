@@ -9,29 +9,21 @@ from pathlib import Path
 import torch
 
 # of glibc's malloc.h
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-LARGEST_MMAP_THRESHOLD = 32 * 2**20  # the most that glibc admits
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_MMAP_THRESHOLD = 32 * 2**20  # the most that glibc admits
 
 
-def keep_freed_memory() -> bool:
-    """Let this process keep the memory that it frees, instead of giving it back and asking for it again.
+def keep_freed_memory(most: int = 2**31 - 1) -> bool:
+    """Let this process keep so many bytes of the memory that it frees, instead of giving it back and asking again.
 
-    On a CPU every layer allocates and frees tensors of megabytes; with glibc's own settings the system takes
-    each back and clears it anew. A setting of the whole process, so only the command line makes it.
-
-    Returns:
-        Whether there was something to set: on Linux with glibc.
+    On a CPU every layer allocates and frees tensors of megabytes; with glibc's own settings the system takes each back
+    and clears it anew. A setting of the whole process, so only the command line makes it. Gives whether there was
+    something to set: on Linux with glibc.
     """
-    return _set_trim_threshold(2**31 - 1)
-
-
-def return_freed_memory() -> bool:
-    """Undo `keep_freed_memory`: the thresholds that glibc itself arrives at after some large tensors.
-
-    Returns:
-        Whether there was something to set.
-    """
-    return _set_trim_threshold(2 * LARGEST_MMAP_THRESHOLD)
+    if not _is_glibc():
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD) and mallopt(_M_TRIM_THRESHOLD, most))
 
 
 def give_back_freed_memory() -> None:
@@ -42,13 +34,6 @@ def give_back_freed_memory() -> None:
 
 def _is_glibc() -> bool:
     return platform.libc_ver()[0] == "glibc"
-
-
-def _set_trim_threshold(size: int) -> bool:
-    if not _is_glibc():
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD) and mallopt(M_TRIM_THRESHOLD, size))
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -13,7 +13,7 @@ import torch.distributed
 from isara_pl.errors import InputError
 
 T = TypeVar("T")
-PATIENCE = 5.0  # seconds
+_PATIENCE = 5.0  # seconds
 STARTER = "ISARA_PL_STARTER"
 
 
@@ -31,11 +31,7 @@ class Processes:
 
     @classmethod
     def of(cls, trainer: Any) -> "Processes":
-        """Give the processes of a trainer.
-
-        Args:
-            trainer: Anything with a `global_rank` and a `world_size`.
-        """
+        """Give the processes of a trainer."""
         return cls(trainer.global_rank, trainer.world_size)
 
     @property
@@ -46,8 +42,7 @@ class Processes:
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """Give the part of the items that is this process's: neighbours, and nothing where there are too few.
 
-        Args:
-            items: The same ones in every process.
+        All processes must give the same items.
         """
         size, larger = divmod(len(items), self.count)  # so many processes have one item more
         start = self.rank * size + min(self.rank, larger)
@@ -56,8 +51,7 @@ class Processes:
     def gathered(self, part: Callable[[], Sequence[T]]) -> list[T]:
         """Let every process make its part, and give all parts one after the other, the first process's first.
 
-        Args:
-            part: Makes this process's part. An error in it is raised in every process, so that none waits in vain.
+        An error in one is raised in every process, so that none waits in vain.
         """
         if self.count == 1:
             return [*part()]
@@ -72,11 +66,7 @@ class Processes:
         return [item for items, _ in told for item in items]
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """Let the first process make something, and give it to all.
-
-        Args:
-            make: Called in the first process alone. An error in it is raised in every process.
-        """
+        """Let the first process make something, and give it to all. An error in it is raised in every process."""
         if self.count == 1:
             return make()
         made, error = _tried(make) if self.is_first else (None, None)
@@ -121,7 +111,7 @@ def end_together(rank: int) -> None:
     def watch() -> None:
         while os.getppid() == starter:
             time.sleep(1)
-        time.sleep(PATIENCE)  # where all ended well, this process has ended by then
+        time.sleep(_PATIENCE)  # where all ended well, this process has ended by then
         print(f"process {rank}: ends, since the process that started it is gone", file=sys.stderr, flush=True)
         os._exit(1)
 

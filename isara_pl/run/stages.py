@@ -16,33 +16,19 @@ from isara_pl.run.memory import PeakMemory
 
 @dataclass(eq=False)
 class Stage:
-    """A piece of work that goes on, as this process sees it.
+    """A piece of work that goes on, as this process sees it."""
 
-    Attributes:
-        name: What is done, e.g. `questions` or `training`.
-        outer_epoch: Which outer epoch it belongs to; 0 is the pretrained model.
-        total: How many items it will go through; None where that is not known.
-        outer: The stage around it, if any.
-        done: Items that it has gone through.
-        prompt_tokens: Tokens of prompts that were completed, or of texts that were trained on or scored.
-        generated_tokens: Tokens that were generated.
-        flops: Floating-point operations of the language model and the encoder, as of `isara_pl.models.flops`.
-        wall_seconds: Time in it.
-        cpu_seconds: Time that this process spent computing in it, over all its threads.
-        peak_memory: Most bytes that were in use: on the GPU where there is one, else of this process.
-    """
-
-    name: str
-    outer_epoch: int
-    total: int | None = None
-    outer: "Stage | None" = None
-    done: int = 0
-    prompt_tokens: int = 0
+    name: str  # what is done, e.g. `questions` or `training`
+    outer_epoch: int  # which outer epoch it belongs to; 0 is the pretrained model
+    total: int | None = None  # how many items it will go through; None where that is not known
+    outer: "Stage | None" = None  # the stage around it
+    done: int = 0  # items that it has gone through
+    prompt_tokens: int = 0  # tokens of prompts that were completed, or of texts that were trained on or scored
     generated_tokens: int = 0
-    flops: int = 0
+    flops: int = 0  # floating-point operations of the language model and the encoder, as of `isara_pl.models.flops`
     wall_seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    peak_memory: int = 0
+    cpu_seconds: float = 0.0  # time that this process spent computing in it, over all its threads
+    peak_memory: int = 0  # most bytes that were in use: on the GPU where there is one, else of this process
     _since: tuple[float, float] = field(default=(0.0, 0.0), repr=False)
 
     def _resume(self) -> None:
@@ -80,10 +66,8 @@ _listeners: list[StageListener] = []
 def stage(name: str, outer_epoch: int | None = None, total: int | None = None) -> Iterator[Stage]:
     """Be in a stage inside the block.
 
-    Args:
-        name: What is done there.
-        outer_epoch: Which outer epoch it belongs to; None takes that of the stage around it, or 0.
-        total: How many items it will go through; None where that is not known.
+    `outer_epoch` None takes that of the stage around it, or 0; `total`, how many items it will go through, is None
+    where that is not known.
     """
     outer = _open[-1] if _open else None
     if outer_epoch is None:
@@ -109,11 +93,7 @@ def stage(name: str, outer_epoch: int | None = None, total: int | None = None) -
 def count(done: int = 0, prompt_tokens: int = 0, generated_tokens: int = 0, flops: int = 0) -> None:
     """Count what was done in the innermost stage; outside of any stage nothing is counted.
 
-    Args:
-        done: Items that were gone through.
-        prompt_tokens: Tokens of prompts that were completed, or of texts that were trained on or scored.
-        generated_tokens: Tokens that were generated.
-        flops: Floating-point operations.
+    `prompt_tokens` are those that were completed, trained on or scored.
     """
     if not _open:
         return
@@ -142,20 +122,12 @@ def set_apart() -> Iterator[Stage]:
 
 
 def listen(listener: StageListener) -> None:
-    """Let a listener hear of all stages from now on; once, however often this is called.
-
-    Args:
-        listener: Who hears.
-    """
+    """Let a listener hear of all stages from now on; once, however often this is called."""
     if listener not in _listeners:
         _listeners.append(listener)
 
 
 def unlisten(listener: StageListener) -> None:
-    """Let a listener hear of nothing any more.
-
-    Args:
-        listener: Who heard.
-    """
+    """Let a listener hear of nothing any more."""
     if listener in _listeners:
         _listeners.remove(listener)

@@ -24,21 +24,14 @@ IGNORED = -100  # a label without loss, as everywhere in Hugging Face
 
 @dataclass(frozen=True)
 class EncodedPair:
-    """A prompt and an answer as token ids.
-
-    Attributes:
-        sample_id: Id of the sample.
-        input_ids: Prompt, then answer.
-        prompt_length: Tokens of the prompt; the rest has loss.
-        distributions: The teacher's, one for each of the rest; None where nothing is distilled.
-        learned: Whether the answer itself is learned; else the teacher's distributions alone.
-    """
+    """A prompt and an answer as token ids."""
 
     sample_id: str
-    input_ids: list[int]
-    prompt_length: int
+    input_ids: list[int]  # prompt, then answer
+    prompt_length: int  # tokens of the prompt; the rest has loss
+    # the teacher's, one for each of the rest; None where nothing is distilled
     distributions: TokenDistributions | None = None
-    learned: bool = True
+    learned: bool = True  # whether the answer itself is learned; else the teacher's distributions alone
 
 
 class Taught(TypedDict):
@@ -79,16 +72,9 @@ def encode_pair(
 ) -> EncodedPair:
     """Encode a pair in the form in which the model is fine-tuned: no demonstrations.
 
-    Args:
-        sample: The pair.
-        prompt_format: How it becomes text.
-        tokenizer: Encodes it.
-        max_length: Most tokens; a longer answer is cut.
-        end: Whether the end-of-sequence token follows the answer: yes to train, no to measure, since
-            a pretrained model ends an answer in another way.
-
-    Raises:
-        InputError: If the prompt alone has `max_length` tokens.
+    An answer is cut where the pair has more than `max_length` tokens. `end` puts the end-of-sequence token behind it:
+    yes to train, no to measure, since a pretrained model ends an answer in another way. Raises InputError if the prompt
+    alone has `max_length` tokens.
     """
     prompt = prompt_format.answer_prompt(sample.question)
     prompt_ids, answer_ids = encode_continuation(tokenizer, prompt, prompt_format.answer_text(sample.answer))
@@ -102,12 +88,7 @@ def encode_pair(
 
 
 def end_id(prompt_format: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Give the token that ends an answer: the format's own end of turn if that is a token, else EOS.
-
-    Args:
-        prompt_format: How pairs become text.
-        tokenizer: Encodes them.
-    """
+    """Give the token that ends an answer: the format's own end of turn if that is a token, else EOS."""
     own = first_control(tokenizer, prompt_format.ending)
     return int(tokenizer.eos_token_id if own is None else own)
 
@@ -115,10 +96,7 @@ def end_id(prompt_format: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> i
 class TooLong:
     """Rejects candidates that could not be trained on: whose prompt alone fills the longest pair.
 
-    Args:
-        prompt_format: How pairs become text.
-        tokenizer: Encodes them.
-        max_length: Most tokens of a pair.
+    `max_length` is the most tokens of a pair.
     """
 
     def __init__(self, prompt_format: PromptFormat, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
@@ -166,13 +144,8 @@ def collate(pairs: Sequence[EncodedPair], pad_token_id: int) -> Batch:
 def answer_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """Give the logits at the answers' tokens.
 
-    Args:
-        model: A causal LM.
-        batch: Pairs of `collate`.
-
-    Returns:
-        The logits from which each answer token is predicted, row after row, of shape (tokens, vocabulary); and the
-        label that each position of a row predicts, of shape (batch, longest), -100 where there is none.
+    Gives the logits from which each answer token is predicted, row after row, of shape (tokens, vocabulary); and the
+    label that each position of a row predicts, of shape (batch, longest), -100 where there is none.
     """
     targets = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)  # of each position
     with only_logits_of(model, targets != IGNORED):
@@ -188,13 +161,8 @@ def answer_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
 def answer_nll(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """Give the negative log-likelihood of the answers' tokens.
 
-    Args:
-        model: A causal LM.
-        batch: Pairs of `collate`.
-
-    Returns:
-        For each pair the sum over its answer's tokens, in nats, and the number of these tokens; both
-        of shape (batch,).
+    Gives for each pair the sum over its answer's tokens, in nats, and the number of these tokens; both of shape
+    (batch,).
     """
     logits, targets = answer_logits(model, batch)
     return summed_nll(logits, targets), (targets != IGNORED).sum(dim=1)
@@ -203,9 +171,7 @@ def answer_nll(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
 def summed_nll(logits: Tensor, targets: Tensor) -> Tensor:
     """Give the negative log-likelihood of each pair's answer, of shape (batch,), in nats.
 
-    Args:
-        logits: As of `answer_logits`.
-        targets: As of `answer_logits`.
+    Both are those of `answer_logits`.
     """
     counted = targets != IGNORED
     losses = torch.zeros(targets.shape, dtype=torch.float32, device=logits.device)
@@ -216,13 +182,7 @@ def summed_nll(logits: Tensor, targets: Tensor) -> Tensor:
 def length_grouped_batches(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:
     """Split places into batches of like length, in random order.
 
-    Args:
-        lengths: Length of each item.
-        batch_size: Items of a batch; the last one may be smaller.
-        seed: Decides the order.
-
-    Returns:
-        Batches of places; every place stands in exactly one.
+    The last one may be smaller. Gives batches of places; every place stands in exactly one.
     """
     draw = random.Random(seed)
     places = draw.sample(range(len(lengths)), len(lengths))
@@ -253,11 +213,7 @@ class _ResumableBatches:
 class SftLoader(DataLoader[EncodedPair]):
     """The batches of one epoch, resumable in the middle through Lightning's `state_dict` protocol.
 
-    Args:
-        pairs: What is trained on.
-        batches: Places of each batch in `pairs`, in order.
-        epoch: Which epoch this is; the state of another one is not taken over.
-        pad_token_id: Pads the batches.
+    `batches` are the places of each batch in `pairs`. The state of another epoch is not taken over.
     """
 
     def __init__(self, pairs: list[EncodedPair], batches: list[list[int]], epoch: int, pad_token_id: int) -> None:

@@ -26,12 +26,8 @@ CURE = (
 def lean_forward(model: PeftModel, length: int, compiled: bool) -> Iterator[None]:
     """Run the forward pass of a training step without work that autocast and torch do in vain.
 
-    Not for gradient checkpointing, which runs layers again in the backward pass, outside this block.
-
-    Args:
-        model: The base with its adapter.
-        length: Tokens of a row.
-        compiled: Whether layers are compiled: they would keep one choice of attention for all lengths.
+    Not for gradient checkpointing, which runs layers again in the backward pass, outside this block. `length` is the
+    tokens of a row. Compiled layers would keep one choice of attention for all lengths.
     """
     device = model.device.type
     casts = torch.is_autocast_enabled(device)
@@ -48,13 +44,7 @@ def lean_forward(model: PeftModel, length: int, compiled: bool) -> Iterator[None
 def compile_layers(model: torch.nn.Module) -> None:
     """Have torch compile each decoder layer when it is first used; all share one compilation.
 
-    Names of weights and what is saved stay as they are.
-
-    Args:
-        model: A causal LM of transformers.
-
-    Raises:
-        InputError: If it has no layers that can be told.
+    Names of weights and what is saved stay as they are. Raises InputError if it has no layers that can be told.
     """
     layers = [part for part in model.modules() if isinstance(part, GradientCheckpointingLayer)]
     if not layers:
@@ -66,12 +56,7 @@ def compile_layers(model: torch.nn.Module) -> None:
 def check_losses(losses: Tensor, sample_ids: Sequence[str]) -> None:
     """Refuse to learn from a loss that is not finite.
 
-    Args:
-        losses: That of each sample of a batch.
-        sample_ids: Their ids.
-
-    Raises:
-        InputError: If one is NaN or infinite; the message names the samples.
+    Raises InputError if one is NaN or infinite; the message names the samples.
     """
     named = [name for name, fine in zip(sample_ids, losses.isfinite().tolist(), strict=True) if not fine]
     if named:
@@ -84,12 +69,7 @@ def check_losses(losses: Tensor, sample_ids: Sequence[str]) -> None:
 def check_weights(weights: Iterable[Tensor], sample_ids: Sequence[str]) -> None:
     """Refuse to keep an adapter whose weights are not finite.
 
-    Args:
-        weights: All weights of the adapter.
-        sample_ids: Ids of the samples that it was trained on last.
-
-    Raises:
-        InputError: If one is NaN or infinite.
+    `sample_ids` are those that it was trained on last. Raises InputError if one is NaN or infinite.
     """
     if not torch.stack([weight.isfinite().all() for weight in weights]).all():
         raise InputError(
@@ -99,12 +79,7 @@ def check_weights(weights: Iterable[Tensor], sample_ids: Sequence[str]) -> None:
 
 
 def scale_gradients(weights: Iterable[torch.nn.Parameter], factor: float) -> None:
-    """Multiply the gradients that there are.
-
-    Args:
-        weights: Weights, with gradients or without.
-        factor: By what.
-    """
+    """Multiply the gradients that there are."""
     for weight in weights:
         if weight.grad is not None:
             weight.grad.mul_(factor)
@@ -113,11 +88,7 @@ def scale_gradients(weights: Iterable[torch.nn.Parameter], factor: float) -> Non
 def learning_rate_at(step: int, steps: int, peak: float, warmup_share: float) -> float:
     """Give the learning rate of an optimiser step: a linear rise to the peak, then half a cosine down to 0.
 
-    Args:
-        step: Step within the outer epoch, from 0.
-        steps: Steps of the outer epoch.
-        peak: Highest rate.
-        warmup_share: Share of the steps in which it rises.
+    `step` is one of the `steps` of the outer epoch, from 0.
     """
     warmup = math.ceil(warmup_share * steps)
     if step < warmup:

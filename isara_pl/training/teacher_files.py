@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 from isara_pl.errors import InputError
 from isara_pl.generation.distributions import TokenDistributions, joined
-from isara_pl.run.whole_file import save_whole
+from isara_pl.run.files import save_whole
 
 FOLDER = "teacher"
 CURE = "Restore the file from a copy, or start anew in another folder"

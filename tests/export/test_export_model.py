@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from isara_pl.callbacks.adapter_export import write_adapter
 from isara_pl.cli.export import main
 from isara_pl.generation.protocol import Sampling
+from isara_pl.models.adapter import LoraOptions
 from isara_pl.models.loading import load_causal_lm
-from isara_pl.models.lora import LoraOptions
 from isara_pl.module import IsaraModule
 
 PROMPTS = ["Question: Why so?\nAnswer:", "Question: Who is it?\nAnswer:", "Why is the sky blue"]

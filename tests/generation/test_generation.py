@@ -18,9 +18,9 @@ from transformers import (
 
 from isara_pl.errors import InputError
 from isara_pl.generation import decoding, writing
+from isara_pl.generation.decoding import why_not_in_rows
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.kv_cache import layers_of
-from isara_pl.generation.probe import why_not_in_rows
 from isara_pl.generation.protocol import Sampling
 from isara_pl.models.loading import load_causal_lm, load_tokenizer
 

@@ -15,7 +15,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from safetensors.torch import load_file
 
 from isara_pl.cli.main import main
-from isara_pl.models.lora import LoraOptions
+from isara_pl.models.adapter import LoraOptions
 from isara_pl.module import IsaraModule
 
 pytestmark = pytest.mark.cuda

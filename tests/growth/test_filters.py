@@ -6,7 +6,7 @@ from isara_pl.callbacks import CopiedAnswer, NearDuplicate, TooShort, Unfinished
 from isara_pl.errors import InputError
 from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.samples import Sample
-from isara_pl.growth.similarity import RougeLIndex
+from isara_pl.growth.words import RougeLIndex
 
 
 def pair(question: str, answer: str = "An answer of quite a few words.", **more) -> Sample:

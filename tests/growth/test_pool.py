@@ -9,7 +9,7 @@ from conftest import make_seeds
 from isara_pl.errors import InputError
 from isara_pl.growth.pool import Rejected, SamplePool, Verdict
 from isara_pl.growth.samples import Sample
-from isara_pl.run import journal
+from isara_pl.run import files
 
 
 def candidate(outer_epoch: int, number: int) -> Sample:
@@ -157,9 +157,9 @@ def test_a_full_disk_leaves_the_journal_as_it_was(tmp_path, monkeypatch, truncat
     grow(pool, 1, [0], [1])
     before = {name: (tmp_path / name).read_bytes() for name in ("pool.jsonl", "rejected.jsonl")}
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "_write", full_disk)
+        patch.setattr(files, "_write", full_disk)
         if not truncates:  # the process is gone before it can cut off what it wrote
-            patch.setattr(journal, "suppress", killed)
+            patch.setattr(files, "suppress", killed)
         with pytest.raises((InputError, KeyboardInterrupt)) as stop:
             grow(pool, 2, [0], [1])
     if truncates:

@@ -2,10 +2,10 @@ import random
 
 import numpy as np
 import pytest
+from rapidfuzz.process import cdist
 from rouge_score.rouge_scorer import RougeScorer
 
-from isara_pl.growth import similarity
-from isara_pl.growth.similarity import RougeLIndex
+from isara_pl.growth.words import RougeLIndex
 
 WORDS = ["the", "Cat", "sat", "on", "a", "mat", "dog's", "RAN", "2nd", "naïve", "--", "Öl½", "it's", "U.S."]
 
@@ -49,8 +49,9 @@ def test_highest_compares_few_of_the_texts(monkeypatch):
     words = [f"w{i}" for i in range(200)]
     index = RougeLIndex()
     index.add(["the " + " ".join(draw.choices(words, k=8)) for _ in range(5000)])
-    plain = similarity.cdist
-    monkeypatch.setattr(similarity, "cdist", lambda a, b, **more: compared.append(len(b)) or plain(a, b, **more))
+    monkeypatch.setattr(
+        "isara_pl.growth.words.cdist", lambda a, b, **more: compared.append(len(b)) or cdist(a, b, **more)
+    )
     for text in ("the w0 w1 w2 w3 w4 w5 w6 w7", "the the the the the w0 w1 w2", "never seen words here"):
         compared.clear()
         index.highest(text)

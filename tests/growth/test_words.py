@@ -9,8 +9,7 @@ from isara_pl.callbacks import CopiedAnswer, NearDuplicate, TooShort
 from isara_pl.evaluation.contamination import ContaminationIndex
 from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.samples import Sample
-from isara_pl.growth.similarity import RougeLIndex
-from isara_pl.growth.words import count_words, tokens, wording
+from isara_pl.growth.words import RougeLIndex, count_words, tokens, wording
 from isara_pl.report.traits import traits_of
 
 # a question, another one that is near it, and one that is not

@@ -18,7 +18,6 @@ SETTINGS = GrowthSettings(
     demonstrations=3,
     question_context="knn",
     answer_context="knn",
-    demonstration_order="similarity",
     per_source_quota=None,
     question_sampling=Sampling(max_new_tokens=20),
     answer_sampling=Sampling(max_new_tokens=30, do_sample=False),

@@ -14,7 +14,7 @@ from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.generation.distributions import TokenDistributions
 from isara_pl.generation.protocol import Sampling
 from isara_pl.growth.samples import Sample
-from isara_pl.models.lora import LoraOptions
+from isara_pl.models.adapter import LoraOptions
 from isara_pl.module import IsaraModule
 from isara_pl.training.pairs import Batch, encode_pair
 from isara_pl.training.teacher_files import TeacherFiles

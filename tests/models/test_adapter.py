@@ -1,8 +1,7 @@
 import torch
 
-from isara_pl.models.adapter import with_adapter
+from isara_pl.models.adapter import LoraOptions, with_adapter
 from isara_pl.models.loading import load_causal_lm
-from isara_pl.models.lora import LoraOptions
 
 
 def adapter_of(base) -> dict[str, torch.Tensor]:

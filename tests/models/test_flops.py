@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, MambaConfig
 
 from isara_pl.generation.protocol import Sampling
 from isara_pl.growth.retrieval import SentenceEncoder
-from isara_pl.models.lora import LoraOptions
+from isara_pl.models.adapter import LoraOptions
 from isara_pl.module import IsaraModule
 from isara_pl.run.stages import listen, stage, unlisten
 

@@ -9,8 +9,7 @@ from transformers import AutoModelForCausalLM
 from isara_pl.cli.main import main
 from isara_pl.errors import InputError
 from isara_pl.generation.protocol import Sampling
-from isara_pl.models.lora import LoraOptions
-from isara_pl.models.merging import MergedWeights, can_merge
+from isara_pl.models.adapter import LoraOptions, MergedWeights, can_merge
 from isara_pl.module import IsaraModule
 
 PROMPTS = ["Question: Why so?\nAnswer:", "Question: Who is it?\nAnswer:"]
@@ -91,7 +90,7 @@ def test_where_memory_does_not_hold_both_the_adapter_stays_apart(tiny_llama, mon
     def no_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("isara_pl.models.merging._merged", no_memory)
+    monkeypatch.setattr("isara_pl.models.adapter._merged", no_memory)
     with pytest.warns(UserWarning, match="memory does not hold a copy of the weights"):
         assert module.generate(PROMPTS, GREEDY, [0, 0]) == expected
 
@@ -133,7 +132,7 @@ def test_a_run_keeps_freed_memory_and_folds_the_adapter_in_once_a_growth(run, mo
     asked, merged = [], []
     own = MergedWeights
     monkeypatch.setattr("isara_pl.cli.lightning.keep_freed_memory", lambda: asked.append(1))
-    monkeypatch.setattr("isara_pl.models.merging.MergedWeights", lambda model: merged.append(1) or own(model))
+    monkeypatch.setattr("isara_pl.models.adapter.MergedWeights", lambda model: merged.append(1) or own(model))
     run("fit", [("TruthfulnessEvaluation", {"max_new_tokens": 5})], "--data.candidates_per_batch=1")
     assert asked == [1]
     assert len(merged) == 2 + 3, "once a growth, and once for the answers of each validation"

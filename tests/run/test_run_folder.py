@@ -21,8 +21,8 @@ from isara_pl.export.finished_run import at_rest
 from isara_pl.growth.outer_epoch import OuterEpoch
 from isara_pl.module import IsaraModule
 from isara_pl.run.checkpoints import WholeCheckpointIO
+from isara_pl.run.files import write_whole
 from isara_pl.run.folder import RunLock
-from isara_pl.run.whole_file import write_whole
 
 # -- one run in a folder
 

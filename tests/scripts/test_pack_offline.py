@@ -75,7 +75,7 @@ def test_what_is_packed_is_found_where_it_was_unpacked(scripts, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     asked = (
-        "import made_up_package, sys; from isara_pl.models.loading import resolve_path;"
+        "import made_up_package, sys; from isara_pl.models.sources import resolve_path;"
         "print(made_up_package.version, resolve_path('package://made_up_model/files/weights.bin', 'the model'))"
     )
     shell = f"{done.stdout}\n'{sys.executable}' -c \"{asked}\""

@@ -11,7 +11,7 @@ from helpers.generation import PROMPTS, SHARING, engine
 from helpers.several_processes import FakeTrainer
 from helpers.training import loaded
 
-from isara_pl.generation import scoring
+from isara_pl.generation import writing
 from isara_pl.generation.distributions import TopLogprobs, joined, top_logprobs
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.growth.prompts import prompt_format
@@ -128,7 +128,7 @@ def test_a_long_prompt_beside_a_long_answer_needs_no_place_behind_the_window(arc
 def test_out_of_memory_while_asking_halves_the_budget_and_few_tokens_at_once_change_nothing(tiny_llama, monkeypatch):
     answers = [[5 + place] * place for place in range(len(PROMPTS))]
     whole = engine(tiny_llama).distributions(PROMPTS, answers, LINE, TopLogprobs(8, 0))
-    monkeypatch.setattr(scoring, "SCORED_TOKENS", 8)  # 2 answers a pass
+    monkeypatch.setattr(writing, "SCORED_TOKENS", 8)  # 2 answers a pass
     hold_at_most(3, monkeypatch)
     generator: GenerationEngine = engine(tiny_llama)
     with pytest.warns(UserWarning, match="out of memory"):

@@ -14,7 +14,7 @@ from isara_pl.callbacks.adapter_export import write_adapter
 from isara_pl.cli.main import main
 from isara_pl.errors import InputError
 from isara_pl.generation.protocol import Sampling
-from isara_pl.models.lora import LoraOptions
+from isara_pl.models.adapter import LoraOptions
 from isara_pl.module import IsaraModule
 from isara_pl.training.step import learning_rate_at
 

@@ -9,7 +9,7 @@ from helpers.training import loaded
 
 from isara_pl.errors import InputError
 from isara_pl.generation.protocol import Sampling
-from isara_pl.models.lora import LoraOptions
+from isara_pl.models.adapter import LoraOptions
 from isara_pl.module import IsaraModule
 from isara_pl.training.pairs import answer_nll
 from isara_pl.training.step import SHORT, compile_layers, lean_forward

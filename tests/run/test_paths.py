@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from isara_pl.cli.main import main
 from isara_pl.errors import InputError
 from isara_pl.models.loading import load_tokenizer
-from isara_pl.run.home import all_absolute, expanded
+from isara_pl.run.paths import all_absolute, expanded
 
 
 @pytest.fixture

@@ -9,22 +9,18 @@ from jsonargparse import Namespace
 from isara_pl.errors import InputError
 
 # options that name a folder which need not exist yet, and those that may name an existing one by a bare word
-MADE = ("run_dir", "dirpath", "save_dir")
-NAMING = (
+_MADE = ("run_dir", "dirpath", "save_dir")
+_NAMING = (
     *("model.name", "data.encoder", "data.seeds", "data.held_out", "data.questions", "data.unlabelled_questions"),
     *("items", "prompts", "pairs", "judge.init_args.model"),
 )
-ELSEWHERE = re.compile(r"[A-Za-z][\w+.-]*://")  # package://…, s3://…
+_ELSEWHERE = re.compile(r"[A-Za-z][\w+.-]*://")  # package://…, s3://…
 
 
 def expanded(path: str) -> str:
     """Give a path with the home folder in place of a `~` that it begins with.
 
-    Args:
-        path: The path; a text that does not begin so stays as it is.
-
-    Raises:
-        InputError: If this user has no home folder.
+    A text that does not begin so stays as it is. Raises InputError if this user has no home folder.
     """
     if not path.startswith("~"):
         return path
@@ -39,11 +35,7 @@ def expanded(path: str) -> str:
 def all_expanded(values: Any) -> Any:
     """Give options with every path in them expanded: whoever reads one later then reads the same.
 
-    Args:
-        values: Options, lists and mappings of them included.
-
-    Raises:
-        InputError: As of `expanded`.
+    Raises InputError as of `expanded`.
     """
     if isinstance(values, str):
         return expanded(values)
@@ -61,11 +53,8 @@ def all_absolute(values: Any, option: str = "") -> Any:
     """Give options with every path in them absolute: they mean the same wherever they are read.
 
     A path is what begins with a dot, what stands in an option for one, and what lies in the current folder, unless it
-    is a bare word: that may be anything.
-
-    Args:
-        values: Options, lists and mappings of them included.
-        option: Their names so far, from the outermost to the innermost, with dots between.
+    is a bare word: that may be anything. `option` is made of their names so far, from the outermost to the innermost,
+    with dots between.
     """
     if isinstance(values, str):
         name, equals, run = values.partition("=")  # as report.baselines has them
@@ -85,12 +74,12 @@ def all_absolute(values: Any, option: str = "") -> Any:
 
 def _starts_from_here(text: str, option: str) -> bool:
     """Whether a text means a place that depends on the current folder."""
-    if not text or ELSEWHERE.match(text) or Path(text).is_absolute():
+    if not text or _ELSEWHERE.match(text) or Path(text).is_absolute():
         return False
-    if text.startswith(("./", "../")) or text in (".", "..") or option.endswith(tuple(f".{name}" for name in MADE)):
+    if text.startswith(("./", "../")) or text in (".", "..") or option.endswith(tuple(f".{name}" for name in _MADE)):
         return True
     bare = "/" not in text and not Path(text).suffix
-    named = not bare or option.endswith(tuple(f".{name}" for name in NAMING))
+    named = not bare or option.endswith(tuple(f".{name}" for name in _NAMING))
     return named and _exists(text)
 
 

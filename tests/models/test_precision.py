@@ -2,8 +2,8 @@ import pytest
 import torch
 from helpers.arithmetic import product_of_16_bit_parts
 
-from isara_pl.models.arithmetic import are_16_bit, computes_exactly
 from isara_pl.models.loading import load_causal_lm
+from isara_pl.models.precision import are_16_bit, computes_exactly
 
 
 @pytest.mark.parametrize(
