@@ -36,6 +36,7 @@ from isara_pl.models.lora import LoraOptions
 from isara_pl.models.merging import Folding
 from isara_pl.run.checkpoints import base_fingerprint, check_shapes, weights_hash
 from isara_pl.run.randomness import derive_seed
+from isara_pl.training.loaders import MeasuredBatch
 from isara_pl.training.losses import Objective, answer_losses
 from isara_pl.training.pairs import Batch, answer_nll
 from isara_pl.training.step import (
@@ -46,7 +47,6 @@ from isara_pl.training.step import (
     learning_rate_at,
     scale_gradients,
 )
-from isara_pl.training.validation import MeasuredBatch
 
 PRETRAINED = "pretrained"
 # options that decide what the trained model becomes, beside its dtype and the adapter's
