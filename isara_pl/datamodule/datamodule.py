@@ -194,7 +194,7 @@ class IsaraDataModule(PooledDataModule):
             load_tokenizer(tokenizer, trust_remote_code, option="data.tokenizer") if tokenizer else None
         )
         self.distillation = Distillation(objective, distill_on, teacher, teacher_demonstrations, top_logprobs)
-        self._encodes: PairEncoder | None = None
+        self._encode: PairEncoder | None = None
         self.distillation.check(self.tokenizer, candidates_per_outer_epoch)
         self.unlabelled = given_questions(
             unlabelled_questions, distill_on, candidates_per_outer_epoch * outer_epochs, seed
@@ -246,13 +246,13 @@ class IsaraDataModule(PooledDataModule):
             self.lessons.ask(trainer, outer_epoch, pool, self._taught)
         if trainer.should_stop:  # the α rule: Lightning counts this epoch, but nothing is trained in it
             self._exhausted_epoch = epoch
-        samples, encoder = self.training_samples(outer_epoch), self._pair_encoder()
+        samples, encode = self.training_samples(outer_epoch), self._pair_encoder()
         seed = derive_seed(self.seed, "batches", epoch)
-        if encoder is None:
+        if encode is None:
             return text_loader(samples, self.prompt_format, self.batch_size, seed, self.processes)
-        encoded = self.lessons.taught if self.lessons and not trainer.should_stop else encoder
-        pairs = [encoded(sample) for sample in samples]
-        return training_loader(pairs, self.batch_size, epoch, seed, self.processes, encoder.pad_token_id)
+        pair_of = self.lessons.taught if self.lessons and not trainer.should_stop else encode
+        pairs = [pair_of(sample) for sample in samples]
+        return training_loader(pairs, self.batch_size, epoch, seed, self.processes, encode.pad_token_id)
 
     def training_samples(self, outer_epoch: int) -> list[Sample]:
         """Give what an outer epoch trains on: exactly what the pool holds by then."""
@@ -278,21 +278,21 @@ class IsaraDataModule(PooledDataModule):
 
     def _first_lessons(self, trainer: Any, pool: SamplePool) -> Lessons | None:
         """Begin or go on with what the teacher said, where something is distilled."""
-        encoder = self._pair_encoder()
-        if encoder is None or self.distillation.objective == "sft":
+        encode = self._pair_encoder()
+        if encode is None or self.distillation.objective == "sft":
             return None
         folder = run_folder(trainer)
         # what was killed before it grew or trained may have had other options
         begins = not self._checkpointed and not (folder and is_grown(folder))
         files = TeacherFiles(folder, [] if begins else [sample.id for sample in pool.samples])
-        return Lessons(self.distillation, files, encoder, self.plan)
+        return Lessons(self.distillation, files, encode, self.plan)
 
     def _grow(self, trainer: Any, pool: SamplePool, outer_epoch: int) -> None:
-        encoder = self._pair_encoder()
-        if encoder is not None and not self._grown:
+        encode = self._pair_encoder()
+        if encode is not None and not self._grown:
             for seed in self.seeds:  # one that cannot be trained on is refused before hours are spent on growing
-                encoder(seed)
-        grow(trainer, outer_epoch, pool, self.plan, encoder, self.lessons.recording if self.lessons else None)
+                encode(seed)
+        grow(trainer, outer_epoch, pool, self.plan, encode, self.lessons.recording if self.lessons else None)
         self._grown.add(outer_epoch)
 
     @cached_property
@@ -320,9 +320,9 @@ class IsaraDataModule(PooledDataModule):
         trainer: Any = self.trainer
         window = getattr(trainer.lightning_module, "context_window", None) if trainer else None
         longest = min(self.max_length, window or self.max_length)
-        if self._encodes is None or self._encodes.max_length != longest:
-            self._encodes = PairEncoder(self.prompt_format, self.tokenizer, longest)
-        return self._encodes
+        if self._encode is None or self._encode.max_length != longest:
+            self._encode = PairEncoder(self.prompt_format, self.tokenizer, longest)
+        return self._encode
 
     def _check_tokens(self) -> None:
         """Find out before anything runs whether the model has an embedding for all that the tokenizer gives."""
@@ -359,13 +359,13 @@ class IsaraDataModule(PooledDataModule):
     def measuring_loader(self, figure: Figure) -> Any:
         """Give in batches what a figure is measured on, held-out pairs or the validation share; None for no pairs."""
         samples = self.held_out if figure == "answer_nll" else self.validation
-        encoder = self._pair_encoder() if samples else None
-        if encoder is None:
+        encode = self._pair_encoder() if samples else None
+        if encode is None:
             return None
         # without their end, which a pretrained model writes in another way
-        pairs = [encoder(sample, end=False) for sample in samples]
+        pairs = [encode(sample, end=False) for sample in samples]
         in_full = self.trainer is None or _measures_in_full(self.trainer)
-        return held_out_loader(pairs, self.batch_size, self.processes, encoder.pad_token_id, figure, in_full)
+        return held_out_loader(pairs, self.batch_size, self.processes, encode.pad_token_id, figure, in_full)
 
     def test_dataloader(self) -> Any:
         """Give the same as `val_dataloader`."""

@@ -47,7 +47,7 @@ def grow(
     outer_epoch: int,
     pool: SamplePool,
     plan: GrowthPlan,
-    encoder: PairEncoder | None,
+    encode: PairEncoder | None,
     recording: Recording | None,
 ) -> None:
     """Grow one outer epoch, or what is left of it, with the trainer's module, and tell its callbacks.
@@ -64,8 +64,8 @@ def grow(
     settings = plan.settings
     filters = candidate_filters(trainer)
     filters.append(Empty())  # the built-in ones last: what others reject should count as theirs
-    if encoder is not None:
-        filters.append(TooLong(encoder.prompt_format, encoder.tokenizer, encoder.max_length))
+    if encode is not None:
+        filters.append(TooLong(encode.prompt_format, encode.tokenizer, encode.max_length))
     watchers = [callback for callback in trainer.callbacks if isinstance(callback, GrowthWatcher)]
 
     def on_batch(judged: int, accepted: int) -> None:
@@ -81,7 +81,7 @@ def grow(
         plan=plan,
         generator=generator,
         filters=filters,
-        fits=fits_window(module, encoder.tokenizer if encoder else None),
+        fits=fits_window(module, encode.tokenizer if encode else None),
         question_writer=(
             pretrained_state(module, "data.question_writer")
             if settings.question_writer == "pretrained"

@@ -148,13 +148,13 @@ def given_questions(path: str | None, on: DistillOn, needed: int, seed: int) -> 
 class Lessons:
     """Asks the teacher, keeps what it says, and gives it to the pairs that are trained on."""
 
-    def __init__(self, distillation: Distillation, files: TeacherFiles, encoder: PairEncoder, plan: GrowthPlan) -> None:
+    def __init__(self, distillation: Distillation, files: TeacherFiles, encode: PairEncoder, plan: GrowthPlan) -> None:
         self.distillation = distillation
         self.files = files
-        self.encoder = encoder
+        self.encode = encode
         self.plan = plan
         self.sampling = plan.answer_sampling  # which decides what ends an answer
-        self.top = TopLogprobs(distillation.top_logprobs, encoder.end_id)
+        self.top = TopLogprobs(distillation.top_logprobs, encode.end_id)
         self._told: set[str] = set()
 
     @property
@@ -167,7 +167,7 @@ class Lessons:
         found = {}
         for answered in accepted:
             distributions, ids = answered.completion.distributions, answered.completion.ids
-            pair = self.encoder(answered.sample)
+            pair = self.encode(answered.sample)
             tokens = pair.input_ids[pair.prompt_length :]
             # an unfinished answer has no distribution of its end
             if distributions is not None and len(distributions) == len(tokens) and tokens == [*ids, self.top.end_id]:
@@ -219,10 +219,10 @@ class Lessons:
         self, module: Teacher, samples: Sequence[Sample], contexts: Sequence[Sequence[Sample]]
     ) -> list[TokenDistributions]:
         """Let the module read each question behind its demonstrations, and its answer."""
-        pairs = [self.encoder(sample) for sample in samples]
+        pairs = [self.encode(sample) for sample in samples]
         # the last token of a pair is what its last distribution foretells
         answers = [pair.input_ids[pair.prompt_length : -1] for pair in pairs]
-        fits = fits_window(cast(LightningModule, module), self.encoder.tokenizer)
+        fits = fits_window(cast(LightningModule, module), self.encode.tokenizer)
         write, prompts = self.plan.prompt_format.answer_prompt, []
         for sample, context, answer in zip(samples, contexts, answers, strict=True):
             shown = [write(sample.question, context[i:]) for i in range(len(context) + 1)]
@@ -254,7 +254,7 @@ class Lessons:
         Raises:
             InputError: If its distributions are lost.
         """
-        pair = self.encoder(sample)
+        pair = self.encode(sample)
         if not self.distillation.teaches(sample):
             return pair
         distributions, tokens = self.files.known.get(sample.id), len(pair.input_ids) - pair.prompt_length
