@@ -26,9 +26,9 @@ from isara_pl.models.precision import Widened, base_dtype, narrow, widen, withou
 from isara_pl.run.checkpoints import base_fingerprint, check_base, check_shapes, weights_hash
 from isara_pl.run.randomness import derive_seed
 from isara_pl.training import step
+from isara_pl.training.loaders import MeasuredBatch
 from isara_pl.training.losses import Objective, answer_losses
 from isara_pl.training.pairs import Batch, answer_nll
-from isara_pl.training.validation import MeasuredBatch
 
 PRETRAINED = "pretrained"
 # options that decide what the trained model becomes, beside its dtype and the adapter's

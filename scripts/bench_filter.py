@@ -21,7 +21,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from isara_pl.callbacks import NearDuplicate
 from isara_pl.generation.protocol import Completion, Sampling
-from isara_pl.growth.outer_epoch import GrowthSettings, OuterEpoch
+from isara_pl.growth.outer_epoch import GrowthPlan, GrowthSettings, OuterEpoch
 from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.retrieval import EMBEDDED_ENCODER, PoolIndex, SentenceEncoder, import_faiss
@@ -197,6 +197,7 @@ def growth(
     index.encoder = encoder
     sampling = Sampling(max_new_tokens=32)
     settings = GrowthSettings(GROWN, DEMONSTRATIONS, "knn", "knn", None, sampling, sampling, BATCH)
+    plan = GrowthPlan(settings, prompt_format("qa", None), index, seed=0)
     questions = iter(candidates)
     near_duplicate = NearDuplicate()
     with tempfile.TemporaryDirectory() as folder:
@@ -207,9 +208,7 @@ def growth(
         def grow() -> None:
             nonlocal number
             batch = [next(questions) for _ in range(GROWN)]
-            OuterEpoch(
-                number, held, index, Answering(batch), [near_duplicate], prompt_format("qa", None), settings, seed=0
-            ).grow()
+            OuterEpoch(number, held, plan, Answering(batch), [near_duplicate]).grow()
             number += 1
 
         def embed() -> None:

@@ -8,14 +8,13 @@ from typing import Any, Literal
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
-from isara_pl.datamodule.growing import QuestionWriter, grow
-from isara_pl.datamodule.opening import refuse_lost
+from isara_pl.datamodule.growing import grow
 from isara_pl.datamodule.pooled_data import PooledDataModule
 from isara_pl.datamodule.teaching import Distillation, DistillOn, Lessons, TeacherWeights, given_questions
 from isara_pl.errors import InputError
 from isara_pl.evaluation.contamination import refuse_overlap
 from isara_pl.generation.protocol import Sampling
-from isara_pl.growth.outer_epoch import GrowthSettings
+from isara_pl.growth.outer_epoch import GrowthPlan, GrowthSettings, QuestionWriter
 from isara_pl.growth.pool import SamplePool, is_grown
 from isara_pl.growth.prompts import FormatName, PromptFormat, notes, prompt_format
 from isara_pl.growth.retrieval import EMBEDDED_ENCODER, Context, EncoderUser, PoolIndex, SentenceEncoder
@@ -26,14 +25,23 @@ from isara_pl.models.sources import is_local, resolve_path
 from isara_pl.run.conditions import OnChange
 from isara_pl.run.folder import run_folder
 from isara_pl.run.randomness import derive_seed
-from isara_pl.training.loaders import held_out_loader, loader_without_pairs, question_loader, training_loader
+from isara_pl.training.loaders import (
+    Figure,
+    held_out_loader,
+    in_file_order,
+    left_out,
+    loader_without_pairs,
+    question_loader,
+    text_loader,
+    training_loader,
+    training_part,
+)
 from isara_pl.training.losses import Objective
-from isara_pl.training.pairs import encode_pair
+from isara_pl.training.pairs import PairEncoder
 from isara_pl.training.teacher_files import TeacherFiles
-from isara_pl.training.validation import Figure, in_file_order, left_out, training_part
 
 # options, beside those of growth, that decide what the pool becomes
-ALSO_DECISIVE = ("question_writer", "epochs_per_outer_epoch", "train_on", "batch_size", "max_length")
+ALSO_DECISIVE = ("epochs_per_outer_epoch", "train_on", "batch_size", "max_length")
 
 
 class IsaraDataModule(PooledDataModule):
@@ -157,7 +165,6 @@ class IsaraDataModule(PooledDataModule):
         super().__init__(used, outer_epochs, epochs_per_outer_epoch, batch_size, on_change)
         self._given = given
         self.validation_share = validation_share
-        self.question_writer = question_writer
         self.train_on = train_on
         self.max_length = max_length
         self.seed = seed
@@ -170,6 +177,7 @@ class IsaraDataModule(PooledDataModule):
             question_sampling=question_sampling,
             answer_sampling=answer_sampling,
             candidates_per_batch=candidates_per_batch,
+            question_writer=question_writer,
         )
         if is_local(encoder):
             resolve_path(encoder, "data.encoder")
@@ -182,6 +190,7 @@ class IsaraDataModule(PooledDataModule):
             load_tokenizer(tokenizer, trust_remote_code, option="data.tokenizer") if tokenizer else None
         )
         self.distillation = Distillation(objective, distill_on, teacher, teacher_demonstrations, top_logprobs)
+        self._encode: PairEncoder | None = None
         self.distillation.check(self.tokenizer, candidates_per_outer_epoch)
         self.unlabelled = given_questions(
             unlabelled_questions, distill_on, candidates_per_outer_epoch * outer_epochs, seed
@@ -195,15 +204,7 @@ class IsaraDataModule(PooledDataModule):
             rank_zero_warn(note)
 
     def check_overlap(self, items: Sequence[Sample], option: str) -> None:
-        """Refuse evaluation items that ask what a seed asks, unless `allow_overlap`.
-
-        Args:
-            items: The items.
-            option: Where they come from, for the error's text.
-
-        Raises:
-            InputError: If there are any; the message names them.
-        """
+        """Refuse evaluation items of an option, by an InputError, that ask what a seed asks, unless `allow_overlap`."""
         if not self.allow_overlap:
             refuse_overlap([*self.seeds, *self.validation], items, option)
             refuse_overlap(self.unlabelled, items, option, "unlabelled questions")
@@ -229,52 +230,28 @@ class IsaraDataModule(PooledDataModule):
         trainer = self._checked_trainer()
         self._check_tokens()
         self._load_encoder()
-        epoch = trainer.current_epoch
-        outer_epoch = self.outer_epoch_of(epoch)
         pool = self._known_pool()
         self.distillation.check_module(trainer.lightning_module)
-        self._refuse_second_fit()
-        if self._checkpointed:
-            refuse_lost(pool, self._checkpointed)
-        if self.lessons is None and self.tokenizer is not None and self.distillation.objective != "sft":
-            folder = run_folder(trainer)
-            # what was killed before it grew or trained may have had other options
-            begins = not self._checkpointed and not (folder and is_grown(folder))
-            self.lessons = Lessons(
-                self.distillation,
-                TeacherFiles(folder, [] if begins else [sample.id for sample in pool.samples]),
-                self.tokenizer,
-                self.prompt_format,
-                self._longest_pair(),
-                self.settings.answer_sampling,
-            )
+        self._refuse_other_pool(pool)
+        epoch = trainer.current_epoch
+        outer_epoch = self.outer_epoch_of(epoch)
+        self.lessons = self.lessons or self._first_lessons(trainer, pool)
         if self.settings.candidates and not trainer.should_stop and outer_epoch not in self._grown:
             self._grow(trainer, pool, outer_epoch)
         if self.lessons is not None and not trainer.should_stop:
-            self.lessons.ask(trainer, outer_epoch, pool, self.index, self.settings.demonstrations, self._taught)
+            self.lessons.ask(trainer, outer_epoch, pool, self._taught)
         if trainer.should_stop:  # the α rule: Lightning counts this epoch, but nothing is trained in it
             self._exhausted_epoch = epoch
-        return training_loader(
-            self.training_samples(outer_epoch),
-            self.prompt_format,
-            self.tokenizer,
-            batch_size=self.batch_size,
-            longest=self._longest_pair(),
-            epoch=epoch,
-            seed=derive_seed(self.seed, "batches", epoch),
-            processes=self.processes,
-            taught=self.lessons.taught if self.lessons and not trainer.should_stop else None,
-        )
+        samples, encode = self.training_samples(outer_epoch), self._pair_encoder()
+        seed = derive_seed(self.seed, "batches", epoch)
+        if encode is None:
+            return text_loader(samples, self.prompt_format, self.batch_size, seed, self.processes)
+        pair_of = self.lessons.taught if self.lessons and not trainer.should_stop else encode
+        pairs = [pair_of(sample) for sample in samples]
+        return training_loader(pairs, self.batch_size, epoch, seed, self.processes, encode.pad_token_id)
 
     def training_samples(self, outer_epoch: int) -> list[Sample]:
-        """Give what an outer epoch trains on: exactly what the pool holds by then.
-
-        Args:
-            outer_epoch: Which one, from 1.
-
-        Raises:
-            RuntimeError: Outside of `fit`.
-        """
+        """Give what an outer epoch trains on: exactly what the pool holds by then."""
         pool = self._known_pool()
         return pool.up_to(outer_epoch) if self.train_on == "all" else [*pool.up_to(0), *pool.accepted(outer_epoch)]
 
@@ -295,28 +272,30 @@ class IsaraDataModule(PooledDataModule):
             "seed_everything": self.seed,
         }
 
+    def _first_lessons(self, trainer: Any, pool: SamplePool) -> Lessons | None:
+        """Begin or go on with what the teacher said, where something is distilled."""
+        encode = self._pair_encoder()
+        if encode is None or self.distillation.objective == "sft":
+            return None
+        folder = run_folder(trainer)
+        # what was killed before it grew or trained may have had other options
+        begins = not self._checkpointed and not (folder and is_grown(folder))
+        files = TeacherFiles(folder, [] if begins else [sample.id for sample in pool.samples])
+        return Lessons(self.distillation, files, encode, self.plan)
+
     def _grow(self, trainer: Any, pool: SamplePool, outer_epoch: int) -> None:
-        if self.tokenizer is not None and not self._grown:
+        encode = self._pair_encoder()
+        if encode is not None and not self._grown:
             for seed in self.seeds:  # one that cannot be trained on is refused before hours are spent on growing
-                encode_pair(seed, self.prompt_format, self.tokenizer, self._longest_pair(), end=True)
-        count = self.settings.candidates
-        first = (outer_epoch - 1) * count
-        grow(
-            trainer,
-            outer_epoch,
-            pool=pool,
-            index=self.index,
-            tokenizer=self.tokenizer,
-            prompt_format=self.prompt_format,
-            settings=self.settings,
-            question_writer=self.question_writer,
-            longest_pair=self._longest_pair(),
-            seed=self.seed,
-            questions=[question.question for question in self.unlabelled[first : first + count]] or None,
-            top=self.lessons.top if self.lessons and self.distillation.records else None,
-            on_accepted=self.lessons.keep if self.lessons else None,
-        )
+                encode(seed)
+        grow(trainer, outer_epoch, pool, self.plan, encode, self.lessons.recording if self.lessons else None)
         self._grown.add(outer_epoch)
+
+    @cached_property
+    def plan(self) -> GrowthPlan:
+        """How every outer epoch grows."""
+        questions = [question.question for question in self.unlabelled]
+        return GrowthPlan(self.settings, self.prompt_format, self.index, self.seed, questions)
 
     @cached_property
     def encoder(self) -> SentenceEncoder:
@@ -330,10 +309,16 @@ class IsaraDataModule(PooledDataModule):
         """Finds samples by their questions; kept over the outer epochs, so that each is embedded once."""
         return PoolIndex(self.encoder, self.encoder.device)
 
-    def _longest_pair(self) -> int:
+    def _pair_encoder(self) -> PairEncoder | None:
+        """Give what encodes pairs, each once, up to what the module's window holds; None gives batches of texts."""
+        if self.tokenizer is None:
+            return None
         trainer: Any = self.trainer
         window = getattr(trainer.lightning_module, "context_window", None) if trainer else None
-        return min(self.max_length, window or self.max_length)
+        longest = min(self.max_length, window or self.max_length)
+        if self._encode is None or self._encode.max_length != longest:
+            self._encode = PairEncoder(self.prompt_format, self.tokenizer, longest)
+        return self._encode
 
     def _check_tokens(self) -> None:
         """Find out before anything runs whether the model has an embedding for all that the tokenizer gives."""
@@ -369,19 +354,14 @@ class IsaraDataModule(PooledDataModule):
 
     def measuring_loader(self, figure: Figure) -> Any:
         """Give in batches what a figure is measured on, held-out pairs or the validation share; None for no pairs."""
-        pairs = self.held_out if figure == "answer_nll" else self.validation
-        if not pairs or self.tokenizer is None:
+        samples = self.held_out if figure == "answer_nll" else self.validation
+        encode = self._pair_encoder() if samples else None
+        if encode is None:
             return None
-        return held_out_loader(
-            pairs,
-            self.prompt_format,
-            self.tokenizer,
-            self.batch_size,
-            self._longest_pair(),
-            self.processes,
-            figure,
-            in_full=self.trainer is None or _measures_in_full(self.trainer),
-        )
+        # without their end, which a pretrained model writes in another way
+        pairs = [encode(sample, end=False) for sample in samples]
+        in_full = self.trainer is None or _measures_in_full(self.trainer)
+        return held_out_loader(pairs, self.batch_size, self.processes, encode.pad_token_id, figure, in_full)
 
     def test_dataloader(self) -> Any:
         """Give the same as `val_dataloader`."""

@@ -10,26 +10,16 @@ from isara_pl.run.folder import run_folder
 
 
 def weights_of(module: LightningModule) -> str:
-    """Name the weights of a module: those that training changes decide.
-
-    Args:
-        module: The module that is measured.
-    """
+    """Name the weights of a module: those that training changes decide."""
     if isinstance(module, IsaraModule):
         return module.weights()
     return weights_hash({name: weight for name, weight in module.named_parameters() if weight.requires_grad})
 
 
 def outer_epoch_of_weights(trainer: Trainer, module: LightningModule, data: IsaraDataModule) -> int | None:
-    """Give the outer epoch at whose end a module's weights stand; 0 for the pretrained model.
+    """Give the outer epoch at whose end the weights stand that are measured; 0 for the pretrained model.
 
-    Args:
-        trainer: The trainer that measures.
-        module: The module that is measured.
-        data: The data of the run.
-
-    Returns:
-        None where they stand at the end of none of this run's, so that their figures belong in no row of it.
+    None where they stand at the end of none of this run's, so that their figures belong in no row of it.
     """
     outer_epoch, weights = data.trained_outer_epochs, weights_of(module)
     if data.within_outer_epoch:

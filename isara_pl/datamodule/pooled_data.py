@@ -3,31 +3,46 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
-from isara_pl.datamodule.growing import check_epochs, check_processes, check_reloading, pool_of_first
-from isara_pl.datamodule.opening import has_checkpoint, open_pool, seeds_to_use
+from isara_pl.datamodule.growing import candidate_filters
 from isara_pl.datamodule.teaching import Lessons
 from isara_pl.errors import InputError
-from isara_pl.growth.pool import SamplePool, is_grown
+from isara_pl.growth.pool import SamplePool, is_grown, seeds_of
 from isara_pl.growth.samples import Sample
-from isara_pl.run.conditions import OnChange
+from isara_pl.models.sources import content_of
+from isara_pl.run.conditions import CONTENT, OnChange, check_conditions, described, files_of, forget_conditions
 from isara_pl.run.folder import RunLock, run_folder
 from isara_pl.run.processes import ALONE, Processes
 from isara_pl.run.progress import trained_epochs
+
+MODELS = ("model.name", "data.encoder")  # options that may name a place
+
+
+@runtime_checkable
+class EpochChoice(Protocol):
+    """A callback that decides which epoch's weights an outer epoch ends with, and so what the next one grows by."""
+
+    def keep_best(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the module the weights of the best epoch."""
+
+
+@runtime_checkable
+class ConditionalFilter(Protocol):
+    """A filter whose verdicts depend on more than its own options."""
+
+    def conditions_of(self, trainer: Trainer) -> dict[str, Any]:
+        """Give what else they depend on, by the names of the conditions; asked before the filter's `setup`."""
 
 
 class PooledDataModule(LightningDataModule, ABC):
     """A data module whose samples are a pool in the run folder, and which knows how far a run is.
 
-    Args:
-        seeds: What the pool begins with.
-        outer_epochs: Most outer epochs.
-        epochs_per_outer_epoch: Passes over the training set in each outer epoch.
-        batch_size: Pairs of a training batch, over all processes.
-        on_change: What a resume under other conditions does.
+    `seeds` are what the pool begins with: the given ones, and from `setup` on those of the pool that goes on.
     """
 
     def __init__(
@@ -75,24 +90,73 @@ class PooledDataModule(LightningDataModule, ABC):
         elif self.trainer is not None:
             check_processes(self.trainer, self.batch_size)
         if self.trainer is not None:
-            self.pool = pool_of_first(self.processes, self._opened_pool)
-            self.seeds = self.pool.up_to(0) if self.pool else self.seeds
+            # the first process opens the pool; every other one gets a copy that writes nothing
+            self.seeds = self.processes.from_first(self._seeds_of_run)
+            self.pool = self.processes.from_first(self._opened_pool)
+            if self.pool is not None and not self.processes.is_first:
+                self.pool.folder = None
 
-    def _opened_pool(self) -> SamplePool | None:
+    def _seeds_of_run(self) -> list[Sample]:
+        """Take the run folder for this run alone; where a pool of other seeds may continue, give its own."""
         trainer: Any = self.trainer
         folder = run_folder(trainer)
         if folder is not None and trainer.state.fn != "predict":  # which writes nothing that another run reads
             self._lock.acquire(folder)
-        self.seeds = seeds_to_use(trainer, folder, self.seeds, self.on_change)
-        if trainer.state.fn == "fit":
-            # killed between its first checkpoint and the first last.ckpt, a run trains anew on the pool that it has
-            keeps_last = any(getattr(callback, "save_last", None) for callback in trainer.checkpoint_callbacks)
-            name = "last*.ckpt" if keeps_last else "*.ckpt"
-            self._holds_a_fit = folder is not None and (
-                folder == self._trained_in or has_checkpoint(trainer, folder, name)
-            )
-            return open_pool(trainer, folder, self.seeds, self.conditions(), self.on_change)
-        return SamplePool(self.seeds, folder) if folder is not None and is_grown(folder) else None
+        if folder is None or self.on_change == "refuse" or not (is_grown(folder) or self._has_checkpoint(folder)):
+            return self.seeds
+        kept = seeds_of(folder)
+        if kept != self.seeds:
+            rank_zero_warn(f"{folder}: going on with the {len(kept)} seeds of the pool, not with those of data.seeds")
+        return kept
+
+    def _opened_pool(self) -> SamplePool | None:
+        """Open the pool, or begin one; outside of `fit`, None where nothing has grown.
+
+        Raises:
+            InputError: If conditions changed, or the journal is damaged.
+        """
+        trainer: Any = self.trainer
+        folder = run_folder(trainer)
+        if trainer.state.fn != "fit":
+            return SamplePool(self.seeds, folder) if folder is not None and is_grown(folder) else None
+        # killed between its first checkpoint and the first last.ckpt, a run trains anew on the pool that it has
+        keeps_last = any(getattr(callback, "save_last", None) for callback in trainer.checkpoint_callbacks)
+        self._holds_a_fit = folder is not None and (
+            folder == self._trained_in or self._has_checkpoint(folder, "last*.ckpt" if keeps_last else "*.ckpt")
+        )
+        if folder is not None:
+            if not (is_grown(folder) or self._has_checkpoint(folder)):
+                forget_conditions(folder)
+            check_conditions(folder, self._conditions_of_run(), self.on_change)
+        return SamplePool(self.seeds, folder)
+
+    def _conditions_of_run(self) -> dict[str, Any]:
+        """Give what the pool depends on: in the data, in trainer, filters and module, and in what they name."""
+        trainer: Any = self.trainer
+        module_conditions = getattr(trainer.lightning_module, "conditions", dict)
+        filters = candidate_filters(trainer)
+        every = {
+            **self.conditions(),
+            **module_conditions(),
+            "trainer.precision": str(trainer.precision),
+            "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
+            "trainer.gradient_clip_val": trainer.gradient_clip_val,
+            "best_epoch": any(isinstance(callback, EpochChoice) for callback in trainer.callbacks),
+            "filters": described(filters),
+            "files of filters": files_of(filters),
+        }
+        for one in filters:
+            every |= one.conditions_of(trainer) if isinstance(one, ConditionalFilter) else {}
+        contents = {CONTENT + name: content_of(every[name]) for name in MODELS if isinstance(every.get(name), str)}
+        return {**every, **{name: content for name, content in contents.items() if content is not None}}
+
+    def _has_checkpoint(self, folder: Path, name: str = "*.ckpt") -> bool:
+        """Whether an earlier fit left a checkpoint in the run folder, or where this trainer keeps its own."""
+        trainer: Any = self.trainer
+        # one that checkpoints elsewhere was told where; a folder that Lightning chooses is in the run folder
+        chosen = [getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks]
+        places = [folder, *(Path(place) for place in chosen if place)]
+        return any(next(place.rglob(name), None) for place in places)
 
     def teardown(self, stage: str) -> None:
         """Let others use the run folder, and remember how far `fit` trained the model, for a later validation."""
@@ -133,16 +197,22 @@ class PooledDataModule(LightningDataModule, ABC):
         trainer: Any = self.trainer  # Lightning sets many of its attributes without declaring them
         if trainer is None:
             raise RuntimeError("IsaraDataModule needs a Trainer: trainer.fit(module, datamodule=...)")
-        check_reloading(trainer)
-        check_epochs(trainer, self.outer_epochs, self.epochs_per_outer_epoch)
+        _check_reloading(trainer)
+        _check_epochs(trainer, self.outer_epochs, self.epochs_per_outer_epoch)
         check_processes(trainer, self.batch_size)
         return trainer
 
-    def _refuse_second_fit(self) -> None:
-        """Refuse to train on what an earlier fit made as if that were new: its pool belongs to other weights."""
+    def _refuse_other_pool(self, pool: SamplePool) -> None:
+        """Refuse to train on a pool that belongs to other weights, or that lost what the checkpoint was trained on."""
+        lost = pool.lacks(self._checkpointed) if self._checkpointed else None
+        if lost is not None:
+            raise InputError(
+                f"{pool.folder}: {lost}, when the checkpoint was written. "
+                "Restore the file from a copy, or start anew in another folder"
+            )
         if self._holds_a_fit and not self._checkpointed:
             raise InputError(
-                f"{self._known_pool().folder} holds a trained run already, and this fit goes on from no checkpoint of "
+                f"{pool.folder} holds a trained run already, and this fit goes on from no checkpoint of "
                 "it. Give `fit` its ckpt_path, or the Trainer another default_root_dir"
             )
 
@@ -188,3 +258,59 @@ class PooledDataModule(LightningDataModule, ABC):
         if outer_epochs < self._trained_outer_epochs:  # Lightning loads its own progress after the checkpoint's data
             return self._trained_outer_epochs, self._within
         return outer_epochs, within or more > 0
+
+
+def check_processes(trainer: Any, batch_size: int) -> None:
+    """Refuse several processes that could not split growing, training and measuring."""
+    strategy, count = trainer.strategy, trainer.world_size
+    if count == 1:
+        return
+    # spawned and forked processes take what the data module knows with them when they end
+    whole = isinstance(strategy, DDPStrategy) and not isinstance(strategy, DeepSpeedStrategy)
+    if not whole or strategy._start_method != "popen":
+        raise InputError(
+            f"trainer.strategy is {type(strategy).__name__} with {count} processes. Allowed: ddp (not ddp_spawn, "
+            "ddp_fork or ddp_notebook), where each process generates with a whole model; or trainer.devices 1"
+        )
+    if trainer._accelerator_connector.use_distributed_sampler:
+        raise InputError(
+            f"trainer.use_distributed_sampler is true with {count} processes, but IsaraDataModule splits its batches "
+            "itself; use Trainer(use_distributed_sampler=False)"
+        )
+    if batch_size < count:
+        raise InputError(
+            f"data.batch_size is {batch_size}, the pairs of a batch over all processes, of which there are {count}; "
+            f"allowed: at least {count}"
+        )
+
+
+def _check_reloading(trainer: Any) -> None:
+    """Refuse a trainer that would ask for the training set only once."""
+    if trainer.reload_dataloaders_every_n_epochs != 1:
+        raise InputError(
+            "IsaraDataModule needs Trainer(reload_dataloaders_every_n_epochs=1), found "
+            f"{trainer.reload_dataloaders_every_n_epochs}: otherwise later outer epochs would never be grown"
+        )
+
+
+def _check_epochs(trainer: Any, outer_epochs: int, epochs_per_outer_epoch: int) -> None:
+    """Refuse a trainer or a module that would count other outer epochs than the data, or not stop where told to."""
+    of_module = getattr(trainer.lightning_module, "epochs_per_outer_epoch", epochs_per_outer_epoch)
+    if of_module != epochs_per_outer_epoch:
+        raise InputError(
+            f"{type(trainer.lightning_module).__name__} has epochs_per_outer_epoch={of_module} and IsaraDataModule "
+            f"{epochs_per_outer_epoch}: learning rate and optimiser would begin anew at other places than the pool "
+            "grows. Give both the same"
+        )
+    epochs = outer_epochs * epochs_per_outer_epoch
+    if trainer.max_epochs != epochs and not trainer.fast_dev_run:  # which has one epoch, whatever was asked for
+        raise InputError(
+            f"IsaraDataModule needs Trainer(max_epochs={epochs}), found {trainer.max_epochs}: it has outer_epochs="
+            f"{outer_epochs} with epochs_per_outer_epoch={epochs_per_outer_epoch}"
+        )
+    if trainer.min_epochs or trainer.min_steps:
+        raise InputError(
+            f"trainer.min_epochs is {trainer.min_epochs} and trainer.min_steps {trainer.min_steps}: where α or another "
+            "callback ends the run, Lightning would train on, on a pool that does not grow any more. Leave both out; "
+            "a run goes on longer with a lower alpha_stopping.alpha, or with more patience of what else stops it"
+        )

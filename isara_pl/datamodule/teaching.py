@@ -14,11 +14,9 @@ from transformers import PreTrainedTokenizerBase
 from isara_pl.datamodule.growing import fits_window, generating, pretrained_state
 from isara_pl.errors import InputError
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
-from isara_pl.generation.protocol import Sampling, Teacher
-from isara_pl.growth.outer_epoch import Answered
+from isara_pl.generation.protocol import Teacher
+from isara_pl.growth.outer_epoch import Answered, GrowthPlan, Recording
 from isara_pl.growth.pool import SamplePool
-from isara_pl.growth.prompts import PromptFormat
-from isara_pl.growth.retrieval import PoolIndex
 from isara_pl.growth.samples import Sample, read_questions, seeds_hash
 from isara_pl.growth.words import wording
 from isara_pl.models.sources import resolve_path
@@ -26,7 +24,7 @@ from isara_pl.run.processes import Processes
 from isara_pl.run.randomness import derive_seed
 from isara_pl.run.stages import stage
 from isara_pl.training.losses import Objective
-from isara_pl.training.pairs import EncodedPair, encode_pair, end_id
+from isara_pl.training.pairs import EncodedPair, PairEncoder
 from isara_pl.training.teacher_files import CURE, TeacherFiles
 
 DistillOn = Literal["generated", "seeds", "file"]
@@ -52,31 +50,15 @@ class Distillation:
     top_logprobs: int
 
     def teaches(self, sample: Sample) -> bool:
-        """Whether a sample is distilled on.
-
-        Args:
-            sample: A seed, or an accepted sample.
-        """
+        """Whether a sample is distilled on."""
         return self.objective != "sft" and (sample.outer_epoch == 0) == (self.on == "seeds")
 
     def learns(self, sample: Sample) -> bool:
-        """Whether a sample's answer is learned as it stands.
-
-        Args:
-            sample: A seed, or an accepted sample.
-        """
+        """Whether a sample's answer is learned as it stands."""
         return sample.outer_epoch == 0 or self.objective != "distill" or not self.teaches(sample)
 
     def check(self, tokenizer: PreTrainedTokenizerBase | None, candidates: int) -> None:
-        """Refuse what cannot be distilled.
-
-        Args:
-            tokenizer: The data module's; None gives batches of texts.
-            candidates: N, candidates of an outer epoch.
-
-        Raises:
-            InputError: If there are no tokens, or no samples, to distill on.
-        """
+        """Refuse to distill without tokens, or without samples to distill on."""
         if self.objective == "sft":
             return
         if tokenizer is None:
@@ -91,14 +73,7 @@ class Distillation:
             )
 
     def check_module(self, module: Any) -> None:
-        """Refuse a module that cannot be the teacher, before hours are spent on growing.
-
-        Args:
-            module: The module.
-
-        Raises:
-            InputError: If it gives no distributions, has no pretrained weights to switch to, or another objective.
-        """
+        """Refuse a module that cannot be the teacher, or has another objective, before hours are spent on growing."""
         own = getattr(module, "objective", self.objective)
         if own != self.objective:
             raise InputError(
@@ -123,11 +98,7 @@ class Distillation:
             ) from None
 
     def conditions(self, unlabelled: Sequence[Sample]) -> dict[str, Any]:
-        """Give what the trained model depends on here, by the names of the options.
-
-        Args:
-            unlabelled: The user's own questions.
-        """
+        """Give what the trained model depends on here, by the names of the options."""
         questions = {"data.unlabelled_questions": f"{len(unlabelled)} with the hash {seeds_hash(unlabelled)}"}
         if self.objective == "sft":
             return questions
@@ -151,13 +122,7 @@ class Distillation:
 
 
 def given_questions(path: str | None, on: DistillOn, needed: int, seed: int) -> list[Sample]:
-    """Read the user's own questions, in the random order in which outer epochs take them.
-
-    Args:
-        path: The file; None where there is none.
-        on: What is distilled on.
-        needed: Candidates of all outer epochs together.
-        seed: Decides the order.
+    """Read the user's own questions, in the random order in which outer epochs take the `needed` ones.
 
     Raises:
         InputError: If there are too few of them, or they are given or missing where `on` says otherwise.
@@ -181,49 +146,28 @@ def given_questions(path: str | None, on: DistillOn, needed: int, seed: int) -> 
 
 
 class Lessons:
-    """Asks the teacher, keeps what it says, and gives it to the pairs that are trained on.
+    """Asks the teacher, keeps what it says, and gives it to the pairs that are trained on."""
 
-    Args:
-        distillation: What is distilled.
-        files: Keeps the distributions.
-        tokenizer: Encodes.
-        prompt_format: How pairs become prompts.
-        longest: Most tokens of a pair.
-        sampling: How answers are drawn; it decides what ends them.
-    """
-
-    def __init__(
-        self,
-        distillation: Distillation,
-        files: TeacherFiles,
-        tokenizer: PreTrainedTokenizerBase,
-        prompt_format: PromptFormat,
-        longest: int,
-        sampling: Sampling,
-    ) -> None:
+    def __init__(self, distillation: Distillation, files: TeacherFiles, encode: PairEncoder, plan: GrowthPlan) -> None:
         self.distillation = distillation
         self.files = files
-        self.tokenizer = tokenizer
-        self.prompt_format = prompt_format
-        self.longest = longest
+        self.encode = encode
+        self.plan = plan
+        self.sampling = plan.answer_sampling  # which decides what ends an answer
+        self.top = TopLogprobs(distillation.top_logprobs, encode.end_id)
         self._told: set[str] = set()
-        self.sampling = replace(sampling, stop_at_newline=prompt_format.single_line)
 
     @property
-    def top(self) -> TopLogprobs:
-        """What is kept of each distribution."""
-        return TopLogprobs(self.distillation.top_logprobs, end_id(self.prompt_format, self.tokenizer))
+    def recording(self) -> Recording | None:
+        """What to keep while accepted samples are answered, where the teacher is the very model that answers."""
+        return Recording(self.top, self.keep) if self.distillation.records else None
 
     def keep(self, accepted: Sequence[Answered]) -> None:
-        """Keep what was recorded while accepted samples were answered, where it is of the very tokens of the pair.
-
-        Args:
-            accepted: The samples. The others' distributions are computed later.
-        """
+        """Keep what was recorded while samples were answered, where it is of the very tokens of the pair."""
         found = {}
         for answered in accepted:
             distributions, ids = answered.completion.distributions, answered.completion.ids
-            pair = self._encoded(answered.sample)
+            pair = self.encode(answered.sample)
             tokens = pair.input_ids[pair.prompt_length :]
             # an unfinished answer has no distribution of its end
             if distributions is not None and len(distributions) == len(tokens) and tokens == [*ids, self.top.end_id]:
@@ -231,27 +175,12 @@ class Lessons:
         if found:
             self.files.add(found)
 
-    def ask(
-        self,
-        trainer: Any,
-        outer_epoch: int,
-        pool: SamplePool,
-        index: PoolIndex,
-        demonstrations: int,
-        before: Sequence[str],
-    ) -> None:
+    def ask(self, trainer: Any, outer_epoch: int, pool: SamplePool, before: Sequence[str]) -> None:
         """Ask the trainer's module for what is not known yet of the samples that an outer epoch begins to train on.
 
-        Args:
-            trainer: The trainer, in `fit`.
-            outer_epoch: Which one, from 1.
-            pool: The pool, grown.
-            index: Finds the nearest seeds.
-            demonstrations: K, most demonstrations of a seed.
-            before: Samples that were known when the checkpoint was written: the model has changed since.
-
         Raises:
-            InputError: If any of those is not known any more.
+            InputError: If any of those `before` is not known any more: known when the checkpoint was written, it is of
+                a model that has changed since.
         """
         processes = Processes.of(trainer)
         # the first one alone reads and records; what it told before is not sent again
@@ -273,7 +202,7 @@ class Lessons:
 
         def asked() -> list[TokenDistributions]:
             share = processes.share(missing)
-            return self._asked(module, share, self._contexts(share, pool, index, demonstrations)) if share else []
+            return self._asked(module, share, self._contexts(share, pool)) if share else []
 
         with stage("teaching", outer_epoch, total=len(processes.share(missing))), generating(trainer), weights():
             given = processes.gathered(asked)
@@ -290,26 +219,24 @@ class Lessons:
         self, module: Teacher, samples: Sequence[Sample], contexts: Sequence[Sequence[Sample]]
     ) -> list[TokenDistributions]:
         """Let the module read each question behind its demonstrations, and its answer."""
-        pairs = [self._encoded(sample) for sample in samples]
+        pairs = [self.encode(sample) for sample in samples]
         # the last token of a pair is what its last distribution foretells
         answers = [pair.input_ids[pair.prompt_length : -1] for pair in pairs]
-        fits = fits_window(cast(LightningModule, module), self.tokenizer)
-        prompts = []
+        fits = fits_window(cast(LightningModule, module), self.encode.tokenizer)
+        write, prompts = self.plan.prompt_format.answer_prompt, []
         for sample, context, answer in zip(samples, contexts, answers, strict=True):
-            shown = [self.prompt_format.answer_prompt(sample.question, context[i:]) for i in range(len(context) + 1)]
+            shown = [write(sample.question, context[i:]) for i in range(len(context) + 1)]
             prompts.append(next((text for text in shown if fits is None or fits(text, len(answer))), shown[-1]))
         return [*module.distributions(prompts, answers, self.sampling, self.top)]
 
-    def _contexts(
-        self, samples: Sequence[Sample], pool: SamplePool, index: PoolIndex, count: int
-    ) -> list[list[Sample]]:
+    def _contexts(self, samples: Sequence[Sample], pool: SamplePool) -> list[list[Sample]]:
         """Give the demonstrations of each sample: those that it was answered from; of a seed, the nearest others."""
         if not self.distillation.demonstrations:
             return [[] for _ in samples]
         if self.distillation.on != "seeds":
             known = {sample.id: sample for sample in pool.samples}
             return [[known[name] for name in sample.answer_demonstrations] for sample in samples]
-        seeds = pool.up_to(0)
+        seeds, index, count = pool.up_to(0), self.plan.index, self.plan.settings.demonstrations
         index.add(seeds)
         # seeds that ask the same are left out together: else the teacher would read the answer that it teaches
         asking = Counter(wording(seed.question) for seed in seeds)
@@ -321,16 +248,13 @@ class Lessons:
 
     # -- training
 
-    def taught(self, sample: Sample, pair: EncodedPair) -> EncodedPair:
-        """Give a pair as it is trained on.
-
-        Args:
-            sample: The sample.
-            pair: Its tokens.
+    def taught(self, sample: Sample) -> EncodedPair:
+        """Give a sample's pair as it is trained on.
 
         Raises:
             InputError: If its distributions are lost.
         """
+        pair = self.encode(sample)
         if not self.distillation.teaches(sample):
             return pair
         distributions, tokens = self.files.known.get(sample.id), len(pair.input_ids) - pair.prompt_length
@@ -340,6 +264,3 @@ class Lessons:
                 f"{self.files.folder}: the teacher's distributions for the answer of sample {sample.id} {lost}. {CURE}"
             )
         return replace(pair, distributions=distributions, learned=self.distillation.learns(sample))
-
-    def _encoded(self, sample: Sample) -> EncodedPair:
-        return encode_pair(sample, self.prompt_format, self.tokenizer, self.longest, end=True)

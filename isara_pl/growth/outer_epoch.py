@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from isara_pl.errors import InputError
 from isara_pl.generation.distributions import TopLogprobs
@@ -19,6 +19,8 @@ from isara_pl.growth.samples import Sample
 from isara_pl.run.processes import ALONE, Processes
 from isara_pl.run.randomness import derive_seed
 from isara_pl.run.stages import count, stage
+
+QuestionWriter = Literal["current", "pretrained"]
 
 
 @runtime_checkable
@@ -57,18 +59,7 @@ class Growth:
 
 @dataclass(frozen=True)
 class GrowthSettings:
-    """How an outer epoch is grown.
-
-    Attributes:
-        candidates: N, candidates of an outer epoch.
-        demonstrations: K, examples in a context.
-        question_context: `knn` is a random anchor and its nearest neighbours, `random` are K random samples.
-        answer_context: `knn` are the nearest neighbours of the question, `random` are K random samples.
-        per_source_quota: At most so many demonstrations from each earlier outer epoch, the rest seeds.
-        question_sampling: How questions are drawn.
-        answer_sampling: How answers are drawn.
-        candidates_per_batch: Candidates that are generated, judged and written to disk at once.
-    """
+    """The options of growth, as `IsaraDataModule` documents them; `candidates` are those of an outer epoch."""
 
     candidates: int
     demonstrations: int
@@ -78,17 +69,41 @@ class GrowthSettings:
     question_sampling: Sampling
     answer_sampling: Sampling
     candidates_per_batch: int
+    question_writer: QuestionWriter = "current"
+
+
+@dataclass(frozen=True)
+class GrowthPlan:
+    """All that is the same in every outer epoch of a run.
+
+    Attributes:
+        settings: The options of growth.
+        prompt_format: How pairs become prompts.
+        index: Finds samples by their questions; what the pool has since gained is added to it.
+        seed: The run's seed.
+        questions: Given questions, one for each candidate of the whole run; without any, the model writes them.
+    """
+
+    settings: GrowthSettings
+    prompt_format: PromptFormat
+    index: PoolIndex
+    seed: int
+    questions: Sequence[str] = ()
+
+    @property
+    def question_sampling(self) -> Sampling:
+        """How questions are drawn in this prompt format."""
+        return replace(self.settings.question_sampling, stop_at_newline=self.prompt_format.single_line)
+
+    @property
+    def answer_sampling(self) -> Sampling:
+        """How answers are drawn in this prompt format."""
+        return replace(self.settings.answer_sampling, stop_at_newline=self.prompt_format.single_line)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A candidate's question.
-
-    Attributes:
-        text: The question.
-        finished: Whether the model ended it, rather than running out of tokens.
-        demonstrations: What it was written from; none where it was given.
-    """
+    """A candidate's question: whether the model ended it, and what it was written from; nothing where it was given."""
 
     text: str
     finished: bool = True
@@ -103,6 +118,21 @@ class Answered:
     completion: Completion
 
 
+@dataclass(frozen=True)
+class Recording:
+    """What becomes of the distributions that answers are drawn from.
+
+    Attributes:
+        top: What to keep of them; only a Teacher is asked for it.
+        keep: Called with the accepted of a batch, in the first process alone, before they are on disk; of a batch
+            that an earlier process did not finish, also with those that are there already.
+    """
+
+    top: TopLogprobs
+    keep: Callable[[Sequence[Answered]], None]
+
+
+@dataclass(eq=False)
 class OuterEpoch:
     """Grows a pool by one outer epoch, in batches of candidates.
 
@@ -112,60 +142,34 @@ class OuterEpoch:
     Several processes split each batch: all generate, the first one alone filters and writes, and every
     process has the same pool afterwards.
 
-    Args:
+    Attributes:
         number: Which outer epoch, from 1.
         pool: The pool to grow.
-        index: Finds samples by their questions; what the pool has since gained is added to it.
+        plan: How to grow.
         generator: Writes questions and answers.
         filters: Judge the candidates, in this order; the first that rejects is the one that counts.
-        prompt_format: How pairs become prompts.
-        settings: How to grow.
-        seed: The run's seed.
         fits: Whether a prompt and so many new tokens fit into the model's window; None if any does.
         question_writer: Entered while questions are written, e.g. to switch the adapter off.
         on_batch: Called after each batch with the candidates judged and accepted so far.
+        recording: Keeps distributions; None keeps none.
         processes: Those that grow it together. Each has the same pool, only the first one's with a folder.
-        questions: Given questions, one for each candidate, which are answered in place of written ones.
-        top: What to keep of the distributions that answers are drawn from; only a Teacher is asked for it.
-        on_accepted: Called with the accepted of a batch, in the first process alone, before they are on disk; of a
-            batch that an earlier process did not finish, also with those that are there already.
     """
 
-    def __init__(
-        self,
-        number: int,
-        pool: SamplePool,
-        index: PoolIndex,
-        generator: TextGenerator,
-        filters: Sequence[CandidateFilter],
-        prompt_format: PromptFormat,
-        settings: GrowthSettings,
-        seed: int,
-        fits: Callable[[str, int], bool] | None = None,
-        question_writer: Callable[[], AbstractContextManager[object]] = nullcontext,
-        on_batch: Callable[[int, int], None] | None = None,
-        processes: Processes = ALONE,
-        questions: Sequence[str] | None = None,
-        top: TopLogprobs | None = None,
-        on_accepted: Callable[[Sequence[Answered]], None] | None = None,
-    ) -> None:
-        self.number = number
-        self.pool = pool
-        self.index = index
-        self.generator = generator
-        self.filters = filters
-        self.prompt_format = prompt_format
-        self.settings = settings
-        self.seed = seed
-        self.fits = fits
-        self.question_writer = question_writer
-        self.on_batch = on_batch
-        self.processes = processes
-        self.questions = questions
-        self.top = top
-        self.on_accepted = on_accepted
-        self.shortened = 0
-        self._known = pool.up_to(number - 1)  # what contexts are drawn from: the pool as it began
+    number: int
+    pool: SamplePool
+    plan: GrowthPlan
+    generator: TextGenerator
+    filters: Sequence[CandidateFilter] = ()
+    fits: Callable[[str, int], bool] | None = None
+    question_writer: Callable[[], AbstractContextManager[object]] = nullcontext
+    on_batch: Callable[[int, int], None] | None = None
+    recording: Recording | None = None
+    processes: Processes = ALONE
+
+    def __post_init__(self) -> None:
+        self._settings = self.plan.settings
+        self._known = self.pool.up_to(self.number - 1)  # what contexts are drawn from: the pool as it began
+        self._shortened = 0
 
     def grow(self) -> Growth:
         """Grow the pool.
@@ -177,10 +181,10 @@ class OuterEpoch:
         began = time.perf_counter()
         judged = self.pool.judged(self.number)
         accepted = len(self.pool.accepted(self.number))
-        total, step = self.settings.candidates, self.settings.candidates_per_batch
+        total, step = self._settings.candidates, self._settings.candidates_per_batch
         batches = [range(start, min(start + step, total)) for start in range(0, total, step)]
         missing = [numbers for numbers in batches if any(self._id(number) not in judged for number in numbers)]
-        if missing and "knn" in (self.settings.question_context, self.settings.answer_context):
+        if missing and "knn" in (self._settings.question_context, self._settings.answer_context):
             self.processes.gathered(self._embedded)
         for numbers in missing:
             candidates = self.processes.gathered(partial(self._candidates, self.processes.share(numbers)))
@@ -194,13 +198,13 @@ class OuterEpoch:
             candidates=len(self.pool.judged(self.number)),
             accepted=accepted,
             rejected=self.pool.rejected(self.number),
-            shortened=sum(self.processes.gathered(lambda: [self.shortened])),
+            shortened=sum(self.processes.gathered(lambda: [self._shortened])),
             seconds=time.perf_counter() - began,
         )
 
     def _embedded(self) -> list[None]:
         """Embed what contexts are drawn from, in every process; an error in one is then one in all."""
-        self.index.add(self._known)
+        self.plan.index.add(self._known)
         return []
 
     def _id(self, number: int) -> str:
@@ -210,25 +214,27 @@ class OuterEpoch:
         """Write the questions of a batch, or of this process's part of it, then their answers."""
         if not numbers:
             return []
-        seeds = [derive_seed(self.seed, "candidate", self.number, number) for number in numbers]
-        if self.questions is None:
-            asked = self._written_questions(numbers, seeds)
+        seeds = [derive_seed(self.plan.seed, "candidate", self.number, number) for number in numbers]
+        if self.plan.questions:
+            first = (self.number - 1) * self._settings.candidates
+            asked = [Asked(self.plan.questions[first + number]) for number in numbers]
         else:
-            asked = [Asked(self.questions[number]) for number in numbers]
+            asked = self._written_questions(numbers, seeds)
         questions = [question.text for question in asked]
         answer_contexts = self._answer_contexts(numbers, questions)
-        answer_sampling = self._sampling(self.settings.answer_sampling)
+        sampling = self.plan.answer_sampling
         prompts = [
-            self._prompt(context, partial(self.prompt_format.answer_prompt, question), answer_sampling, fewest=0)
+            self._prompt(context, partial(self.plan.prompt_format.answer_prompt, question), sampling, fewest=0)
             for question, context in zip(questions, answer_contexts, strict=True)
         ]
-        completions = self._generate([text for text, _ in prompts], answer_sampling, seeds, "answer", self.top)
+        top = self.recording.top if self.recording else None
+        completions = self._generate([text for text, _ in prompts], sampling, seeds, "answer", top)
         return [
             Answered(
                 Sample(
                     id=self._id(number),
                     question=question.text,
-                    answer=_writable(self.prompt_format.parse_answer(completion.text)),
+                    answer=_writable(self.plan.prompt_format.parse_answer(completion.text)),
                     outer_epoch=self.number,
                     question_demonstrations=tuple(sample.id for sample in question.demonstrations),
                     answer_demonstrations=tuple(sample.id for sample in answered_from),
@@ -246,14 +252,14 @@ class OuterEpoch:
     def _written_questions(self, numbers: Sequence[int], seeds: Sequence[int]) -> list[Asked]:
         """Let the model write a question for each candidate."""
         question_contexts = self._question_contexts(numbers)
-        question_sampling = self._sampling(self.settings.question_sampling)
+        sampling = self.plan.question_sampling
         prompts = [
-            self._prompt(context, self.prompt_format.question_prompt, question_sampling, fewest=1)
+            self._prompt(context, self.plan.prompt_format.question_prompt, sampling, fewest=1)
             for context in question_contexts
         ]
         with self.question_writer():
-            completions = self._generate([text for text, _ in prompts], question_sampling, seeds, "question")
-        questions = [_writable(self.prompt_format.parse_question(completion.text)) for completion in completions]
+            completions = self._generate([text for text, _ in prompts], sampling, seeds, "question")
+        questions = [_writable(self.plan.prompt_format.parse_question(completion.text)) for completion in completions]
         # what the parser cut off came after the question's end
         ended = [
             completion.finished or question != completion.text.strip()
@@ -266,8 +272,8 @@ class OuterEpoch:
 
     def _question_contexts(self, numbers: Sequence[int]) -> list[list[Sample]]:
         """Draw the demonstrations from which each question is written, the anchor last."""
-        count, quota = self.settings.demonstrations, self.settings.per_source_quota
-        if self.settings.question_context == "random":
+        count, quota = self._settings.demonstrations, self._settings.per_source_quota
+        if self._settings.question_context == "random":
             draws = [self._draw("context", number) for number in numbers]
             return [draw_samples(self._known, count, quota, draw) for draw in draws]
         anchors = [self._known[self._anchors[number]] for number in numbers]
@@ -280,8 +286,8 @@ class OuterEpoch:
 
     def _answer_contexts(self, numbers: Sequence[int], questions: Sequence[str]) -> list[list[Sample]]:
         """Find the demonstrations from which each question is answered, the nearest last: next to the question."""
-        count, quota = self.settings.demonstrations, self.settings.per_source_quota
-        if self.settings.answer_context == "knn":
+        count, quota = self._settings.demonstrations, self._settings.per_source_quota
+        if self._settings.answer_context == "knn":
             return [neighbours[::-1] for neighbours in self._nearest(questions)]
         draws = [self._draw("answer context", number) for number in numbers]
         return [draw_samples(self._known, count, quota, draw) for draw in draws]
@@ -293,15 +299,15 @@ class OuterEpoch:
         Candidates of one anchor have one context; next to each other they need it computed only once.
         """
         return sorted(
-            self._draw("context", number).randrange(len(self._known)) for number in range(self.settings.candidates)
+            self._draw("context", number).randrange(len(self._known)) for number in range(self._settings.candidates)
         )
 
     def _draw(self, purpose: str, number: int) -> random.Random:
-        return random.Random(derive_seed(self.seed, purpose, self.number, number))
+        return random.Random(derive_seed(self.plan.seed, purpose, self.number, number))
 
     def _nearest(self, questions: Sequence[str]) -> list[list[Sample]]:
-        count, quota = self.settings.demonstrations, self.settings.per_source_quota
-        return self.index.nearest(questions, count, quota, up_to=self.number - 1)
+        count, quota = self._settings.demonstrations, self._settings.per_source_quota
+        return self.plan.index.nearest(questions, count, quota, up_to=self.number - 1)
 
     def _prompt(
         self, context: list[Sample], write: Callable[[Sequence[Sample]], str], sampling: Sampling, fewest: int
@@ -311,16 +317,13 @@ class OuterEpoch:
             shown = context[dropped:]
             text = write(shown)
             if self.fits is None or self.fits(text, sampling.max_new_tokens):
-                self.shortened += dropped > 0
+                self._shortened += dropped > 0
                 return text, shown
         last = f"with the sample {context[-1].id} alone" if fewest else "even without demonstrations"
         raise InputError(
             f"a prompt {last} and {sampling.max_new_tokens} new tokens do not fit into the model's window. "
             "Shorten that sample, lower max_new_tokens, or use a model with a longer window"
         )
-
-    def _sampling(self, sampling: Sampling) -> Sampling:
-        return replace(sampling, stop_at_newline=self.prompt_format.single_line)
 
     def _generate(
         self, prompts: list[str], sampling: Sampling, seeds: Sequence[int], part: str, top: TopLogprobs | None = None
@@ -358,10 +361,10 @@ class OuterEpoch:
                     accepted.append(replace(candidate, scores=scores))
                     self.pool.add(accepted[-1])
                 count(done=1)
-        if self.on_accepted:
+        if self.recording:
             in_pool = {sample.id: sample for sample in self.pool.accepted(self.number)}
             every = [(in_pool.get(answered.sample.id), answered.completion) for answered in candidates]
-            self.on_accepted([Answered(sample, completion) for sample, completion in every if sample])
+            self.recording.keep([Answered(sample, completion) for sample, completion in every if sample])
         self.pool.record(accepted, rejected)
         return accepted, rejected
 

@@ -1,114 +1,139 @@
-"""The loaders over samples: to train, to measure and to predict."""
+"""What is trained and measured on: the validation share of the seeds, and loaders to train, measure and predict."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase
 
+from isara_pl.errors import InputError
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.samples import Sample
+from isara_pl.growth.words import wording
 from isara_pl.run.processes import Processes
-from isara_pl.training.pairs import EncodedPair, SftLoader, collate, encode_pair, length_grouped_batches
-from isara_pl.training.validation import Figure, MeasuredBatch
+from isara_pl.run.randomness import derive_seed
+from isara_pl.training.pairs import Batch, EncodedPair, SftLoader, collate, length_grouped_batches
 
 T = TypeVar("T")
+# what is measured on pairs: on those of data.held_out, and on the validation share
+Figure = Literal["answer_nll", "validation_nll"]
+
+
+class MeasuredBatch(Batch, total=False):
+    """Pairs that are measured on. `figure` says under which name; without it they are held-out ones."""
+
+    figure: Figure
+
+
+# -- the validation share
+
+
+def training_part(seeds: Sequence[Sample], share: float, seed: int) -> list[Sample]:
+    """Give the seeds without a validation share, in the given order.
+
+    The share is drawn at random and above 0 one seed at least; seeds that ask the same stay on one side. The run's seed
+    alone decides: a larger share holds every seed of a smaller one.
+
+    Raises:
+        InputError: If the share is out of range, or leaves nothing to train on.
+    """
+    if not 0 <= share < 1:
+        raise InputError(f"data.validation_share is {share}; allowed: at least 0 and below 1")
+    if share == 0:
+        return list(seeds)
+    same: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    for place, one in enumerate(seeds):
+        same[wording(one.question)].append(place)
+    size = max(1, round(share * len(seeds)))
+    drawn: set[int] = set()
+    for question in random.Random(derive_seed(seed, "validation")).sample(list(same), len(same)):
+        if len(drawn) < size:
+            drawn.update(same[question])
+    if len(drawn) == len(seeds):
+        raise InputError(
+            f"data.validation_share is {share}, but data.seeds has {len(seeds)} seeds ({len(same)} different "
+            "questions): at least one must be left to train on. Use a smaller share, 0, or more seeds"
+        )
+    return [one for place, one in enumerate(seeds) if place not in drawn]
+
+
+def left_out(seeds: Sequence[Sample], used: Sequence[Sample]) -> list[Sample]:
+    """Give the validation share: the given seeds whose question no seed that is trained on, `used`, asks.
+
+    Raises:
+        InputError: If there are none: where a pool goes on, `used` are its own.
+    """
+    asked = {wording(one.question) for one in used}
+    others = [one for one in seeds if wording(one.question) not in asked]
+    if not others:
+        raise InputError(
+            f"data.validation_share: the pool goes on with its own seeds, and holds all {len(seeds)} of data.seeds: "
+            "none is left to validate on. Use 0, or start anew in another folder"
+        )
+    return others
+
+
+def in_file_order(seeds: Sequence[Sample]) -> list[Sample]:
+    """Give seeds in the order of their file, which their ids count."""
+    return sorted(seeds, key=lambda one: (len(one.id), one.id))
+
+
+# -- loaders: every process has as many batches, of its share of each
 
 
 def training_loader(
-    samples: Sequence[Sample],
-    prompt_format: PromptFormat,
-    tokenizer: PreTrainedTokenizerBase | None,
-    batch_size: int,
-    longest: int,
-    epoch: int,
-    seed: int,
-    processes: Processes,
-    taught: Callable[[Sample, EncodedPair], EncodedPair] | None = None,
-) -> Any:
-    """Give this process's share of the batches of one epoch, samples of like length together.
+    pairs: Sequence[EncodedPair], batch_size: int, epoch: int, seed: int, processes: Processes, pad_token_id: int
+) -> SftLoader:
+    """Give the batches of one epoch, pairs of like length together; the epoch counts for a resume in its middle.
 
-    Every process has as many batches. Where a batch has fewer samples than there are processes, those
-    left over get a pair without loss; in batches of texts, the last sample once more.
-
-    Args:
-        samples: What is trained on.
-        prompt_format: How pairs become text.
-        tokenizer: Encodes them; None gives batches of texts.
-        batch_size: Samples of a batch, over all processes.
-        longest: Most tokens of a pair; longer answers are cut.
-        epoch: Which epoch this is, for a resume in its middle.
-        seed: Decides the order.
-        processes: Those that split each batch.
-        taught: Gives a pair what its teacher said of it; None teaches nothing.
-
-    Returns:
-        A loader of `isara_pl.training.pairs.Batch`, or of the dicts of `texts`.
+    Where a batch has fewer pairs than there are processes, those left over get one without loss.
     """
-    if tokenizer is None:
-        lengths = [len(sample.question) + len(sample.answer) for sample in samples]
-        batches = length_grouped_batches(lengths, batch_size, seed)
-        shares = [[*processes.share(batch)] or batch[-1:] for batch in batches]
-        return DataLoader(cast(Any, samples), batch_sampler=shares, collate_fn=lambda some: texts(some, prompt_format))
-    pairs = _encoded(samples, prompt_format, tokenizer, longest, end=True)
-    if taught is not None:
-        pairs = [taught(sample, pair) for sample, pair in zip(samples, pairs, strict=True)]
     batches = length_grouped_batches([len(pair.input_ids) for pair in pairs], batch_size, seed)
     shares = [[*processes.share(batch)] or [len(pairs)] for batch in batches]
-    return SftLoader([*pairs, _without_loss(pairs[0])], shares, epoch, int(tokenizer.pad_token_id))
+    return SftLoader([*pairs, _without_loss(pairs[0])], shares, epoch, pad_token_id)
+
+
+def text_loader(
+    samples: Sequence[Sample], prompt_format: PromptFormat, batch_size: int, seed: int, processes: Processes
+) -> Any:
+    """Give the batches of one epoch as the dicts of `texts`; processes that are left over get the last sample again."""
+    lengths = [len(sample.question) + len(sample.answer) for sample in samples]
+    batches = length_grouped_batches(lengths, batch_size, seed)
+    shares = [[*processes.share(batch)] or batch[-1:] for batch in batches]
+    return DataLoader(cast(Any, samples), batch_sampler=shares, collate_fn=lambda some: texts(some, prompt_format))
 
 
 def held_out_loader(
-    samples: Sequence[Sample],
-    prompt_format: PromptFormat,
-    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[EncodedPair],
     batch_size: int,
-    longest: int,
     processes: Processes,
+    pad_token_id: int,
     figure: Figure = "answer_nll",
     in_full: bool = True,
 ) -> Any:
-    """Give this process's share of held-out pairs in batches of `MeasuredBatch`, without their end.
+    """Give pairs in batches of `MeasuredBatch`; processes that are left over get one without loss.
 
-    Every process has as many batches; one that is left over gets a pair without loss.
-
-    Args:
-        samples: The pairs.
-        prompt_format: How pairs become text.
-        tokenizer: Encodes them.
-        batch_size: Pairs of a batch, over all processes.
-        longest: Most tokens of a pair; longer answers are cut.
-        processes: Those that split each batch.
-        figure: What is measured on them.
-        in_full: Whether all batches are used: then the shortest pairs come first, which is fastest. Else the first
-            batches have to stand for all: the order is random, and always the same.
+    Where all batches are used, `in_full`, the shortest pairs come first, which is fastest. Else the first batches have
+    to stand for all: the order is random, and always the same.
     """
-    pairs = _encoded(samples, prompt_format, tokenizer, longest, end=False)
+    pairs = [*pairs]
     if in_full:
         pairs.sort(key=lambda pair: len(pair.input_ids))
     else:
         random.Random(0).shuffle(pairs)
-    pad = int(tokenizer.pad_token_id)
     shares = [processes.share(batch) or [_without_loss(pairs[0])] for batch in _batches(pairs, batch_size)]
-    return DataLoader(cast(Any, shares), collate_fn=lambda one: MeasuredBatch(**collate(one[0], pad), figure=figure))
+    return DataLoader(
+        cast(Any, shares), collate_fn=lambda one: MeasuredBatch(**collate(one[0], pad_token_id), figure=figure)
+    )
 
 
 def question_loader(
     questions: Sequence[Sample], prompt_format: PromptFormat, batch_size: int, processes: Processes
 ) -> Any:
-    """Give this process's share of the questions that are answered, in batches as `predict_step` takes them.
-
-    Every process has as many batches, some perhaps without a question.
-
-    Args:
-        questions: The questions.
-        prompt_format: How they become prompts.
-        batch_size: Questions of a batch, over all processes.
-        processes: Those that split each batch.
-    """
+    """Give questions in batches as `predict_step` takes them; processes that are left over get none."""
     shares = [processes.share(batch) for batch in _batches(questions, batch_size)]
     return DataLoader(
         cast(Any, shares),
@@ -121,12 +146,7 @@ def question_loader(
 
 
 def texts(samples: Sequence[Sample], prompt_format: PromptFormat) -> dict[str, Any]:
-    """Give samples as lists of texts: id, question, answer, prompt, completion.
-
-    Args:
-        samples: The samples.
-        prompt_format: How pairs become prompt and completion.
-    """
+    """Give samples as lists of texts: id, question, answer, prompt, completion."""
     return {
         "id": [sample.id for sample in samples],
         "question": [sample.question for sample in samples],
@@ -145,16 +165,6 @@ def _without_loss(pair: EncodedPair) -> EncodedPair:
     return replace(pair, prompt_length=len(pair.input_ids), distributions=None)
 
 
-def _encoded(
-    samples: Sequence[Sample],
-    prompt_format: PromptFormat,
-    tokenizer: PreTrainedTokenizerBase,
-    longest: int,
-    end: bool,
-) -> list[EncodedPair]:
-    return [encode_pair(sample, prompt_format, tokenizer, longest, end) for sample in samples]
-
-
 @runtime_checkable
 class HeldOutEvaluation(Protocol):
     """A callback that measures on items of its own at the end of every validation and test."""
@@ -164,11 +174,7 @@ class HeldOutEvaluation(Protocol):
 
 
 def loader_without_pairs(trainer: Any) -> Any:
-    """Give one empty batch where a callback measures on items of its own: without a batch Lightning runs no validation.
-
-    Args:
-        trainer: The trainer; None where there is none.
-    """
+    """Give one empty batch where a callback measures on items of its own: Lightning validates nothing without one."""
     callbacks = trainer.callbacks if trainer else []
     measured = any(isinstance(callback, HeldOutEvaluation) for callback in callbacks)
     return DataLoader(cast(Any, [{}]), collate_fn=lambda _: {}) if measured else []

@@ -11,16 +11,10 @@ Objective = Literal["sft", "distill", "sft+distill"]
 
 
 def answer_losses(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Give what is learned from each pair, in one pass of the model.
+    """Give what is learned from each pair, in one pass of the model, all of shape (batch,).
 
-    Args:
-        model: A causal LM.
-        batch: Pairs of `isara_pl.training.pairs.collate`.
-
-    Returns:
-        For each pair, all of shape (batch,): the negative log-likelihood of its answer where that is learned, else 0;
-        the divergence from its teacher where it has one, else 0, both summed over the answer's tokens, in nats;
-        and the number of these tokens.
+    The negative log-likelihood of its answer where that is learned, else 0; the divergence from its teacher where it
+    has one, else 0, both summed over the answer's tokens, in nats; and the number of these tokens.
     """
     logits, targets = answer_logits(model, batch)
     counted = targets != IGNORED  # (batch, longest)

@@ -93,6 +93,24 @@ def end_id(prompt_format: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> i
     return int(tokenizer.eos_token_id if own is None else own)
 
 
+class PairEncoder:
+    """Encodes the pairs of a run to train and to measure on, each of them once."""
+
+    def __init__(self, prompt_format: PromptFormat, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        self.prompt_format = prompt_format
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.pad_token_id, self.end_id = int(tokenizer.pad_token_id), end_id(prompt_format, tokenizer)
+        self._known: dict[tuple[str, str, str, bool], EncodedPair] = {}
+
+    def __call__(self, sample: Sample, end: bool = True) -> EncodedPair:
+        """Encode a pair as `encode_pair` does."""
+        key = sample.id, sample.question, sample.answer, end
+        if key not in self._known:
+            self._known[key] = encode_pair(sample, self.prompt_format, self.tokenizer, self.max_length, end)
+        return self._known[key]
+
+
 class TooLong:
     """Rejects candidates that could not be trained on: whose prompt alone fills the longest pair.
 

@@ -20,18 +20,15 @@ class TeacherFiles:
     """What the teacher gave for each sample, kept in `teacher/*.safetensors` of the run folder.
 
     A file holds `ids`, `log_probs` and `rest`, as of `TokenDistributions`, of several samples one after the other; its
-    metadata, under `samples`, how many tokens each has.
-
-    Args:
-        run_dir: The run folder; None keeps all in memory.
-        samples: Ids of the samples of the run. What a killed process left of others is forgotten: candidates that it
-            did not put into the pool may be others now.
-
-    Raises:
-        InputError: If a file is damaged.
+    metadata, under `samples`, how many tokens each has. Without a run folder all is kept in memory.
     """
 
     def __init__(self, run_dir: Path | None, samples: Collection[str]) -> None:
+        """Read what is known of these samples, by their ids, or raise an InputError where a file is damaged.
+
+        What a killed process left of others is forgotten: candidates that it did not put into the pool may be others
+        now.
+        """
         self.folder = run_dir / FOLDER if run_dir else None
         self.known: dict[str, TokenDistributions] = {}
         for path in sorted(self.folder.glob("*.safetensors")) if self.folder else []:
@@ -41,10 +38,7 @@ class TeacherFiles:
             self.known.update(found)
 
     def add(self, found: Mapping[str, TokenDistributions]) -> None:
-        """Keep the distributions of some samples, on disk when this returns.
-
-        Args:
-            found: By the samples' ids, at least one; the file has the name of the first.
+        """Keep the distributions of at least one sample, on disk when this returns, in a file named after the first.
 
         Raises:
             InputError: If another number of tokens was kept of each so far, or that id cannot name a file.

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from isara_pl.callbacks import BestEpoch, best_epoch
 from isara_pl.errors import InputError
 from isara_pl.module import IsaraModule
-from isara_pl.training.validation import training_part
+from isara_pl.training.loaders import training_part
 
 EPOCHS, SHARE = 4, 0.25
 

@@ -15,7 +15,7 @@ from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.growth.samples import Sample
 from isara_pl.module import IsaraModule
-from isara_pl.training.validation import in_file_order, left_out, training_part
+from isara_pl.training.loaders import in_file_order, left_out, training_part
 
 QUARTER = "--data.validation_share=0.25"  # 2 of the 8 seeds
 # for a list that is given anew

@@ -22,7 +22,7 @@ from isara_pl.growth.samples import Sample
 from isara_pl.module import IsaraModule
 from isara_pl.run.processes import ALONE
 from isara_pl.training.loaders import held_out_loader, question_loader
-from isara_pl.training.pairs import encode_pair
+from isara_pl.training.pairs import PairEncoder, encode_pair
 
 OPENED = "{% if add_generation_prompt %}{{ '<|turn|>assistant\n' }}{% endif %}"
 # a block in the last turn alone, thoughts of earlier turns left out, as Qwen3
@@ -117,7 +117,8 @@ def test_the_tokens_that_are_measured_are_those_of_the_answer(kind, tiny_llama):
     module = IsaraModule(tiny_llama)
     module.configure_model()
     pairs = make_seeds(3)
-    (batch,) = held_out_loader(pairs, prompt_format("chat", tokenizer), tokenizer, 8, 500, ALONE)
+    encoder = PairEncoder(prompt_format("chat", tokenizer), tokenizer, 500)
+    (batch,) = held_out_loader([encoder(pair, end=False) for pair in pairs], 8, ALONE, encoder.pad_token_id)
     logged = []
     module.log = lambda name, metric, **_: logged.append(float(metric.compute()))
     module._trainer = type("Trainer", (), {"precision_plugin": None})()

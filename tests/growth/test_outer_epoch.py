@@ -9,7 +9,9 @@ from helpers.outer_epoch import SETTINGS, NothingOdd, outer_epoch
 from helpers.retrieval import CountingEncoder, HashedEncoder
 
 from isara_pl.errors import InputError
+from isara_pl.generation.distributions import TopLogprobs
 from isara_pl.generation.protocol import Completion
+from isara_pl.growth.outer_epoch import Recording
 from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.retrieval import PoolIndex
 from isara_pl.growth.samples import Sample
@@ -237,7 +239,8 @@ def test_of_a_batch_that_was_cut_short_all_that_is_accepted_is_told_again_as_it_
     def grown(folder):
         pool = SamplePool(make_seeds(), folder)
         keep = [NothingOdd()]
-        outer_epoch(pool, filters=keep, on_accepted=lambda batch: told.append([each.sample for each in batch])).grow()
+        recording = Recording(TopLogprobs(4, 0), lambda batch: told.append([each.sample for each in batch]))
+        outer_epoch(pool, filters=keep, recording=recording).grow()
         return pool
 
     grown(tmp_path)

@@ -7,7 +7,7 @@ from conftest import FakeGenerator
 from helpers.retrieval import HashedEncoder
 
 from isara_pl.generation.protocol import Sampling
-from isara_pl.growth.outer_epoch import CandidateFilter, GrowthSettings, OuterEpoch
+from isara_pl.growth.outer_epoch import CandidateFilter, GrowthPlan, GrowthSettings, OuterEpoch
 from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.retrieval import PoolIndex
@@ -33,6 +33,12 @@ class NothingOdd:
         return Verdict(odd, "odd" if odd else None)
 
 
+def plan(
+    settings: GrowthSettings = SETTINGS, index: PoolIndex | None = None, seed: int = 0, questions: Sequence[str] = ()
+) -> GrowthPlan:
+    return GrowthPlan(settings, prompt_format("qa", None), index or PoolIndex(HashedEncoder()), seed, questions)
+
+
 def outer_epoch(
     pool: SamplePool,
     number: int = 1,
@@ -40,16 +46,5 @@ def outer_epoch(
     filters: Sequence[CandidateFilter] = (),
     **more: Any,
 ) -> OuterEpoch:
-    settings = more.pop("settings", SETTINGS)
-    index = more.pop("index", None)
-    return OuterEpoch(
-        number,
-        pool,
-        index or PoolIndex(HashedEncoder()),
-        generator or FakeGenerator(),
-        list(filters),
-        prompt_format("qa", None),
-        settings,
-        seed=more.pop("seed", 0),
-        **more,
-    )
+    of_plan = {name: more.pop(name) for name in ("settings", "index", "seed", "questions") if name in more}
+    return OuterEpoch(number, pool, plan(**of_plan), generator or FakeGenerator(), list(filters), **more)

@@ -19,7 +19,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from safetensors.torch import load_file
 
 from isara_pl.cli.main import main
-from isara_pl.datamodule.growing import check_processes
+from isara_pl.datamodule.pooled_data import check_processes
 from isara_pl.errors import InputError
 from isara_pl.generation.distributions import TopLogprobs, top_logprobs
 from isara_pl.growth.pool import SamplePool
@@ -27,8 +27,8 @@ from isara_pl.growth.prompts import prompt_format
 from isara_pl.models.loading import load_tokenizer
 from isara_pl.module import IsaraModule
 from isara_pl.run.processes import Processes
-from isara_pl.training.loaders import held_out_loader, question_loader, training_loader
-from isara_pl.training.pairs import collate, encode_pair
+from isara_pl.training.loaders import held_out_loader, question_loader, text_loader, training_loader
+from isara_pl.training.pairs import PairEncoder, collate, encode_pair
 
 # what a user's callback may do: here it dies, in the process and at the place that the environment names
 FATAL = """
@@ -224,11 +224,12 @@ def shares(make):
 
 
 def test_every_pair_is_trained_on_and_measured_once_and_each_process_has_as_many_batches(tiny_llama):
-    tokenizer, qa = load_tokenizer(tiny_llama), prompt_format("qa", None)
+    encoder = PairEncoder(prompt_format("qa", None), load_tokenizer(tiny_llama), 256)
     samples = make_seeds(9)  # batches of 4, 4 and 1: two processes are left over
+    pairs, pad = [encoder(sample) for sample in samples], encoder.pad_token_id
     loaders = {
-        "training": lambda processes: training_loader(samples, qa, tokenizer, 4, 256, 0, 0, processes),
-        "held out": lambda processes: held_out_loader(samples, qa, tokenizer, 4, 256, processes),
+        "training": lambda processes: training_loader(pairs, 4, 0, 0, processes, pad),
+        "held out": lambda processes: held_out_loader(pairs, 4, processes, pad),
     }
     for name, make in loaders.items():
         batches = shares(make)
@@ -246,7 +247,7 @@ def test_every_pair_is_trained_on_and_measured_once_and_each_process_has_as_many
 
 def test_batches_of_texts_repeat_a_sample_where_processes_are_left_over_and_questions_do_not():
     qa, samples = prompt_format("qa", None), make_seeds(9)
-    batches = shares(lambda processes: training_loader(samples, qa, None, 4, 256, 0, 0, processes))
+    batches = shares(lambda processes: text_loader(samples, qa, 4, 0, processes))
     counts = Counter(name for parts in batches for part in parts for name in part["id"])
     assert sorted(counts.values()) == [1] * 8 + [3]
     batches = shares(lambda processes: question_loader(samples, qa, 4, processes))
@@ -265,12 +266,12 @@ def test_the_mean_of_the_processes_gradients_is_that_of_all_tokens(tiny_llama):
     qa, samples = prompt_format("qa", None), make_seeds(4)
     pairs = [encode_pair(sample, qa, module.tokenizer, 256, end=True) for sample in samples]
 
-    def taught(sample, pair):
+    def taught(pair):
         teacher = torch.randn(len(pair.input_ids) - pair.prompt_length, 50)
         kept = top_logprobs(teacher, [], TopLogprobs(9, end_id=0))
-        return replace(pair, distributions=kept, learned=sample is samples[0])
+        return replace(pair, distributions=kept, learned=pair is pairs[0])
 
-    loader = training_loader(samples, qa, module.tokenizer, 4, 256, 0, 0, Processes(), taught)
+    loader = training_loader([taught(pair) for pair in pairs], 4, 0, 0, Processes(), module.tokenizer.pad_token_id)
     *of_teacher, without_loss = loader.dataset
     pairs[0], pairs[3] = of_teacher[0], of_teacher[3]  # each part that has loss has one that is taught
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import make_seeds
 from helpers.distillation import ALL, dense, plain
+from helpers.outer_epoch import plan
 from helpers.teaching import SHORT, Run
 from transformers import AutoTokenizer
 
@@ -20,7 +21,7 @@ from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.samples import Sample
 from isara_pl.growth.words import wording
 from isara_pl.models.loading import load_tokenizer
-from isara_pl.training.pairs import encode_pair
+from isara_pl.training.pairs import PairEncoder, encode_pair
 from isara_pl.training.teacher_files import TeacherFiles
 
 ON_SEEDS = {"distill_on": "seeds", "candidates_per_outer_epoch": 0}
@@ -86,7 +87,7 @@ def test_what_was_recorded_is_kept_where_it_is_of_the_very_labels(speaker, cut, 
     pair = encode_pair(sample, qa, tokenizer, 256, end=True)
     answer = pair.input_ids[pair.prompt_length : -1]
     files, distillation = TeacherFiles(None, []), Distillation("distill", "generated", "current", True, ALL)
-    lessons = Lessons(distillation, files, tokenizer, qa, len(pair.input_ids) - cut, SHORT)
+    lessons = Lessons(distillation, files, PairEncoder(qa, tokenizer, len(pair.input_ids) - cut), plan())
     kept = top_logprobs(torch.randn(len(answer) + finished, 9), [], TopLogprobs(ALL, 0))
     completion = Completion(sample.answer, finished, (answer[0] + other, *answer[1:]), kept)
     lessons.keep([Answered(sample, completion)])
