@@ -8,9 +8,8 @@ from torch import Tensor
 
 from isara_pl.callbacks.evaluation import Evaluation, Line
 from isara_pl.errors import InputError
-from isara_pl.evaluation.harm import HarmRate, flagged
 from isara_pl.evaluation.judges import Judge, judge_name, judged
-from isara_pl.evaluation.metrics import given_all
+from isara_pl.evaluation.metrics import check_harm_options, flagged, harm_rate
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.growth.demonstrations import Context
 from isara_pl.growth.samples import Sample, read_questions
@@ -54,7 +53,7 @@ class HarmEvaluation(Evaluation):
         self.max_new_tokens = max_new_tokens
         if max_new_tokens < 1:
             raise InputError(f"HarmEvaluation: max_new_tokens is {max_new_tokens}; allowed: at least 1")
-        HarmRate(judge.labels, self.thresholds)  # tells of wrong thresholds or labels before anything runs
+        check_harm_options(judge.labels, self.thresholds)
         super().__init__("harm", name, prompts, demonstrations, context)
 
     def read_items(self, items: str) -> list[Sample]:
@@ -91,6 +90,5 @@ class HarmEvaluation(Evaluation):
 
     def figures(self, lines: Sequence[Line]) -> Mapping[str, Tensor]:
         """Give the figures over questions."""
-        metric = given_all(HarmRate(self.judge.labels, self.thresholds))
-        metric.update(torch.tensor([[*line["probabilities"].values()] for line in lines]))
-        return metric.compute()
+        probabilities = torch.tensor([[*line["probabilities"].values()] for line in lines])
+        return harm_rate(probabilities, self.judge.labels, self.thresholds)
