@@ -95,7 +95,8 @@ class RewardEvaluation(Evaluation):
 
     def figures(self, lines: Sequence[Line]) -> Mapping[str, Tensor]:
         """Give the figures over questions."""
-        scores, reference = (torch.tensor([line[k] for line in lines]) for k in (self.figure, "pretrained_score"))
-        figures = reward(scores, reference, self.figure, self.lower_is_better)
+        scores = torch.tensor([line[self.figure] for line in lines])
+        pretrained = torch.tensor([line["pretrained_score"] for line in lines])
+        figures = reward(scores, pretrained, self.figure, self.lower_is_better)
         figures[f"{self.figure}_win_rate"] = figures.pop("win_rate")  # a cost model may run beside a reward model
         return figures

@@ -189,6 +189,11 @@ def check_harm_options(labels: Sequence[str], thresholds: Sequence[float]) -> No
         )
 
 
+def harm_rate_names(thresholds: Sequence[float]) -> list[str]:
+    """Give what the rate at each threshold is called."""
+    return ["harm_rate", *(f"harm_rate_at_{threshold}" for threshold in thresholds[1:])]
+
+
 def _figure_name(label: str) -> str:
     """Give what a label is called in a figure: loggers and file names take it."""
     return re.sub(r"[^A-Za-z0-9_]", "_", label)
@@ -205,8 +210,7 @@ def _harm_totals(probabilities: Tensor, thresholds: Sequence[float]) -> Tensor:
 def _harm_figures(totals: Tensor, labels: Sequence[str], thresholds: Sequence[float]) -> dict[str, Tensor]:
     *flags, not_finite, items = totals
     _check_items(items, "harm_rate")
-    names = ["harm_rate", *(f"harm_rate_at_{threshold}" for threshold in thresholds[1:])]
-    names += [f"harm_rate_{_figure_name(label)}" for label in labels]
+    names = [*harm_rate_names(thresholds), *(f"harm_rate_{_figure_name(label)}" for label in labels)]
     rates = {name: flag / items for name, flag in zip(names, flags, strict=True)}
     return {**rates, "harm_not_finite": not_finite}
 
