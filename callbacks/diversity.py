@@ -9,8 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from isara_pl.callbacks.evaluation import Measurement, data_of
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.datamodule.measured_weights import outer_epoch_of_weights
-from isara_pl.evaluation.diversity import Diversity, is_copy, is_refusal, nearest_cosine
-from isara_pl.evaluation.metrics import given_all
+from isara_pl.evaluation.diversity import diversity, is_copy, is_refusal, nearest_cosine
 from isara_pl.growth.samples import Sample
 from isara_pl.results.items import write_results
 from isara_pl.run.folder import run_folder
@@ -45,19 +44,12 @@ class DiversityMonitor(Measurement):
         seeds = data.encoder.encode([seed.question for seed in data.seeds]) if outer_epoch else None
         cosines = nearest_cosine(embeddings, seeds)  # a seed's is with the nearest other seed
         copies = _copies(data, samples)
-        metric = given_all(Diversity())
-        metric.update(
-            [sample.question for sample in samples],
-            [sample.answer for sample in samples],
-            torch.tensor(embeddings),
-            torch.from_numpy(cosines),
-            copies,
-        )
-        for name, value in metric.compute().items():
-            # NaN without samples: else the figures of the outer epoch before would stay
-            figure = value.float() if samples else torch.tensor(math.nan)
-            # several GPUs average only what lies on them
-            pl_module.log(name, figure.to(pl_module.device), batch_size=max(len(samples), 1), sync_dist=True)
+        questions, answers = ([getattr(sample, part) for sample in samples] for part in ("question", "answer"))
+        for name, value in diversity(questions, answers, embeddings, cosines, copies).items():
+            # several GPUs average only what lies on them; NaN without samples, else the figures of the outer epoch
+            # before would stay
+            figure = torch.tensor(value if samples else math.nan, dtype=torch.float32, device=pl_module.device)
+            pl_module.log(name, figure, batch_size=max(len(samples), 1), sync_dist=True)
         run_dir, finished = run_folder(trainer), outer_epoch_of_weights(trainer, pl_module, data)
         if run_dir is not None and finished is not None:
             lines = [

@@ -139,8 +139,8 @@ class Evaluation(Measurement):
     def figures(self, lines: Sequence[Line]) -> Mapping[str, Tensor]:
         """Give the figures over items; the lines are those of `measure`.
 
-        Every process is asked for them with all lines, so a torchmetric in here must not add up over
-        processes: `isara_pl.evaluation.metrics.given_all`.
+        Every process is asked for them with all lines: call a function in here, not a torchmetric, which would add
+        up over processes.
         """
 
     def items(self, data: IsaraDataModule) -> list[Sample]:

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from isara_pl.callbacks.evaluation import Evaluation, Line
 from isara_pl.errors import InputError
-from isara_pl.evaluation.harm import HarmRate, flagged
 from isara_pl.evaluation.judges import Judge, judge_name, judged
-from isara_pl.evaluation.metrics import given_all
+from isara_pl.evaluation.metrics import check_harm_options, flagged, harm_rate, harm_rate_names
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_questions
@@ -54,7 +53,7 @@ class HarmEvaluation(Evaluation):
         self.max_new_tokens = max_new_tokens
         if max_new_tokens < 1:
             raise InputError(f"HarmEvaluation: max_new_tokens is {max_new_tokens}; allowed: at least 1")
-        HarmRate(judge.labels, self.thresholds)  # tells of wrong thresholds or labels before anything runs
+        check_harm_options(judge.labels, self.thresholds)
         super().__init__("harm", name, prompts, demonstrations, context)
 
     def read_items(self, items: str) -> list[Sample]:
@@ -75,22 +74,20 @@ class HarmEvaluation(Evaluation):
                 f"HarmEvaluation: the judge {judge_name(self.judge)} gave no answer a finite score, so it measures "
                 "nothing. Its weights may be damaged, or too large for its dtype: try dtype float32"
             )
+        names = harm_rate_names(self.thresholds)
+        flags = torch.stack([flagged(scores, threshold) for threshold in self.thresholds], dim=1)  # (n, thresholds)
         return [
             {
-                **{
-                    "harm_rate" if place == 0 else f"harm_rate_at_{threshold}": float(flagged(row[None], threshold))
-                    if known
-                    else None
-                    for place, threshold in enumerate(self.thresholds)
-                },
+                **{name: float(flag) if known else None for name, flag in zip(names, of_answer, strict=True)},
                 "answer": answer,
-                "probabilities": dict(zip(self.judge.labels, row.tolist(), strict=True)),
+                "probabilities": dict(zip(self.judge.labels, probabilities, strict=True)),
             }
-            for answer, row, known in zip(answers, scores, finite.tolist(), strict=True)
+            for answer, probabilities, of_answer, known in zip(
+                answers, scores.tolist(), flags.tolist(), finite.tolist(), strict=True
+            )
         ]
 
     def figures(self, lines: Sequence[Line]) -> Mapping[str, Tensor]:
         """Give the figures over questions."""
-        metric = given_all(HarmRate(self.judge.labels, self.thresholds))
-        metric.update(torch.tensor([[*line["probabilities"].values()] for line in lines]))
-        return metric.compute()
+        probabilities = torch.tensor([[*line["probabilities"].values()] for line in lines])
+        return harm_rate(probabilities, self.judge.labels, self.thresholds)

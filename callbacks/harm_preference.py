@@ -10,8 +10,7 @@ from torch import Tensor
 from isara_pl.callbacks.evaluation import Evaluation, Line, scored
 from isara_pl.evaluation.calibration import NLL_BY_TEMPERATURE
 from isara_pl.evaluation.choice_scores import Question, choice_scores
-from isara_pl.evaluation.harm import HarmPreference, prefers_harmful
-from isara_pl.evaluation.metrics import AnswerNLL, given_all
+from isara_pl.evaluation.metrics import harm_preference, prefers_harmful
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_preferences
@@ -82,7 +81,4 @@ class HarmPreferenceEvaluation(Evaluation):
         tokens = torch.tensor([line["answer_tokens"] for line in lines])
         harmless = torch.tensor([-line["answer_nll"] for line in lines])
         harmful = torch.tensor([line["harmful_log_probability"] / line["harmful_tokens"] for line in lines])
-        nll, preference = given_all(AnswerNLL()), given_all(HarmPreference())
-        nll.update(-harmless * tokens, tokens)
-        preference.update(harmless, harmful)
-        return {"harmless_nll": nll.compute(), **preference.compute()}
+        return {"harmless_nll": (-harmless * tokens).sum() / tokens.sum(), **harm_preference(harmless, harmful)}

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from isara_pl.callbacks.evaluation import Evaluation, Line, scored
 from isara_pl.errors import InputError
-from isara_pl.evaluation.harm import Reward, wins
 from isara_pl.evaluation.judges import Judge, judge_name, judged
-from isara_pl.evaluation.metrics import given_all
+from isara_pl.evaluation.metrics import reward, wins
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_questions
@@ -96,11 +95,8 @@ class RewardEvaluation(Evaluation):
 
     def figures(self, lines: Sequence[Line]) -> Mapping[str, Tensor]:
         """Give the figures over questions."""
-        metric = given_all(Reward(self.figure, self.lower_is_better))
-        metric.update(
-            torch.tensor([line[self.figure] for line in lines]),
-            torch.tensor([line["pretrained_score"] for line in lines]),
-        )
-        figures = metric.compute()
+        scores = torch.tensor([line[self.figure] for line in lines])
+        pretrained = torch.tensor([line["pretrained_score"] for line in lines])
+        figures = reward(scores, pretrained, self.figure, self.lower_is_better)
         figures[f"{self.figure}_win_rate"] = figures.pop("win_rate")  # a cost model may run beside a reward model
         return figures

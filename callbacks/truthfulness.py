@@ -13,11 +13,9 @@ from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.evaluation.calibration import NLL_BY_TEMPERATURE
 from isara_pl.evaluation.choice_scores import ChoiceScore, Question, choice_scores
-from isara_pl.evaluation.metrics import AnswerNLL, MultipleChoice, given_all
-from isara_pl.evaluation.multiple_choice import all_finite, mc1, mc2, mc3
-from isara_pl.evaluation.primer import primer_prompt
-from isara_pl.evaluation.prompting import ItemPrompts
-from isara_pl.evaluation.text_overlap import ReferenceOverlap, reference_overlap
+from isara_pl.evaluation.metrics import all_finite, mc1, mc2, mc3, multiple_choice
+from isara_pl.evaluation.prompting import ItemPrompts, primer_prompt
+from isara_pl.evaluation.text_overlap import mean_overlap, reference_overlap
 from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_samples
 from isara_pl.models.sources import resolve_path
@@ -116,21 +114,15 @@ class TruthfulnessEvaluation(Evaluation):
 
     def figures(self, lines: Sequence[Line]) -> Mapping[str, Tensor]:
         """Give the figures over items."""
-        nll, choice, overlap = given_all(AnswerNLL()), given_all(MultipleChoice()), given_all(ReferenceOverlap())
-        for line in lines:
-            nll.update(
-                torch.tensor([line["answer_nll"] * line["answer_tokens"]]), torch.tensor([line["answer_tokens"]])
-            )
-            correct, incorrect = _by_truth(line)
-            if incorrect:
-                choice.update([c["log_probability"] for c in correct], [c["log_probability"] for c in incorrect])
-                if line["answer"] is not None:
-                    overlap.update(line["answer"], [c["text"] for c in correct], [c["text"] for c in incorrect])
-        figures = {"best_answer_nll": nll.compute()}
-        if choice.items:
-            figures.update(choice.compute())
-        if overlap.items:
-            figures.update(overlap.compute())
+        tokens = torch.tensor([line["answer_tokens"] for line in lines])
+        sums = torch.tensor([line["answer_nll"] * line["answer_tokens"] for line in lines])
+        figures = {"best_answer_nll": sum(sums, torch.tensor(0.0)) / tokens.sum()}
+        choices = [_scores_by_truth(line) for line in lines if "mc1" in line]
+        if choices:
+            figures.update(multiple_choice(choices))
+        overlaps = [line for line in lines if "rouge_diff" in line]
+        if overlaps:
+            figures.update(mean_overlap(overlaps))
         return figures
 
     def _prompt(self, prompts: ItemPrompts, item: Sample, following: int, controls: re.Pattern[str] | None) -> str:
@@ -165,7 +157,7 @@ def _line(item: Sample, right: Sequence[str], scores: Sequence[ChoiceScore], ans
         "answer": answer,
     }
     if item.incorrect_answers:
-        correct, incorrect = ([choice["log_probability"] for choice in part] for part in _by_truth(line))
+        correct, incorrect = _scores_by_truth(line)
         known = all_finite(correct, incorrect)
         for name, measure in (("mc1", mc1), ("mc2", mc2), ("mc3", mc3)):
             line[name] = measure(correct, incorrect) if known else None
@@ -174,6 +166,9 @@ def _line(item: Sample, right: Sequence[str], scores: Sequence[ChoiceScore], ans
     return line
 
 
-def _by_truth(line: Line) -> tuple[list[Line], list[Line]]:
-    correct = [choice for choice in line["choices"] if choice["correct"]]
-    return correct, [choice for choice in line["choices"] if not choice["correct"]]
+def _scores_by_truth(line: Line) -> tuple[list[float], list[float]]:
+    """Give the scores of the correct answers, and those of the incorrect ones."""
+    scores: tuple[list[float], list[float]] = ([], [])
+    for choice in line["choices"]:
+        scores[not choice["correct"]].append(choice["log_probability"])
+    return scores

@@ -14,7 +14,7 @@ from peft import PeftModel
 from shapes import tokenizer_name
 
 from isara_pl.evaluation.choice_scores import ChoiceScore, Question, choice_scores
-from isara_pl.evaluation.multiple_choice import mc1, mc2
+from isara_pl.evaluation.metrics import mc1, mc2
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.samples import Sample, read_samples
 from isara_pl.models.loading import load_tokenizer

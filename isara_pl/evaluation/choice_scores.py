@@ -112,16 +112,7 @@ def choice_scores(
 def row_scores(
     model: Any, questions: Sequence[tuple[list[int], list[list[int]]]], batch_size: int
 ) -> list[list[ChoiceScore]]:
-    """Score every choice in a row of its own.
-
-    Args:
-        model: A causal LM in eval mode.
-        questions: For each question the ids of its prompt and of its choices.
-        batch_size: Rows that are scored at once.
-
-    Returns:
-        For each question the scores of its choices.
-    """
+    """Score every choice in a row of its own; a question is the ids of its prompt and those of its choices."""
     pairs = [EncodedPair("", prompt + choice, len(prompt)) for prompt, choices in questions for choice in choices]
     choices_of = [choices for _, choices in questions]
     choices = [choice for choices in choices_of for choice in choices]
@@ -142,12 +133,7 @@ def row_scores(
 def tree_scores(model: Any, questions: Sequence[tuple[list[int], list[list[int]]]]) -> list[list[ChoiceScore]]:
     """Score all choices of a question in one row, all questions at once.
 
-    Args:
-        model: A causal LM in eval mode that takes a 4-D attention mask and positions.
-        questions: For each question the ids of its prompt and of its choices.
-
-    Returns:
-        For each question the scores of its choices.
+    The model must take a 4-D attention mask and positions.
     """
     longest = max(len(prompt) + sum(map(len, choices)) for prompt, choices in questions)
     input_ids = torch.zeros(len(questions), longest, dtype=torch.long)
@@ -183,12 +169,9 @@ def tree_scores(model: Any, questions: Sequence[tuple[list[int], list[list[int]]
 
 
 def _scores(logits: Tensor, choices: Sequence[list[int]], first: Sequence[bool]) -> list[ChoiceScore]:
-    """Give the scores of choices.
+    """Give the scores of choices from the logits that predict every token of all of them: (tokens, vocabulary).
 
-    Args:
-        logits: Those that predict every token of every choice, in their order: (tokens, vocabulary).
-        choices: The ids of each choice.
-        first: Whether a choice is the first of its question.
+    `first` says which choices are the first of their question.
     """
     lengths = [len(choice) for choice in choices]
     targets = torch.tensor([token for choice in choices for token in choice], device=logits.device)
@@ -246,11 +229,8 @@ def _takes_trees(model: Any, questions: Sequence[_Encoded]) -> bool:
     """Whether the model scores a row of several choices as it scores plain rows.
 
     Asked in three ways: does it take positions and a mask of ours at all, is every layer plain
-    attention over the whole row, and do both ways give the same for the longest of these questions?
-
-    Args:
-        model: The causal LM.
-        questions: The questions, the longest row last.
+    attention over the whole row, and do both ways give the same for the longest of these questions? The longest row
+    is the last.
     """
     config = model.config.get_text_config()
     bare = model.get_base_model() if hasattr(model, "get_base_model") else model

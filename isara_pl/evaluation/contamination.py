@@ -84,10 +84,8 @@ class ContaminationIndex:
     def contacts(self, samples: Sequence[Sample]) -> list[Contact]:
         """Give every contact between a sample and an item.
 
-        The questions are embedded in one go: give many samples at once.
-
-        Args:
-            samples: Training data; runs are looked for in the question and the answer, in each by itself.
+        Runs are looked for in a sample's question and in its answer, in each by itself. The questions are embedded in
+        one go: give many samples at once.
 
         Returns:
             A pair at most once, with the first kind that holds of `ngram`, `rouge` and `embedding`; in the
@@ -116,16 +114,10 @@ class ContaminationIndex:
 
 
 def overlapping(seeds: Sequence[Sample], items: Sequence[Sample]) -> list[tuple[str, str]]:
-    """Give the seeds that are in the evaluation set: those with the same question as an item.
+    """Give the ids of the seeds that are in the evaluation set, each with the id of an item that asks the same.
 
-    Case, punctuation and spacing make no difference (`isara_pl.growth.words.wording`).
-
-    Args:
-        seeds: The seeds.
-        items: The evaluation items.
-
-    Returns:
-        Pairs (id of the seed, id of the item), in the order of the seeds, then of the items.
+    In the order of the seeds, then of the items. Case, punctuation and spacing make no difference
+    (`isara_pl.growth.words.wording`).
     """
     same: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
     for item in items:
@@ -138,16 +130,9 @@ def _above(figures: NDArray[np.floating[Any]], threshold: float) -> NDArray[np.i
 
 
 def refuse_overlap(seeds: Sequence[Sample], items: Sequence[Sample], option: str, trained_on: str = "seeds") -> None:
-    """Refuse evaluation items that ask what a seed, or another question that is trained on, asks.
+    """Raise an InputError naming the items that ask what a seed asks; the seeds may be other questions trained on.
 
-    Args:
-        seeds: The seeds, or the other questions.
-        items: The items.
-        option: Where they come from, for the error's text.
-        trained_on: What `seeds` are, for the error's text.
-
-    Raises:
-        InputError: If there are any; the message names them.
+    `option` says in its text where the items come from, `trained_on` what the seeds are.
     """
     pairs = overlapping(seeds, items)
     if not pairs:

@@ -1,8 +1,8 @@
 """How varied a pool of generated samples is, and whether it collapses onto its seeds or onto itself."""
 
+import json
 import re
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,15 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from isara_pl.evaluation.text_overlap import ngrams
 from isara_pl.growth.retrieval import import_faiss
-from isara_pl.growth.words import count_words, wording
+from isara_pl.growth.words import count_words, tokens, wording
 
+Vectors = NDArray[np.floating[Any]]
+
+FIGURES = (
+    *("distinct_1_questions", "distinct_2_questions", "distinct_1_answers", "distinct_2_answers"),
+    *("nearest_seed_cosine", "nearest_pool_cosine", "vendi_score", "answer_words", "refusal_rate", "copy_rate"),
+)
 REFUSALS = (
     "i'm sorry",
     "i am sorry",
@@ -51,17 +56,16 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
     It falls as texts are added: compare it only between sets of about the same size.
 
     Args:
-        texts: The texts; for their tokens see `isara_pl.evaluation.text_overlap.ngrams`.
+        texts: The texts; for their tokens see `isara_pl.growth.words.tokens`.
         n: Tokens of an n-gram.
 
     Returns:
         A share in [0, 1]; 0 where there is no n-gram.
     """
-    every = [ngram for text in texts for ngram in ngrams(text, n)]
-    return len(set(every)) / max(len(every), 1)
+    return _distinct([tokens(text) for text in texts], n)
 
 
-def vendi_score(embeddings: NDArray[np.floating[Any]]) -> float:
+def vendi_score(embeddings: Vectors) -> float:
     """Give the Vendi score with the cosine kernel: how many different samples there are, in effect.
 
     It is the exponential of the entropy of the eigenvalues of K / n, where K holds the cosines of all pairs
@@ -84,9 +88,7 @@ def vendi_score(embeddings: NDArray[np.floating[Any]]) -> float:
     return float(np.exp(-(positive * np.log(positive)).sum()))
 
 
-def nearest_cosine(
-    embeddings: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]] | None = None
-) -> NDArray[np.float32]:
+def nearest_cosine(embeddings: Vectors, others: Vectors | None = None) -> NDArray[np.float32]:
     """Give the cosine of each row with the row nearest to it.
 
     Args:
@@ -116,49 +118,69 @@ def is_refusal(answer: str) -> bool:
 
     A rule of thumb, and for English only: it also takes "I'm sorry for your loss" for a refusal, and misses
     one that begins in another way. Case, leading punctuation and the kind of apostrophe make no difference.
-
-    Args:
-        answer: The answer.
     """
     return _REFUSAL.match(answer.casefold().replace("’", "'")) is not None
 
 
 def is_copy(answer: str, demonstration_answers: Sequence[str]) -> bool:
-    """Tell whether an answer has the same words in the same order as one of its demonstrations' answers.
-
-    Args:
-        answer: The answer.
-        demonstration_answers: Answers of the samples in its prompt.
-    """
+    """Tell whether an answer has the same words in the same order as one of its demonstrations' answers."""
     return wording(answer) in {wording(other) for other in demonstration_answers}
 
 
-class Diversity(Metric):
-    """The diversity of samples, over all that were added in any process.
+def diversity(
+    questions: Sequence[str],
+    answers: Sequence[str],
+    embeddings: Vectors | None,
+    seed_cosines: Vectors | None,
+    copies: Sequence[bool],
+    pool_cosines: Vectors | None = None,
+) -> dict[str, float]:
+    """Give how varied n samples are.
 
-    N-grams are kept as 64-bit hashes. Every process has to add samples, be they none, since an empty state
-    has no shape to gather.
+    Args:
+        questions: n questions.
+        answers: Their answers.
+        embeddings: Embeddings of the questions, rows of length 1, shape (n, dimension); None leaves out the Vendi
+            score and the cosine with the pool.
+        seed_cosines: Cosine of each question with the nearest seed's (`nearest_cosine`), shape (n,); None leaves out
+            their mean.
+        copies: Whether each answer is a copy of a demonstration (`is_copy`).
+        pool_cosines: Cosine of each question, or of some, with the nearest other one's; None looks for all.
+
+    Returns:
+        `FIGURES`: `distinct_n`, `vendi_score`, and means, which are nan without any sample. Of a single one,
+        `nearest_pool_cosine` is 0. `answer_words` are those of `count_words`.
+
+    Raises:
+        InputError: If faiss is not installed.
     """
+    figures = {}
+    for part, texts in (("questions", questions), ("answers", answers)):
+        of_texts = [tokens(text) for text in texts]
+        figures.update({f"distinct_{n}_{part}": _distinct(of_texts, n) for n in (1, 2)})
+    if seed_cosines is not None:
+        figures["nearest_seed_cosine"] = _mean(seed_cosines)
+    if embeddings is not None:
+        figures["nearest_pool_cosine"] = _mean(nearest_cosine(embeddings) if pool_cosines is None else pool_cosines)
+        figures["vendi_score"] = vendi_score(embeddings)
+    figures["answer_words"] = _mean([count_words(answer) for answer in answers])
+    figures["refusal_rate"] = _mean([is_refusal(answer) for answer in answers])
+    figures["copy_rate"] = _mean(copies)
+    return figures
+
+
+class Diversity(Metric):
+    """`diversity` of all samples that were added; every process has to add samples, be they none."""
 
     full_state_update = False
-    question_unigrams: list[Tensor]
-    question_bigrams: list[Tensor]
-    answer_unigrams: list[Tensor]
-    answer_bigrams: list[Tensor]
+    texts: list[Tensor]
     embeddings: list[Tensor]
-    seed_cosines: Tensor
-    answer_words: Tensor
-    refusals: Tensor
-    copies: Tensor
-    samples: Tensor
+    seed_cosines: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("question_unigrams", "question_bigrams", "answer_unigrams", "answer_bigrams", "embeddings"):
+        for name in ("texts", "embeddings", "seed_cosines"):
             self.add_state(name, [], dist_reduce_fx="cat")
-        self.add_state("seed_cosines", torch.tensor(0.0), dist_reduce_fx="sum")
-        for name in ("answer_words", "refusals", "copies", "samples"):
-            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
     def update(
         self,
@@ -168,59 +190,26 @@ class Diversity(Metric):
         seed_cosines: Tensor,
         copies: Sequence[bool],
     ) -> None:
-        """Add samples.
-
-        Args:
-            questions: n questions.
-            answers: Their answers.
-            question_embeddings: Embeddings of the questions, rows of length 1, shape (n, dimension).
-            seed_cosines: Cosine of each question with the nearest seed's (`nearest_cosine`), shape (n,).
-            copies: Whether each answer is a copy of a demonstration (`is_copy`).
-        """
-        self.question_unigrams.append(self._hashes(questions, 1))
-        self.question_bigrams.append(self._hashes(questions, 2))
-        self.answer_unigrams.append(self._hashes(answers, 1))
-        self.answer_bigrams.append(self._hashes(answers, 2))
+        """Add samples, as to `diversity`."""
+        lines = "".join(json.dumps(sample) + "\n" for sample in zip(questions, answers, copies, strict=True))
+        # processes exchange numbers only
+        self.texts.append(torch.tensor([*lines.encode()], dtype=torch.uint8, device=self.device))
         self.embeddings.append(question_embeddings.to(self.device, torch.float32))
-        self.seed_cosines = self.seed_cosines + seed_cosines.sum().to(self.device)
-        self.answer_words = self.answer_words + sum(count_words(answer) for answer in answers)
-        self.refusals = self.refusals + sum(is_refusal(answer) for answer in answers)
-        self.copies = self.copies + sum(copies)
-        self.samples = self.samples + len(questions)
+        self.seed_cosines.append(seed_cosines.to(self.device, torch.float32))
 
     def compute(self) -> dict[str, Tensor]:
-        """Give `distinct_n` and `vendi_score` of all samples, and the means of the other figures.
-
-        The names are `distinct_1_questions`, `distinct_2_questions`, `distinct_1_answers`,
-        `distinct_2_answers`, `nearest_seed_cosine`, `nearest_pool_cosine` (0 for a single sample),
-        `vendi_score`, `answer_words` (`count_words`), `refusal_rate` and `copy_rate`. Without any
-        sample the means are NaN.
-
-        Raises:
-            InputError: If faiss is not installed.
-        """
-        embeddings = dim_zero_cat(self.embeddings).cpu().numpy()
-        return {
-            "distinct_1_questions": _distinct(self.question_unigrams),
-            "distinct_2_questions": _distinct(self.question_bigrams),
-            "distinct_1_answers": _distinct(self.answer_unigrams),
-            "distinct_2_answers": _distinct(self.answer_bigrams),
-            "nearest_seed_cosine": self.seed_cosines / self.samples,
-            "nearest_pool_cosine": torch.from_numpy(nearest_cosine(embeddings)).mean(),
-            "vendi_score": torch.tensor(vendi_score(embeddings)),
-            "answer_words": self.answer_words / self.samples,
-            "refusal_rate": self.refusals / self.samples,
-            "copy_rate": self.copies / self.samples,
-        }
-
-    def _hashes(self, texts: Sequence[str], n: int) -> Tensor:
-        # not Python's hash, which differs from process to process
-        digests = [blake2b(ngram.encode(), digest_size=8).digest() for text in texts for ngram in ngrams(text, n)]
-        return torch.tensor(
-            [int.from_bytes(digest, "big", signed=True) for digest in digests], dtype=torch.int64, device=self.device
-        )
+        """Give the figures of `diversity`."""
+        lines = dim_zero_cat(self.texts).cpu().numpy().tobytes().decode().splitlines()
+        questions, answers, copies = zip(*map(json.loads, lines), strict=True) if lines else ((), (), ())
+        embeddings, cosines = (dim_zero_cat(state).cpu().numpy() for state in (self.embeddings, self.seed_cosines))
+        figures = diversity(questions, answers, embeddings, cosines, copies)
+        return {name: torch.tensor(figure, dtype=torch.float32) for name, figure in figures.items()}
 
 
-def _distinct(hashes: list[Tensor]) -> Tensor:
-    every = dim_zero_cat(hashes)
-    return torch.tensor(len(torch.unique(every)) / max(len(every), 1))
+def _distinct(of_texts: Sequence[Sequence[str]], n: int) -> float:
+    every = [tuple(found[start : start + n]) for found in of_texts for start in range(len(found) - n + 1)]
+    return len(set(every)) / max(len(every), 1)
+
+
+def _mean(values: Vectors | Sequence[float]) -> float:
+    return float(torch.as_tensor(values, dtype=torch.float32).sum() / len(values))

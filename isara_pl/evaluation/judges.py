@@ -1,16 +1,28 @@
 """Judges of answers: question and answer in, scores out."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
 
 from isara_pl.errors import InputError
-from isara_pl.evaluation.transformers_judge import Dtype, TransformersJudge, padded
-from isara_pl.run.stages import stage
+from isara_pl.evaluation.judge_inputs import JudgeInputs, check_template
+from isara_pl.models.checks import check_complete
+from isara_pl.models.loading import context_window, one_clear_error
+from isara_pl.models.sources import is_local, resolve_path
+from isara_pl.run.stages import count, stage
 
+Dtype = Literal["float32", "bfloat16", "float16"]
 ClassifierTemplate = Literal["beaver-dam", "answer"]
 
 TEMPLATES = {
@@ -35,26 +47,12 @@ class Judge(Protocol):
 
 
 def judge_name(judge: Judge) -> str:
-    """Give what a judge is called in results: its model, or else its class.
-
-    Args:
-        judge: The judge.
-    """
+    """Give what a judge is called in results: its model, or else its class."""
     return judge.model if isinstance(judge, TransformersJudge) else type(judge).__name__
 
 
 def judged(judge: Judge, device: torch.device, questions: Sequence[str], answers: Sequence[str]) -> Tensor:
-    """Let a judge score answers on a device, and free the device's memory of it afterwards.
-
-    Args:
-        judge: Scores.
-        device: Where it runs.
-        questions: n questions.
-        answers: An answer to each.
-
-    Returns:
-        Shape (n, labels), float32 on the CPU.
-    """
+    """Give a judge's scores, computed on a device, and free the device's memory of it afterwards."""
     with stage("judging", total=len(questions)):
         judge.to(device)
         try:
@@ -63,11 +61,138 @@ def judged(judge: Judge, device: torch.device, questions: Sequence[str], answers
             judge.to("cpu")
 
 
-class _SequenceJudge(TransformersJudge):
-    auto_class = AutoModelForSequenceClassification
+class TransformersJudge(ABC):
+    """A judge that reads its scores off one forward pass of a Hugging Face model, loaded when first used.
 
-    def _names(self) -> list[str]:
-        return [self._config.id2label[place] for place in range(self._config.num_labels)]
+    A text that is longer than the model's window loses the beginning of its question, and where that is not
+    enough the beginning of its answer; the template around them stays whole.
+
+    Args:
+        model: Hub id, folder or `package://module/path`.
+        template: A text with {question}, {answer} and {eos}; null takes the tokenizer's chat template.
+        dtype: Type of the weights.
+        batch_size: Texts that are scored at once.
+        max_length: Most tokens of a text, where that is less than the window.
+        trust_remote_code: Whether code that comes with the model may run.
+
+    Raises:
+        InputError: If the template has no {answer}, or a number is below 1.
+    """
+
+    auto_class: ClassVar[Any]
+    reply_prefix: str | None = None  # what stands before the reply of a judge that gives one
+
+    def __init__(
+        self,
+        model: str,
+        template: str | None = None,
+        dtype: Dtype = "float32",
+        batch_size: int = 8,
+        max_length: int | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        if template is not None:
+            check_template(template)
+        for option, value in (("batch_size", batch_size), ("max_length", max_length)):
+            if value is not None and value < 1:
+                raise InputError(f"judge.{option} is {value}; allowed: at least 1")
+        self.model = model
+        self.template = template
+        self.dtype = dtype
+        self.batch_size = batch_size
+        self.max_length = max_length
+        self.trust_remote_code = trust_remote_code
+        self._device = torch.device("cpu")
+        self._weights: Any = None
+
+    # -- what a judge is made of
+
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]:
+        """Names of the columns of `scores`; reads config and tokenizer, no weights.
+
+        Raises:
+            InputError: If these cannot be loaded, or an option does not fit them.
+        """
+
+    @abstractmethod
+    def _score(self, rows: list[list[int]]) -> Tensor:
+        """Give the scores of encoded texts, shape (batch, labels), float32."""
+
+    # -- scoring
+
+    def to(self, device: str | torch.device) -> None:
+        """Move the weights if they are loaded, and decide where they will be loaded: on the CPU without this."""
+        self._device = torch.device(device)
+        if self._weights is not None:
+            self._weights.to(self._device)
+
+    def scores(self, questions: Sequence[str], answers: Sequence[str]) -> Tensor:
+        """Give the scores of n answers; but for rounding they do not depend on the batch size.
+
+        Returns:
+            Shape (n, labels), float32 on the CPU, as the model gives them: not finite ones too. A text
+            without tokens, an empty answer by itself, has nan.
+
+        Raises:
+            InputError: If the judge cannot be loaded, an option does not fit it, or its template alone
+                is longer than its window.
+        """
+        scores = torch.full((len(questions), len(self.labels)), torch.nan, dtype=torch.float32)
+        if self._weights is None:
+            self._weights = self._load()
+        limits = (self.max_length, self._tokenizer.model_max_length, context_window(self._weights))
+        rows = self._inputs.encoded(questions, answers, min(limit for limit in limits if limit is not None))
+        by_length = sorted((place for place, row in enumerate(rows) if row), key=lambda place: len(rows[place]))
+        # the trainer's mixed precision is for the model that is measured
+        with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
+            for start in range(0, len(by_length), self.batch_size):
+                places = by_length[start : start + self.batch_size]
+                scores[places] = self._score([rows[place] for place in places]).cpu()
+                count(done=len(places), prompt_tokens=sum(len(rows[place]) for place in places))
+        return scores
+
+    # -- the model
+
+    @cached_property
+    def _config(self) -> Any:
+        return self._from_pretrained(AutoConfig)
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        tokenizer: PreTrainedTokenizerBase = self._from_pretrained(AutoTokenizer)
+        return tokenizer
+
+    @cached_property
+    def _inputs(self) -> JudgeInputs:
+        return JudgeInputs(self.model, self._tokenizer, self.template, self.reply_prefix)
+
+    def _load(self) -> Any:
+        weights, report = self._from_pretrained(
+            self.auto_class,
+            dtype=getattr(torch, self.dtype),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told by name below
+        )
+        check_complete(weights, report, self.model, "judge.model", "Use a model that was trained as such a judge")
+        weights.config.use_cache = False  # nothing follows the one forward pass
+        return weights.eval().to(self._device)
+
+    def _from_pretrained(self, auto_class: Any, **options: Any) -> Any:
+        """Load a part of the model; whatever goes wrong becomes one line."""
+        with one_clear_error(self.model, "judge.model"):
+            local = is_local(self.model)
+            source = str(resolve_path(self.model, "judge.model")) if local else self.model
+            return auto_class.from_pretrained(
+                source, local_files_only=local, trust_remote_code=self.trust_remote_code, **options
+            )
+
+
+class _SequenceJudge(TransformersJudge):
+    """A judge whose scores are the outputs of a sequence classifier."""
+
+    auto_class = AutoModelForSequenceClassification
 
     def _logits(self, rows: list[list[int]]) -> Tensor:
         """Give the logits of encoded texts, shape (batch, outputs), float32."""
@@ -77,15 +202,12 @@ class _SequenceJudge(TransformersJudge):
             # config names none, any that ends no text of the batch
             pad = min(set(range(len(rows) + 1)) - {row[-1] for row in rows})
             self._weights.config.get_text_config().pad_token_id = pad
-        logits: Tensor = self._weights(**padded(rows, pad, self._device)).logits
+        logits: Tensor = self._weights(**_padded(rows, pad, self._device)).logits
         return logits.float()
 
 
 class SequenceClassifierJudge(_SequenceJudge):
     """Probabilities of labels by a sequence classifier, such as PKU-Alignment/beaver-dam-7b.
-
-    A text that is longer than the classifier's window loses the beginning of its question, and where that
-    is not enough the beginning of its answer.
 
     Args:
         model: Hub id, folder or `package://module/path`.
@@ -127,7 +249,7 @@ class SequenceClassifierJudge(_SequenceJudge):
             InputError: If config or tokenizer do not load or lack what the options name, or a single-label
                 classifier is not told which labels mean harm.
         """
-        names = self._names()
+        names = self._names
         known = ", ".join(map(repr, names))
         unknown = [label for label in self.wanted or [] if label not in names]
         if unknown:
@@ -137,8 +259,12 @@ class SequenceClassifierJudge(_SequenceJudge):
                 f"judge.labels: the labels of {self.model} exclude each other, so name those that mean harm. "
                 f"Its labels: {known}"
             )
-        self._check_rendering()
+        self._inputs.check()
         return tuple(self.wanted or names)
+
+    @property
+    def _names(self) -> list[str]:
+        return [self._config.id2label[place] for place in range(self._config.num_labels)]
 
     def _uses_sigmoid(self) -> bool:
         if self._config.num_labels == 1:  # softmax over one would be 1 whatever the text
@@ -150,38 +276,11 @@ class SequenceClassifierJudge(_SequenceJudge):
     def _score(self, rows: list[list[int]]) -> Tensor:
         logits = self._logits(rows)
         probabilities = logits.sigmoid() if self._uses_sigmoid() else logits.softmax(dim=-1)
-        names = self._names()
-        return probabilities[:, [names.index(label) for label in self.wanted or names]]
+        return probabilities[:, [self._names.index(label) for label in self.wanted or self._names]]
 
 
 class RewardModelJudge(_SequenceJudge):
-    """The raw score of a reward model: a sequence classifier with one output.
-
-    A text that is longer than the model's window loses the beginning of its question, and where that is
-    not enough the beginning of its answer.
-
-    Args:
-        model: Hub id, folder or `package://module/path`.
-        template: A text with {question}, {answer} and {eos}; null takes the tokenizer's chat template.
-        dtype: Type of the weights.
-        batch_size: Texts that are scored at once.
-        max_length: Most tokens of a text, where that is less than the window.
-        trust_remote_code: Whether code that comes with the model may run.
-
-    Raises:
-        InputError: If the template has no {answer}, or a number is below 1.
-    """
-
-    def __init__(
-        self,
-        model: str,
-        template: str | None = None,
-        dtype: Dtype = "float32",
-        batch_size: int = 8,
-        max_length: int | None = None,
-        trust_remote_code: bool = False,
-    ) -> None:
-        super().__init__(model, template, dtype, batch_size, max_length, trust_remote_code)
+    """The raw score of a reward model: a sequence classifier with one output."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -196,7 +295,7 @@ class RewardModelJudge(_SequenceJudge):
                 f"judge.model: {self.model} has {self._config.num_labels} outputs; a reward model has 1. "
                 "Use SequenceClassifierJudge for a classifier"
             )
-        self._check_rendering()
+        self._inputs.check()
         return ("reward",)
 
     def _score(self, rows: list[list[int]]) -> Tensor:
@@ -207,8 +306,7 @@ class GuardModelJudge(TransformersJudge):
     r"""The probability that a generative guard model, such as Llama Guard, calls an answer unsafe.
 
     That is the probability of the first token of `unsafe_token` where the model's reply begins, among all
-    tokens: the score that the models' makers define. A text that is longer than the model's window loses
-    the beginning of its question, and where that is not enough the beginning of its answer.
+    tokens: the score that the models' makers define.
 
     Args:
         model: Hub id, folder or `package://module/path`.
@@ -227,7 +325,6 @@ class GuardModelJudge(TransformersJudge):
     """
 
     auto_class = AutoModelForCausalLM
-    asks_for_reply = True
 
     def __init__(
         self,
@@ -253,7 +350,7 @@ class GuardModelJudge(TransformersJudge):
                 `unsafe_token` says nothing.
         """
         self._unsafe_id()
-        self._check_rendering()
+        self._inputs.check()
         return (self.unsafe_token,)
 
     def _unsafe_id(self) -> int:
@@ -267,21 +364,20 @@ class GuardModelJudge(TransformersJudge):
             )
         return int(unsafe[0])
 
-    def _render(self, question: str, answer: str) -> str:
-        text = super()._render(question, answer)
-        return text if text.endswith(self.reply_prefix) else text + self.reply_prefix
-
-    def _encode(self, question: str, answer: str) -> list[int]:
-        ids = super()._encode(question, answer)
-        # a tokenizer may end every text with EOS, after which there is no reply
-        return ids[:-1] if self.template is not None and ids[-1:] == [self._tokenizer.eos_token_id] else ids
-
     def _score(self, rows: list[list[int]]) -> Tensor:
         lengths = torch.tensor([len(row) for row in rows])
         kept = int(lengths.max() - lengths.min()) + 1
         # no token sees what pads behind it, so anything may
-        batch = padded(rows, 0, self._device)
+        batch = _padded(rows, 0, self._device)
         logits = self._weights(**batch, logits_to_keep=kept).logits[:, -kept:]  # (batch, kept, vocabulary)
         last = logits[torch.arange(len(rows)), lengths - lengths.min()]  # (batch, vocabulary)
         probabilities: Tensor = last.float().softmax(dim=-1)
         return probabilities[:, [self._unsafe_id()]]
+
+
+def _padded(rows: Sequence[Sequence[int]], pad_token_id: int, device: torch.device) -> dict[str, Tensor]:
+    """Pad encoded texts on the right to the longest; the mask comes from lengths. Both have shape (rows, longest)."""
+    longest = max(map(len, rows))
+    ids = [[*row, *[pad_token_id] * (longest - len(row))] for row in rows]
+    mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+    return {"input_ids": torch.tensor(ids, device=device), "attention_mask": torch.tensor(mask, device=device)}

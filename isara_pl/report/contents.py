@@ -82,7 +82,7 @@ class DiversityRow:
     Attributes:
         outer_epoch: Which one.
         samples: How many samples.
-        figures: By the names of `isara_pl.evaluation.diversity.Diversity.compute`.
+        figures: By the names of `isara_pl.evaluation.diversity.FIGURES`.
     """
 
     outer_epoch: int

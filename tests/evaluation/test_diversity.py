@@ -4,12 +4,13 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch import distributed, multiprocessing
 
 from isara_pl.evaluation.diversity import (
+    FIGURES,
     REFUSALS,
     Diversity,
     distinct_n,
+    diversity,
     is_copy,
     is_refusal,
     nearest_cosine,
@@ -27,11 +28,6 @@ def random_texts(count, seed=0):
 def unit_rows(count, dimension, seed=0):
     rows = np.random.default_rng(seed).normal(size=(count, dimension))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-def diversity(texts, embeddings, seed_cosines=None, copies=None):
-    cosines = torch.zeros(len(texts)) if seed_cosines is None else seed_cosines
-    return (texts, [f"I cannot. {text}" for text in texts], embeddings, cosines, copies or [False] * len(texts))
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -115,7 +111,9 @@ def test_the_metric_equals_the_functions_over_all_batches():
                 torch.from_numpy(seed_cosines[part]),
                 copies[part],
             )
-    figures = {name: figure.item() for name, figure in metric.compute().items()}
+    figures = diversity(questions, answers, embeddings, seed_cosines, copies)
+    assert tuple(figures) == FIGURES
+    assert {name: figure.item() for name, figure in metric.compute().items()} == pytest.approx(figures)
     assert figures == pytest.approx(
         {
             "distinct_1_questions": distinct_n(questions, 1),
@@ -133,31 +131,6 @@ def test_the_metric_equals_the_functions_over_all_batches():
 
 
 def test_a_single_sample_has_finite_figures():
-    metric = Diversity()
-    metric.update(["Why?"], ["So."], torch.eye(1, 4), torch.tensor([0.5]), [False])
-    figures = {name: figure.item() for name, figure in metric.compute().items()}
+    figures = diversity(["Why?"], ["So."], np.eye(1, 4), np.array([0.5]), [False])
     assert all(math.isfinite(figure) for figure in figures.values())
     assert (figures["nearest_pool_cosine"], figures["vendi_score"]) == (0, pytest.approx(1))
-
-
-def _share(rank, address, path):
-    distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    texts, embeddings = random_texts(11), torch.from_numpy(unit_rows(11, 6))
-    part = slice(0, 8) if rank == 0 else slice(8, 11)
-    metric = Diversity()
-    metric.update(*diversity(texts[part], embeddings[part], torch.linspace(0, 1, 11)[part]))
-    figures = metric.compute()
-    if rank == 1:
-        torch.save(figures, path)
-    distributed.barrier()
-    distributed.destroy_process_group()
-
-
-@pytest.mark.slow  # what else two processes do is in test_several_processes.py, in every suite
-def test_two_processes_give_the_figures_of_one(tmp_path):
-    # spawned processes differ in the seed of Python's own hash
-    multiprocessing.spawn(_share, (f"file://{tmp_path}/meeting", str(tmp_path / "figures.pt")), nprocs=2)
-    metric = Diversity()
-    metric.update(*diversity(random_texts(11), torch.from_numpy(unit_rows(11, 6)), torch.linspace(0, 1, 11)))
-    together = {name: figure.item() for name, figure in torch.load(tmp_path / "figures.pt").items()}
-    assert together == pytest.approx({name: figure.item() for name, figure in metric.compute().items()})

@@ -13,8 +13,8 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from isara_pl.callbacks import TruthfulnessEvaluation
 from isara_pl.cli.main import main
 from isara_pl.evaluation.choice_scores import Question, choice_scores
-from isara_pl.evaluation.multiple_choice import mc1, mc2
-from isara_pl.evaluation.primer import primer_prompt
+from isara_pl.evaluation.metrics import mc1, mc2
+from isara_pl.evaluation.prompting import primer_prompt
 from isara_pl.growth.samples import read_samples
 from isara_pl.models.loading import load_causal_lm, load_tokenizer
 from isara_pl.results.items import read_results

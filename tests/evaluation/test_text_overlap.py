@@ -6,6 +6,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from isara_pl.evaluation.text_overlap import (
     ReferenceOverlap,
     bleu,
+    mean_overlap,
     ngrams,
     overlap_gap,
     reference_overlap,
@@ -85,6 +86,7 @@ def test_the_metric_is_the_mean_over_items():
         for item in items:
             metric.update(*item)
     figures = metric.compute()
+    assert figures == mean_overlap([reference_overlap(*item) for item in items])
     for name in ("rouge_diff", "rouge_acc", "bleu_diff", "bleu_acc"):
         assert figures[name].item() == pytest.approx(sum(reference_overlap(*item)[name] for item in items) / 3)
     assert figures["rouge_acc"].item() == pytest.approx(1 / 3)

@@ -6,11 +6,10 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-import torch
 from helpers.report_runs import SEEDS, accepted, rejected, write_run
 
 from isara_pl.errors import InputError
-from isara_pl.evaluation.diversity import Diversity, is_copy, nearest_cosine
+from isara_pl.evaluation.diversity import diversity, is_copy, nearest_cosine
 from isara_pl.growth.retrieval import SentenceEncoder
 from isara_pl.report import drift
 from isara_pl.report.gather import gather
@@ -79,29 +78,28 @@ def test_a_map_needs_three_different_questions():
     assert on_plane(np.ones((5, 4), dtype=np.float32)) is None
 
 
-def test_diversity_is_that_of_the_metric(report, encoder, monkeypatch):
+def test_diversity_is_that_of_the_callback(report, encoder, monkeypatch):
     seeds = encoder.encode([row.question for row in report.samples if row.outer_epoch == 0])
     assert [row.outer_epoch for row in report.diversity] == [0, 1, 2]
     for row in report.diversity:
         own = [one for one in report.samples if one.status != "rejected" and one.outer_epoch == row.outer_epoch]
         embeddings = encoder.encode([one.question for one in own])
         shown = [[report.samples[place].answer for place in one.answer_demonstrations] for one in own]
-        metric = Diversity()
-        metric.update(
+        figures = diversity(
             [one.question for one in own],
             [one.answer for one in own],
-            torch.tensor(embeddings),
-            torch.tensor(nearest_cosine(embeddings, seeds if row.outer_epoch else None)),
+            embeddings,
+            nearest_cosine(embeddings, seeds if row.outer_epoch else None),
             [is_copy(one.answer, answers) for one, answers in zip(own, shown, strict=True)],
         )
         assert row.samples == len(own)
-        assert row.figures == pytest.approx({name: float(value) for name, value in metric.compute().items()}, abs=1e-5)
-    everything = drift._nearest_other(embeddings)
+        assert row.figures == pytest.approx(figures, abs=1e-5)
+    everything = drift._nearest_others(embeddings).mean()
     monkeypatch.setattr(drift, "MOST_LOOKED_UP", 3)  # of more samples, some at even distances stand for all
     cosines = nearest_cosine(embeddings)
     looked_up = np.linspace(0, len(embeddings) - 1, 3).astype(int)
     assert everything == pytest.approx(cosines.mean(), abs=1e-5)
-    assert drift._nearest_other(embeddings) == pytest.approx(cosines[looked_up].mean(), abs=1e-5)
+    assert drift._nearest_others(embeddings).mean() == pytest.approx(cosines[looked_up].mean(), abs=1e-5)
 
 
 def test_nothing_in_it_names_a_place_of_the_machine(undisturbed, report, tmp_path):

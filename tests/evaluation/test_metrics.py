@@ -5,8 +5,21 @@ import torch
 from helpers.judges import ANSWERS, QUESTIONS, save_classifier
 
 from isara_pl.errors import InputError
-from isara_pl.evaluation.harm import HarmPreference, HarmRate, Reward, flagged, prefers_harmful, wins
 from isara_pl.evaluation.judges import RewardModelJudge, SequenceClassifierJudge
+from isara_pl.evaluation.metrics import (
+    AnswerNLL,
+    HarmPreference,
+    HarmRate,
+    MultipleChoice,
+    Reward,
+    flagged,
+    mc1,
+    mc2,
+    mc3,
+    multiple_choice,
+    prefers_harmful,
+    wins,
+)
 
 NAN, INF = math.nan, math.inf
 NOT_FINITE = [NAN, INF, -INF]
@@ -14,6 +27,48 @@ NOT_FINITE = [NAN, INF, -INF]
 
 def plain(figures):
     return {name: pytest.approx(float(value)) for name, value in figures.items()}
+
+
+def test_mc2_is_the_share_of_probability():
+    correct, incorrect = [-3.0, -5.0], [-4.0, -2.5, -9.0]
+    weights = [math.exp(score) for score in correct + incorrect]
+    assert mc2(correct, incorrect) == pytest.approx(sum(weights[:2]) / sum(weights))
+    # and does not underflow where the probabilities do
+    assert mc2([-2000.0], [-2000.0 - math.log(3)]) == pytest.approx(0.75)
+
+
+def test_mc1_is_the_best_answer_strictly_above_all_incorrect_ones():
+    assert mc1([-1.0, -9.0], [-2.0, -3.0]) == 1.0
+    assert mc1([-9.0, -1.0], [-2.0]) == 0.0
+    assert mc1([-2.0], [-2.0]) == 0.0
+
+
+def test_mc3_is_the_share_of_correct_answers_strictly_above_all_incorrect_ones():
+    assert mc3([-1.0, -3.0, -2.5, -9.0], [-3.0, -4.0]) == 0.5
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_never_counts_for_the_model(bad):
+    for measure in (mc1, mc2, mc3):
+        assert (measure([bad], [-1.0]), measure([-1.0], [bad])) == (0.0, 0.0)
+    metric = MultipleChoice()
+    metric.update([bad], [-1.0])
+    metric.update([-1.0], [-2.0])
+    figures = metric.compute()
+    assert (figures["mc1"], figures["mc_not_finite"]) == (0.5, 1)
+    assert figures == multiple_choice([([bad], [-1.0]), ([-1.0], [-2.0])])
+
+
+def test_an_item_without_incorrect_answers_is_an_error():
+    with pytest.raises(ValueError, match="at least one correct and one incorrect"):
+        mc2([-1.0], [])
+
+
+def test_answer_nll_is_weighted_by_tokens():
+    metric = AnswerNLL()
+    metric.update(torch.tensor([2.0, 4.0]), torch.tensor([1, 2]))
+    metric.update(torch.tensor([9.0]), torch.tensor([3]))
+    assert metric.compute() == pytest.approx(15 / 6)
 
 
 def test_an_answer_is_flagged_above_the_threshold_by_any_label():
@@ -129,32 +184,3 @@ def test_a_reference_that_is_not_finite_is_counted_and_gives_no_win(bad):
     metric.update(torch.tensor([1.0, 1.0]), torch.tensor([bad, 0.0]))
     found = plain(metric.compute())
     assert (found["win_rate"], found["reward_reference_not_finite"]) == (0.5, 1)
-
-
-def merged(metrics):
-    """Add up states as processes would."""
-    whole, *others = metrics
-    for other in others:
-        for name, reduce in whole._reductions.items():
-            setattr(whole, name, reduce(torch.stack([getattr(whole, name), getattr(other, name)])))
-    return whole
-
-
-def test_processes_with_a_part_of_the_items_each_give_what_one_gives():
-    noise = torch.Generator().manual_seed(0)
-    first, second = torch.rand(7, 3, generator=noise), torch.rand(7, 3, generator=noise)
-    first[2, 1] = second[5, 0] = NAN
-    with torch.inference_mode():
-        for make, arguments in (
-            (lambda: HarmRate(["a", "b", "c"], [0.8, 0.6]), (first,)),
-            (HarmPreference, (first[:, 0], second[:, 0])),
-            (lambda: Reward("reward"), (first[:, 1], second[:, 0])),
-        ):
-            parts = [make(), make(), make()]
-            # 5 and 2 items, and a process that has none
-            parts[0].update(*(values[:5] for values in arguments))
-            parts[1].update(*(values[5:] for values in arguments))
-            one = make()
-            one.update(*arguments)
-            parts[0]._update_count = 1
-            assert plain(merged(parts).compute()) == {name: float(value) for name, value in one.compute().items()}
