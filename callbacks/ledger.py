@@ -28,13 +28,13 @@ from isara_pl.results.ledger import (
 from isara_pl.run.folder import run_folder
 from isara_pl.run.processes import Processes
 from isara_pl.run.progress import finished_outer_epoch
-from isara_pl.run.stages import Stage, count, listen, stage, unlisten
+from isara_pl.run.stages import Stage, StageListener, count, listen, stage, unlisten
 from isara_pl.run.whole_file import write_whole
 
 LOGGED = ("wall_seconds", "flops", "cost", "seconds_per_accepted", "cost_per_accepted", "break_even_queries")
 
 
-class Ledger(Callback):
+class Ledger(Callback, StageListener):
     """Writes `ledger.csv` to the run folder: what each stage of each outer epoch took.
 
     Columns: `outer_epoch` (0 is measuring the pretrained model), `stage` (`questions`, `answers`, `embedding`,
@@ -66,12 +66,6 @@ class Ledger(Callback):
         self._training, self._validation = ExitStack(), ExitStack()
 
     # -- what stages take
-
-    def on_stage_start(self, stage: Stage) -> None:
-        """Wait for its end."""
-
-    def on_stage_advance(self, stage: Stage) -> None:
-        """Wait for its end."""
 
     def on_stage_end(self, stage: Stage) -> None:
         """Add what a stage took; texts that are embedded for anything but growing belong to that."""
