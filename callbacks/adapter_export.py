@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from isara_pl.errors import InputError
 from isara_pl.module import IsaraModule
 from isara_pl.run.folder import run_folder
-from isara_pl.run.progress import finished_outer_epoch
+from isara_pl.run.trainer import finished_outer_epoch
 from isara_pl.run.whole_file import give_usual_permissions
 
 

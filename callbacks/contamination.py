@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from isara_pl.callbacks.evaluation import Evaluation, data_of
 from isara_pl.datamodule.datamodule import IsaraDataModule
+from isara_pl.datamodule.growing import GrowthCallback
 from isara_pl.datamodule.measured_weights import outer_epoch_of_weights
 from isara_pl.evaluation.contamination import Contact, ContaminationIndex
 from isara_pl.growth.outer_epoch import Growth
@@ -18,9 +19,10 @@ from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.samples import Sample
 from isara_pl.results.items import write_results
 from isara_pl.run.folder import run_folder
+from isara_pl.run.trainer import callbacks_of
 
 
-class ContaminationGuard(Callback):
+class ContaminationGuard(GrowthCallback):
     """Finds samples that share words with an evaluation item, or ask nearly the same.
 
     Every evaluation then also gives its figures over the items that no training sample touches, with the
@@ -158,9 +160,8 @@ class ContaminationGuard(Callback):
 
 
 def _items(trainer: Trainer, data: IsaraDataModule) -> list[Sample]:
-    untyped: Any = trainer  # Lightning sets its callbacks without declaring them
     every = {item.id: item for item in data.held_out}
-    for callback in untyped.callbacks:
+    for callback in callbacks_of(trainer):
         if isinstance(callback, Evaluation):
             every.update((item.id, item) for item in callback.items(data))
     return [*every.values()]

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning_utilities.core import rank_zero
 
 from isara_pl.callbacks.evaluation import data_of
+from isara_pl.datamodule.growing import GrowthCallback
 from isara_pl.results.metrics import outer_epoch_name
 from isara_pl.run.stages import Stage, StageListener, listen, unlisten
 
@@ -26,7 +27,7 @@ SHOWN_BY_LIGHTNING = ("training", "validation")
 TEXTS = ("questions", "answers")  # the stages in which a growth generates its candidates' texts
 
 
-class StageProgress(Callback):
+class StageProgress(GrowthCallback):
     """Shows generation, embedding, filtering, teaching and evaluation below the trainer's own progress bar.
 
     A growth has a bar for its candidates, with those accepted so far and the time that is left of it, and each stage

@@ -16,7 +16,7 @@ from isara_pl.growth.samples import Sample
 from isara_pl.run.conditions import OnChange
 from isara_pl.run.folder import RunLock, run_folder
 from isara_pl.run.processes import ALONE, Processes
-from isara_pl.run.progress import trained_epochs
+from isara_pl.run.trainer import trained_epochs
 
 
 class PooledDataModule(LightningDataModule, ABC):

@@ -2,7 +2,6 @@
 
 import errno
 from pathlib import Path
-from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 from lightning.pytorch import Trainer
@@ -10,6 +9,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.errors import InputError
 from isara_pl.run.journal import POOL, REJECTED
+from isara_pl.run.trainer import is_trial
 from isara_pl.run.whole_file import UNFINISHED
 
 LOCK = "run.lock"
@@ -34,8 +34,7 @@ def run_folder(trainer: Trainer) -> Path | None:
         The folder, which need not exist yet; None under `fast_dev_run`, which leaves no files, and
         in processes other than the first.
     """
-    untyped: Any = trainer  # Lightning sets `fast_dev_run` without declaring it
-    return Path(trainer.default_root_dir) if trainer.is_global_zero and not untyped.fast_dev_run else None
+    return Path(trainer.default_root_dir) if trainer.is_global_zero and not is_trial(trainer) else None
 
 
 def make_run_folder(folder: Path) -> None:
