@@ -13,11 +13,7 @@ from isara_pl.run.trainer import callbacks_of
 
 
 def alpha_of(trainer: Trainer) -> float | None:
-    """Give the α under which a run stops; None where no AlphaStopping is among its callbacks.
-
-    Args:
-        trainer: The run's trainer.
-    """
+    """Give the α under which a run stops; None where no AlphaStopping is among its callbacks."""
     rules = [callback for callback in callbacks_of(trainer) if isinstance(callback, AlphaStopping)]
     return rules[0].alpha if rules else None
 
@@ -48,12 +44,7 @@ class AlphaStopping(GrowthCallback):
         self._novelty: float | None = None
 
     def decide(self, outer_epoch: int, novelty: float | None) -> tuple[bool, str]:
-        """Give whether to stop, and why.
-
-        Args:
-            outer_epoch: The outer epoch that was grown.
-            novelty: Its accepted ÷ candidates; None where nothing was to be generated.
-        """
+        """Give whether to stop, and why; a novelty of None is that of a growth without candidates."""
         if novelty is None:
             return False, f"outer epoch {outer_epoch}: no candidates, α does not apply"
         if novelty < self.alpha:

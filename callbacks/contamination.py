@@ -98,15 +98,11 @@ class ContaminationGuard(GrowthCallback):
     def contaminated(self, trainer: Trainer, demonstrations: Mapping[str, Sequence[Sample]]) -> set[str] | None:
         """Give the ids of the items that training samples touch, or a demonstration in the item's own prompt.
 
-        Args:
-            trainer: The trainer.
-            demonstrations: The samples in each item's prompt, by the item's id.
-
-        Returns:
-            The ids; None where the pool that the model was trained on is not in the run folder.
+        The demonstrations are those of each item, by its id. None where the pool that the model was trained on is not
+        in the run folder.
         """
         data = data_of(trainer, self)
-        samples = trained_on(data)
+        samples = _trained_on(data)
         if samples is None:
             rank_zero_warn(
                 f"no pool.jsonl in {trainer.default_root_dir}, so it is not known which evaluation items the model "
@@ -144,11 +140,7 @@ class ContaminationGuard(GrowthCallback):
         write_results(run_dir, "contamination", outer_epoch, lines)
 
     def contacts(self, samples: Sequence[Sample]) -> list[Contact]:
-        """Give the items that samples touch; what was looked up before is not looked up again.
-
-        Args:
-            samples: Seeds, candidates or accepted samples.
-        """
+        """Give the items that seeds, candidates or accepted samples touch; no sample is looked up twice."""
         if self._index is None:
             encoder = self._data.encoder if self._data else None
             self._index = ContaminationIndex(self._items, encoder, self.ngram, self.rouge, self.cosine)
@@ -167,15 +159,8 @@ def _items(trainer: Trainer, data: IsaraDataModule) -> list[Sample]:
     return [*every.values()]
 
 
-def trained_on(data: IsaraDataModule) -> list[Sample] | None:
-    """Give what the measured model was trained on.
-
-    Args:
-        data: The data of its run.
-
-    Returns:
-        The samples; None where it was trained on generated ones that are not here.
-    """
+def _trained_on(data: IsaraDataModule) -> list[Sample] | None:
+    """Give the samples that the measured model was trained on; None where they were generated and are not here."""
     outer_epoch = data.measured_outer_epoch
     if outer_epoch == 0:
         return []

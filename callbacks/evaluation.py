@@ -244,46 +244,21 @@ class Evaluation(Measurement):
 
 
 def check_choice(option: str, value: str, allowed: Any) -> None:
-    """Refuse a value that is none of a Literal's: the command line checks that, Python does not.
-
-    Args:
-        option: The option's name, for the error's text.
-        value: What was given.
-        allowed: The Literal.
-
-    Raises:
-        InputError: If it is none of them.
-    """
+    """Refuse a value that is none of a Literal's: the command line checks that, Python does not."""
     if value not in get_args(allowed):
         raise InputError(f"{option} is {value!r}; allowed: {' or '.join(get_args(allowed))}")
 
 
-def scored(module: LightningModule, evaluation: Evaluation) -> IsaraModule:
-    """Give the module as one whose probabilities can be asked for.
-
-    Args:
-        module: The module that is measured.
-        evaluation: Who asks, for the error's text.
-
-    Raises:
-        InputError: If it is no IsaraModule.
-    """
+def scored(module: LightningModule, callback: Callback) -> IsaraModule:
+    """Give the module as one whose probabilities can be asked for, or refuse it with an InputError."""
     if not isinstance(module, IsaraModule):
-        raise InputError(f"{type(evaluation).__name__} needs IsaraModule, found {type(module).__name__}")
+        raise InputError(f"{type(callback).__name__} needs IsaraModule, found {type(module).__name__}")
     return module
 
 
 def data_of(trainer: Trainer, callback: Callback) -> IsaraDataModule:
-    """Give the trainer's data module.
-
-    Args:
-        trainer: The trainer.
-        callback: Who asks, for the error's text.
-
-    Raises:
-        InputError: If it is no IsaraDataModule.
-    """
-    data: Any = getattr(trainer, "datamodule", None)  # Lightning sets it without declaring it
+    """Give the trainer's data module, or refuse another one with an InputError."""
+    data = getattr(trainer, "datamodule", None)  # Lightning sets it without declaring it
     if not isinstance(data, IsaraDataModule):
         raise InputError(f"{type(callback).__name__} needs IsaraDataModule")
     return data

@@ -88,13 +88,9 @@ class OuterEpochTable(GrowthCallback):
             self._write(trainer)
 
     def figures(self, trainer: Trainer, pl_module: LightningModule) -> Row:
-        """Give the figures of the module's weights at the end of a training epoch.
+        """Give the figures of the module's weights in `on_train_epoch_end`.
 
         Those of the last validation, unless the weights have changed since, and what was logged by epoch.
-
-        Args:
-            trainer: The trainer, in `on_train_epoch_end`.
-            pl_module: Its module.
         """
         measured = self._figures if weights_of(pl_module) == self._figures_of else {}
         return {**measured, **_logged(trainer)}
@@ -119,15 +115,7 @@ class OuterEpochTable(GrowthCallback):
 
 
 def measured_figures(trainer: Trainer, pl_module: LightningModule) -> Row:
-    """Give the figures of the module's weights at the end of a training epoch, from the trainer's OuterEpochTable.
-
-    Args:
-        trainer: The trainer, in `on_train_epoch_end`.
-        pl_module: Its module.
-
-    Returns:
-        Nothing where the trainer has no such callback.
-    """
+    """Give the figures of the trainer's OuterEpochTable in `on_train_epoch_end`; none where it has no such callback."""
     tables = [callback for callback in callbacks_of(trainer) if isinstance(callback, OuterEpochTable)]
     return tables[0].figures(trainer, pl_module) if tables else {}
 
