@@ -9,7 +9,7 @@ from isara_pl.errors import InputError
 from isara_pl.module import IsaraModule
 from isara_pl.run.files import give_usual_permissions
 from isara_pl.run.folder import run_folder
-from isara_pl.run.progress import finished_outer_epoch
+from isara_pl.run.trainer import finished_outer_epoch
 
 
 class AdapterExport(Callback):

@@ -2,24 +2,23 @@
 
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
+from isara_pl.datamodule.growing import GrowthCallback
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.report.words import to_accept_more
+from isara_pl.run.trainer import callbacks_of
 
 
-def alpha_of(trainer: Any) -> float | None:
-    """Give the α under which a run stops; None where no AlphaStopping is among its callbacks.
-
-    Args:
-        trainer: The run's trainer.
-    """
-    return next((callback.alpha for callback in trainer.callbacks if isinstance(callback, AlphaStopping)), None)
+def alpha_of(trainer: Trainer) -> float | None:
+    """Give the α under which a run stops; None where no AlphaStopping is among its callbacks."""
+    rules = [callback for callback in callbacks_of(trainer) if isinstance(callback, AlphaStopping)]
+    return rules[0].alpha if rules else None
 
 
-class AlphaStopping(Callback):
+class AlphaStopping(GrowthCallback):
     """Ends training when the novelty of an outer epoch, accepted ÷ candidates, falls below α.
 
     The samples of the exhausted outer epoch stay in the pool, but are not trained on
@@ -45,19 +44,14 @@ class AlphaStopping(Callback):
         self._novelty: float | None = None
 
     def decide(self, outer_epoch: int, novelty: float | None) -> tuple[bool, str]:
-        """Give whether to stop, and why.
-
-        Args:
-            outer_epoch: The outer epoch that was grown.
-            novelty: Its accepted ÷ candidates; None where nothing was to be generated.
-        """
+        """Give whether to stop, and why; a novelty of None is that of a growth without candidates."""
         if novelty is None:
             return False, f"outer epoch {outer_epoch}: no candidates, α does not apply"
         if novelty < self.alpha:
             return True, f"outer epoch {outer_epoch}: novelty {novelty:.3f} is below α = {self.alpha}"
         return False, f"outer epoch {outer_epoch}: novelty {novelty:.3f}, not below α = {self.alpha}"
 
-    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After a resume of a stopped run, stay stopped unless α was lowered."""
         stop, reason = self.decide(self._outer_epoch, self._novelty)
         if stop:

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from isara_pl.callbacks.evaluation import data_of
+from isara_pl.callbacks.evaluation import data_of, scored
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL
@@ -38,8 +38,7 @@ class BestEpoch(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot be measured, and forget an earlier fit; a checkpoint's state is loaded after this."""
-        if not isinstance(pl_module, IsaraModule):
-            raise InputError(f"BestEpoch needs IsaraModule, found {type(pl_module).__name__}")
+        scored(pl_module, self)
         if not data_of(trainer, self).validation:
             raise InputError(
                 "BestEpoch chooses by seeds that are held out, and data.validation_share is 0. Give a share above 0 "
@@ -54,11 +53,10 @@ class BestEpoch(Callback):
         if batch_idx + 1 < trainer.num_training_batches:
             return
         data = data_of(trainer, self)
-        assert isinstance(pl_module, IsaraModule)  # by setup
         place = trainer.current_epoch % data.epochs_per_outer_epoch
         if place == 0:
             self._forget()
-        figure = _measured(trainer, data, pl_module)
+        figure = _measured(trainer, data, scored(pl_module, self))
         if figure < self._figure:  # NaN never is
             self._epoch, self._figure = place + 1, figure
             self._weights = {name: weight.detach().cpu().clone() for name, weight in pl_module.state_dict().items()}

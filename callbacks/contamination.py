@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from isara_pl.callbacks.evaluation import Evaluation, data_of
 from isara_pl.datamodule.datamodule import IsaraDataModule
+from isara_pl.datamodule.growing import GrowthCallback
 from isara_pl.datamodule.measured_weights import outer_epoch_of_weights
 from isara_pl.evaluation.contamination import Contact, ContaminationIndex
 from isara_pl.growth.outer_epoch import Growth
@@ -18,9 +19,10 @@ from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.samples import Sample
 from isara_pl.results.items import write_results
 from isara_pl.run.folder import run_folder
+from isara_pl.run.trainer import callbacks_of
 
 
-class ContaminationGuard(Callback):
+class ContaminationGuard(GrowthCallback):
     """Finds samples that share words with an evaluation item, or ask nearly the same.
 
     Every evaluation then also gives its figures over the items that no training sample touches, with the
@@ -96,15 +98,11 @@ class ContaminationGuard(Callback):
     def contaminated(self, trainer: Trainer, demonstrations: Mapping[str, Sequence[Sample]]) -> set[str] | None:
         """Give the ids of the items that training samples touch, or a demonstration in the item's own prompt.
 
-        Args:
-            trainer: The trainer.
-            demonstrations: The samples in each item's prompt, by the item's id.
-
-        Returns:
-            The ids; None where the pool that the model was trained on is not in the run folder.
+        The demonstrations are those of each item, by its id. None where the pool that the model was trained on is not
+        in the run folder.
         """
         data = data_of(trainer, self)
-        samples = trained_on(data)
+        samples = _trained_on(data)
         if samples is None:
             rank_zero_warn(
                 f"no pool.jsonl in {trainer.default_root_dir}, so it is not known which evaluation items the model "
@@ -142,11 +140,7 @@ class ContaminationGuard(Callback):
         write_results(run_dir, "contamination", outer_epoch, lines)
 
     def contacts(self, samples: Sequence[Sample]) -> list[Contact]:
-        """Give the items that samples touch; what was looked up before is not looked up again.
-
-        Args:
-            samples: Seeds, candidates or accepted samples.
-        """
+        """Give the items that seeds, candidates or accepted samples touch; no sample is looked up twice."""
         if self._index is None:
             encoder = self._data.encoder if self._data else None
             self._index = ContaminationIndex(self._items, encoder, self.ngram, self.rouge, self.cosine)
@@ -158,23 +152,15 @@ class ContaminationGuard(Callback):
 
 
 def _items(trainer: Trainer, data: IsaraDataModule) -> list[Sample]:
-    untyped: Any = trainer  # Lightning sets its callbacks without declaring them
     every = {item.id: item for item in data.held_out}
-    for callback in untyped.callbacks:
+    for callback in callbacks_of(trainer):
         if isinstance(callback, Evaluation):
             every.update((item.id, item) for item in callback.items(data))
     return [*every.values()]
 
 
-def trained_on(data: IsaraDataModule) -> list[Sample] | None:
-    """Give what the measured model was trained on.
-
-    Args:
-        data: The data of its run.
-
-    Returns:
-        The samples; None where it was trained on generated ones that are not here.
-    """
+def _trained_on(data: IsaraDataModule) -> list[Sample] | None:
+    """Give the samples that the measured model was trained on; None where they were generated and are not here."""
     outer_epoch = data.measured_outer_epoch
     if outer_epoch == 0:
         return []

@@ -24,6 +24,7 @@ from isara_pl.run.folder import run_folder
 from isara_pl.run.processes import Processes
 from isara_pl.run.randomness import derive_seed
 from isara_pl.run.stages import stage
+from isara_pl.run.trainer import callbacks_of, is_trial
 
 Line = dict[str, Any]
 RESERVED = ("diversity", "contamination", "held-out")  # other files, and the ids of the held-out pairs
@@ -47,8 +48,7 @@ class Measurement(Callback, ABC):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse two that would write into one file and log under one name, and a module that is never validated."""
-        untyped: Any = trainer  # Lightning sets many of its attributes without declaring them
-        for other in untyped.callbacks:
+        for other in callbacks_of(trainer):
             if isinstance(other, Measurement) and other is not self and other.name == self.name:
                 raise InputError(
                     f"{type(self).__name__} and {type(other).__name__} both have the name {self.name!r}, under which "
@@ -170,8 +170,7 @@ class Evaluation(Measurement):
         """Measure the current model, log the figures and write the lines."""
         data = data_of(trainer, self)
         items = self.items(data)
-        untyped: Any = trainer  # Lightning sets many of its attributes without declaring them
-        if untyped.fast_dev_run:
+        if is_trial(trainer):
             items = items[:1]
         if not items:
             return
@@ -185,7 +184,7 @@ class Evaluation(Measurement):
             with precision:
                 measured = data.processes.gathered(lambda: self._share(data.processes, pl_module, items, prompts))
         demonstrations = {item.id: shown for item, (_, shown) in zip(items, measured, strict=True)}
-        guards = [callback for callback in untyped.callbacks if isinstance(callback, ContaminationSource)]
+        guards = [callback for callback in callbacks_of(trainer) if isinstance(callback, ContaminationSource)]
         # the first process alone has filtered, and knows what touches an item
         seen = data.processes.from_first(lambda: guards[0].contaminated(trainer, demonstrations) if guards else None)
         seeds, weights = data.seeds_hash, weights_of(pl_module)
@@ -245,46 +244,21 @@ class Evaluation(Measurement):
 
 
 def check_choice(option: str, value: str, allowed: Any) -> None:
-    """Refuse a value that is none of a Literal's: the command line checks that, Python does not.
-
-    Args:
-        option: The option's name, for the error's text.
-        value: What was given.
-        allowed: The Literal.
-
-    Raises:
-        InputError: If it is none of them.
-    """
+    """Refuse a value that is none of a Literal's: the command line checks that, Python does not."""
     if value not in get_args(allowed):
         raise InputError(f"{option} is {value!r}; allowed: {' or '.join(get_args(allowed))}")
 
 
-def scored(module: LightningModule, evaluation: Evaluation) -> IsaraModule:
-    """Give the module as one whose probabilities can be asked for.
-
-    Args:
-        module: The module that is measured.
-        evaluation: Who asks, for the error's text.
-
-    Raises:
-        InputError: If it is no IsaraModule.
-    """
+def scored(module: LightningModule, callback: Callback) -> IsaraModule:
+    """Give the module as one whose probabilities can be asked for, or refuse it with an InputError."""
     if not isinstance(module, IsaraModule):
-        raise InputError(f"{type(evaluation).__name__} needs IsaraModule, found {type(module).__name__}")
+        raise InputError(f"{type(callback).__name__} needs IsaraModule, found {type(module).__name__}")
     return module
 
 
 def data_of(trainer: Trainer, callback: Callback) -> IsaraDataModule:
-    """Give the trainer's data module.
-
-    Args:
-        trainer: The trainer.
-        callback: Who asks, for the error's text.
-
-    Raises:
-        InputError: If it is no IsaraDataModule.
-    """
-    data: Any = getattr(trainer, "datamodule", None)  # Lightning sets it without declaring it
+    """Give the trainer's data module, or refuse another one with an InputError."""
+    data = getattr(trainer, "datamodule", None)  # Lightning sets it without declaring it
     if not isinstance(data, IsaraDataModule):
         raise InputError(f"{type(callback).__name__} needs IsaraDataModule")
     return data

@@ -9,12 +9,14 @@ from types import FrameType
 from typing import Any
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from isara_pl.datamodule.growing import GrowthCallback
 
-class GracefulStop(Callback):
+
+class GracefulStop(GrowthCallback):
     """Lets SIGINT (Ctrl-C) and SIGTERM end a fit between two batches; a second one ends it at once.
 
     A batch of candidates is judged and in the journal, a batch of training is in the checkpoint `last.ckpt`,
@@ -99,11 +101,10 @@ class GracefulStop(Callback):
         # Python lets only the main thread set handlers
         if self._before or threading.current_thread() is not threading.main_thread():
             return
-        self.signal, self._requeue_asked = None, False
-        untyped: Any = trainer
-        environment = untyped._accelerator_connector.cluster_environment  # where Lightning's own connector looks
-        requeues = isinstance(environment, SLURMEnvironment) and environment.auto_requeue
-        self._requeue = environment.requeue_signal if requeues else None
+        self.signal, self._requeue, self._requeue_asked = None, None, False
+        environment = trainer._accelerator_connector.cluster_environment  # where Lightning's own connector looks
+        if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+            self._requeue = environment.requeue_signal
         # one that is ignored, as Ctrl-C is in the background of a script, stays so; None: not set from Python
         stops = {
             number

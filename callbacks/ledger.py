@@ -5,10 +5,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from isara_pl.callbacks.evaluation import data_of
 from isara_pl.datamodule.datamodule import IsaraDataModule
+from isara_pl.datamodule.growing import GrowthCallback
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.models.tokens import encode_continuation, encode_prompt
@@ -28,13 +29,13 @@ from isara_pl.results.ledger import (
 from isara_pl.run.files import write_whole
 from isara_pl.run.folder import run_folder
 from isara_pl.run.processes import Processes
-from isara_pl.run.progress import finished_outer_epoch
-from isara_pl.run.stages import Stage, count, listen, stage, unlisten
+from isara_pl.run.stages import Stage, StageListener, count, listen, stage, unlisten
+from isara_pl.run.trainer import finished_outer_epoch
 
 LOGGED = ("wall_seconds", "flops", "cost", "seconds_per_accepted", "cost_per_accepted", "break_even_queries")
 
 
-class Ledger(Callback):
+class Ledger(GrowthCallback, StageListener):
     """Writes `ledger.csv` to the run folder: what each stage of each outer epoch took.
 
     Columns: `outer_epoch` (0 is measuring the pretrained model), `stage` (`questions`, `answers`, `embedding`,
@@ -66,12 +67,6 @@ class Ledger(Callback):
         self._training, self._validation = ExitStack(), ExitStack()
 
     # -- what stages take
-
-    def on_stage_start(self, stage: Stage) -> None:
-        """Wait for its end."""
-
-    def on_stage_advance(self, stage: Stage) -> None:
-        """Wait for its end."""
 
     def on_stage_end(self, stage: Stage) -> None:
         """Add what a stage took; texts that are embedded for anything but growing belong to that."""
@@ -155,9 +150,6 @@ class Ledger(Callback):
     on_test_end = on_validation_end
 
     # -- growing
-
-    def on_growth_start(self, trainer: Trainer, outer_epoch: int) -> None:
-        """Wait for its first batch."""
 
     def on_growth_batch_end(self, trainer: Trainer, judged: int, accepted: int) -> None:
         """Write what the batch took."""

@@ -3,27 +3,26 @@
 import random
 import shutil
 from collections.abc import Mapping
-from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from isara_pl.callbacks.alpha_stopping import alpha_of
 from isara_pl.callbacks.evaluation import data_of
 from isara_pl.callbacks.outer_epoch_table import measured_figures
-from isara_pl.datamodule.growing import candidate_filters
+from isara_pl.datamodule.growing import GrowthCallback, candidate_filters
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.report.contents import GrownOuterEpoch
 from isara_pl.report.summary import WIDEST, format_summary
 from isara_pl.results.metrics import FILE, Row, read_rows
 from isara_pl.run.folder import run_folder
-from isara_pl.run.progress import finished_outer_epoch
 from isara_pl.run.randomness import derive_seed
+from isara_pl.run.trainer import finished_outer_epoch
 
 SAMPLES = 3
 
 
-class OuterEpochSummary(Callback):
+class OuterEpochSummary(GrowthCallback):
     """Logs what each outer epoch came to: novelty against α, what each filter took, samples, figures.
 
     The samples are 3 of those accepted, drawn by the run's seed. The figures are those of the pretrained model and of
@@ -89,7 +88,7 @@ class OuterEpochSummary(Callback):
         rank_zero_info(text)
 
 
-def _taken(trainer: Any, rejected: Mapping[str, int]) -> dict[str, int]:
+def _taken(trainer: Trainer, rejected: Mapping[str, int]) -> dict[str, int]:
     """Give what each filter took, in their order; those that are no callbacks come last."""
     names = [type(candidate_filter).__name__ for candidate_filter in candidate_filters(trainer)]
     return {name: rejected.get(name, 0) for name in dict.fromkeys([*names, *sorted(rejected)])}

@@ -1,22 +1,21 @@
 """The figures of a run, one row an outer epoch."""
 
 import time
-from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
-from isara_pl.datamodule.datamodule import IsaraDataModule
+from isara_pl.callbacks.evaluation import data_of
+from isara_pl.datamodule.growing import GrowthCallback
 from isara_pl.datamodule.measured_weights import outer_epoch_of_weights, weights_of
-from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.results.metrics import FILE, OF_GROWTH, OF_TRAINING, Row, read_rows, read_weights, rows_text
 from isara_pl.run.files import write_whole
 from isara_pl.run.folder import run_folder
-from isara_pl.run.progress import finished_outer_epoch
+from isara_pl.run.trainer import callbacks_of, finished_outer_epoch
 
 
-class OuterEpochTable(Callback):
+class OuterEpochTable(GrowthCallback):
     """Writes `metrics.csv` to the run folder: one row for the pretrained model and each outer epoch.
 
     Columns: `outer_epoch` (0 is the pretrained model), `answer_nll`, `mc1`, `mc2` and every other figure
@@ -36,8 +35,7 @@ class OuterEpochTable(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Read the rows that an earlier process wrote."""
-        if not isinstance(_data(trainer), IsaraDataModule):
-            raise InputError("OuterEpochTable needs IsaraDataModule")
+        data_of(trainer, self)  # refuses another one now
         run_dir = run_folder(trainer)
         self.rows = {} if run_dir is None else read_rows(run_dir / FILE)
         self.weights = {} if run_dir is None else read_weights(run_dir / FILE)
@@ -50,7 +48,7 @@ class OuterEpochTable(Callback):
         self._figures, self._figures_of = _logged(trainer), weights_of(pl_module)
         if trainer.state.fn != "validate":
             return
-        outer_epoch = outer_epoch_of_weights(trainer, pl_module, _data(trainer))
+        outer_epoch = outer_epoch_of_weights(trainer, pl_module, data_of(trainer, self))
         if outer_epoch is None:
             rank_zero_warn(
                 f"these weights ({self._figures_of}) stand at the end of none of this run's outer epochs, so that "
@@ -71,7 +69,7 @@ class OuterEpochTable(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the figures after the last epoch of an outer epoch, unless nothing was trained."""
-        data = _data(trainer)
+        data = data_of(trainer, self)
         if not finished_outer_epoch(trainer, data.epochs_per_outer_epoch):
             return
         outer_epoch = data.outer_epoch_of(trainer.current_epoch)
@@ -84,19 +82,15 @@ class OuterEpochTable(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write that an outer epoch was not trained on, where the α rule ended it."""
-        exhausted = _data(trainer).exhausted_outer_epoch
+        exhausted = data_of(trainer, self).exhausted_outer_epoch
         if exhausted in self.rows:
             self.rows[exhausted]["trained_on"] = 0
             self._write(trainer)
 
     def figures(self, trainer: Trainer, pl_module: LightningModule) -> Row:
-        """Give the figures of the module's weights at the end of a training epoch.
+        """Give the figures of the module's weights in `on_train_epoch_end`.
 
         Those of the last validation, unless the weights have changed since, and what was logged by epoch.
-
-        Args:
-            trainer: The trainer, in `on_train_epoch_end`.
-            pl_module: Its module.
         """
         measured = self._figures if weights_of(pl_module) == self._figures_of else {}
         return {**measured, **_logged(trainer)}
@@ -121,25 +115,13 @@ class OuterEpochTable(Callback):
 
 
 def measured_figures(trainer: Trainer, pl_module: LightningModule) -> Row:
-    """Give the figures of the module's weights at the end of a training epoch, from the trainer's OuterEpochTable.
-
-    Args:
-        trainer: The trainer, in `on_train_epoch_end`.
-        pl_module: Its module.
-
-    Returns:
-        Nothing where the trainer has no such callback.
-    """
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it
-    tables = [callback for callback in callbacks if isinstance(callback, OuterEpochTable)]
+    """Give the figures of the trainer's OuterEpochTable in `on_train_epoch_end`; none where it has no such callback."""
+    tables = [callback for callback in callbacks_of(trainer) if isinstance(callback, OuterEpochTable)]
     return tables[0].figures(trainer, pl_module) if tables else {}
 
 
-def _logged(trainer: Any) -> Row:
+def _logged(trainer: Trainer) -> Row:
     """Give what the running loop logged by epoch; `callback_metrics` keeps those of earlier validations as well."""
-    logged = trainer._results.metrics(on_step=False)["callback"]
+    results = trainer._results
+    logged = results.metrics(on_step=False)["callback"] if results else {}
     return {name: float(value) for name, value in logged.items() if name not in OF_TRAINING}
-
-
-def _data(trainer: Trainer) -> Any:
-    return trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it

@@ -1,9 +1,10 @@
 """What a person looks at: report.html."""
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.callbacks.evaluation import data_of
+from isara_pl.datamodule.growing import GrowthCallback
 from isara_pl.errors import first_line
 from isara_pl.report.embedding import EmbeddedOnce
 from isara_pl.report.writing import FILE, write_report
@@ -14,7 +15,7 @@ from isara_pl.run.folder import run_folder
 from isara_pl.run.stages import stage
 
 
-class ReportWriter(Callback):
+class ReportWriter(GrowthCallback):
     """Writes `report.html` to the run folder: whether the run helped, why it stopped, and every sample.
 
     It is one file that opens from disk, in any browser, without a network. It is written anew after each outer epoch,
@@ -43,9 +44,6 @@ class ReportWriter(Callback):
         """Write that of the outer epoch before: not at its end, where a checkpoint would have to wait for it."""
         if outer_epoch > 1:
             self._write(trainer, outer_epoch - 1)
-
-    def on_growth_batch_end(self, trainer: Trainer, judged: int, accepted: int) -> None:
-        """Wait for the end of the outer epoch."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it when all is done."""

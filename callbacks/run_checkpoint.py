@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from isara_pl.errors import InputError
-from isara_pl.run.progress import is_cut
+from isara_pl.run.trainer import is_cut, is_trial
 
 PATHS = ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path")  # of ModelCheckpoint's state
 
@@ -69,8 +69,7 @@ class RunCheckpoint(ModelCheckpoint):
         super().on_train_epoch_end(trainer, pl_module)
         saved_here = before != trainer.global_step == self._last_global_step_saved
         trained = trainer.fit_loop.epoch_loop.batch_progress.current.completed > 0
-        untyped: Any = trainer  # Lightning sets `fast_dev_run` without declaring it
-        if self.save_last and trained and not saved_here and not untyped.fast_dev_run:
+        if self.save_last and trained and not saved_here and not is_trial(trainer):
             self._save_as_last(trainer)
 
     def _save_as_last(self, trainer: Trainer) -> None:

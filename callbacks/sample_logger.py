@@ -5,14 +5,14 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from isara_pl.callbacks.alpha_stopping import alpha_of
 from isara_pl.callbacks.evaluation import data_of
 from isara_pl.callbacks.outer_epoch_table import measured_figures
-from isara_pl.datamodule.growing import candidate_filters
+from isara_pl.datamodule.growing import GrowthCallback, candidate_filters
 from isara_pl.errors import InputError, first_line
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.growth.pool import SamplePool
@@ -21,10 +21,10 @@ from isara_pl.report.sample_table import COLUMNS, drawn_rows, markdown
 from isara_pl.results.metrics import FILE, LAST, MEASURED, read_rows
 from isara_pl.run.conditions import described
 from isara_pl.run.folder import run_folder
-from isara_pl.run.progress import finished_outer_epoch
+from isara_pl.run.trainer import finished_outer_epoch
 
 
-class SampleLogger(Callback):
+class SampleLogger(GrowthCallback):
     """Logs what each growth gave, in all loggers of the trainer, and what the run depends on as hyperparameters.
 
     At the end of a growth, also of one that the α rule ends: `outer_epoch`, `novelty`, `candidates`, `accepted` and

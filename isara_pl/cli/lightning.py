@@ -51,6 +51,7 @@ from isara_pl.run.folder import CHECKPOINTS, LAST_CHECKPOINT, make_run_folder, r
 from isara_pl.run.memory import keep_freed_memory
 from isara_pl.run.paths import all_absolute, all_expanded, expanded
 from isara_pl.run.processes import STARTER, end_together
+from isara_pl.run.trainer import callbacks_of
 from isara_pl.training.loaders import HeldOutEvaluation
 
 CONFIG = "config.yaml"
@@ -176,8 +177,7 @@ class IsaraCLI(LightningCLI):
 
     def _exit_code(self) -> int:
         """Give the shells' code for the signal that ended a fit; Ctrl-C where it was none of those held back."""
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it
-        stops = [callback.signal for callback in callbacks if isinstance(callback, GracefulStop)]
+        stops = [callback.signal for callback in callbacks_of(self.trainer) if isinstance(callback, GracefulStop)]
         return 128 + (next(filter(None, stops), None) or signal.SIGINT)
 
     def _check_checkpoint(self, subcommand: str) -> None:
@@ -233,17 +233,16 @@ class IsaraCLI(LightningCLI):
 
     def _measures(self) -> bool:
         """Whether there is anything to measure on."""
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it
         return bool(self.datamodule.held_out or self.datamodule.validation) or any(
             bool(callback.own_items) if isinstance(callback, Evaluation) else isinstance(callback, HeldOutEvaluation)
-            for callback in callbacks
+            for callback in callbacks_of(self.trainer)
         )
 
     def after_fit(self) -> None:
         """Show the figures and where everything lies."""
         run_dir = run_folder(self.trainer)
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it
-        baselines = [named for one in callbacks if isinstance(one, ReportWriter) for named in one.baselines]
+        reports = [callback for callback in callbacks_of(self.trainer) if isinstance(callback, ReportWriter)]
+        baselines = [named for report in reports for named in report.baselines]
         if run_dir is not None:
             print(ending(run_dir, baselines))
 

@@ -4,10 +4,10 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import cast
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_info
 from transformers import PreTrainedTokenizerBase
 
@@ -19,20 +19,15 @@ from isara_pl.models.tokens import encode_prompt
 from isara_pl.run.memory import give_back_freed_memory
 from isara_pl.run.processes import Processes
 from isara_pl.run.stages import stage
+from isara_pl.run.trainer import callbacks_of, is_trial
 from isara_pl.training.pairs import PairEncoder, TooLong
 
 
-@runtime_checkable
-class GrowthListener(Protocol):
-    """A callback that hears of every finished growth, before any training on it."""
+class GrowthCallback(Callback):
+    """A callback that hears of growth, in the hooks that it fills in. What one raises ends the growth, and the fit.
 
-    def on_growth_end(self, trainer: Trainer, growth: Growth) -> None:
-        """Hear of a growth; setting `trainer.should_stop` here keeps it from being trained on."""
-
-
-@runtime_checkable
-class GrowthWatcher(Protocol):
-    """A callback that hears of a growth while it goes on. What it raises ends the growth, and the fit."""
+    Callbacks of another base are called as well, for those of the hooks that they have.
+    """
 
     def on_growth_start(self, trainer: Trainer, outer_epoch: int) -> None:
         """Hear that an outer epoch begins to grow."""
@@ -40,9 +35,12 @@ class GrowthWatcher(Protocol):
     def on_growth_batch_end(self, trainer: Trainer, judged: int, accepted: int) -> None:
         """Hear of a batch of candidates that is on disk; the counts are those of the outer epoch so far."""
 
+    def on_growth_end(self, trainer: Trainer, growth: Growth) -> None:
+        """Hear of a finished growth before any training on it, which setting `trainer.should_stop` here prevents."""
+
 
 def grow(
-    trainer: Any,
+    trainer: Trainer,
     outer_epoch: int,
     pool: SamplePool,
     plan: GrowthPlan,
@@ -56,24 +54,21 @@ def grow(
     Raises:
         InputError: If the module cannot generate, or has no pretrained state to switch to.
     """
-    module: LightningModule = trainer.lightning_module
+    module = trainer.lightning_module
     generator = text_generator(module, "the loop")
-    if trainer.fast_dev_run:
+    if is_trial(trainer):
         plan = replace(plan, settings=replace(plan.settings, candidates=min(plan.settings.candidates, 2)))
     settings = plan.settings
     filters = candidate_filters(trainer)
     filters.append(Empty())  # the built-in ones last: what others reject should count as theirs
     if encode is not None:
         filters.append(TooLong(encode.prompt_format, encode.tokenizer, encode.max_length))
-    watchers = [callback for callback in trainer.callbacks if isinstance(callback, GrowthWatcher)]
 
     def on_batch(judged: int, accepted: int) -> None:
         rank_zero_info(f"outer epoch {outer_epoch}: {judged}/{settings.candidates} candidates, {accepted} accepted")
-        for watcher in watchers:
-            watcher.on_growth_batch_end(trainer, judged, accepted)
+        _tell(trainer, "on_growth_batch_end", judged, accepted)
 
-    for watcher in watchers:
-        watcher.on_growth_start(trainer, outer_epoch)
+    _tell(trainer, "on_growth_start", outer_epoch)
     growth = OuterEpoch(
         number=outer_epoch,
         pool=pool,
@@ -98,14 +93,19 @@ def grow(
             f"outer epoch {outer_epoch}: {grown.shortened} contexts hold fewer than {settings.demonstrations} "
             "demonstrations, since the model's window is short"
         )
-    for callback in trainer.callbacks:
-        if isinstance(callback, GrowthListener):
-            callback.on_growth_end(trainer, grown)
+    _tell(trainer, "on_growth_end", grown)
 
 
-def candidate_filters(trainer: Any) -> list[CandidateFilter]:
+def _tell(trainer: Trainer, hook: str, *told: object) -> None:
+    """Call a hook of GrowthCallback in every callback that has it."""
+    for callback in callbacks_of(trainer):
+        if hasattr(callback, hook):
+            getattr(callback, hook)(trainer, *told)
+
+
+def candidate_filters(trainer: Trainer) -> list[CandidateFilter]:
     """Give the trainer's callbacks that judge candidates, in their order."""
-    return [callback for callback in trainer.callbacks if isinstance(callback, CandidateFilter)]
+    return [callback for callback in callbacks_of(trainer) if isinstance(callback, CandidateFilter)]
 
 
 def text_generator(module: LightningModule, user: str) -> TextGenerator:
@@ -142,9 +142,9 @@ def pretrained_state(module: LightningModule, option: str) -> Callable[[], Abstr
 
 
 @contextmanager
-def generating(trainer: Any) -> Iterator[None]:
+def generating(trainer: Trainer) -> Iterator[None]:
     """Let the trainer's module generate inside the block: in eval mode, in the trainer's precision, adapter merged."""
-    module: LightningModule = trainer.lightning_module
+    module = trainer.lightning_module
     with _eval_mode(module), trainer.precision_plugin.forward_context(), _merged(module):
         yield
     give_back_freed_memory()  # keys and values of the largest batch, before training needs its own

@@ -2,13 +2,14 @@
 
 import errno
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import BaseFileLock, FileLock, Timeout
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.errors import InputError
 from isara_pl.run.files import POOL, REJECTED, UNFINISHED
+from isara_pl.run.trainer import is_trial
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer  # takes seconds to import
@@ -30,8 +31,7 @@ def run_folder(trainer: "Trainer") -> Path | None:
 
     It need not exist yet. None under `fast_dev_run`, which leaves no files, and in processes other than the first.
     """
-    untyped: Any = trainer  # Lightning sets `fast_dev_run` without declaring it
-    return Path(trainer.default_root_dir) if trainer.is_global_zero and not untyped.fast_dev_run else None
+    return Path(trainer.default_root_dir) if trainer.is_global_zero and not is_trial(trainer) else None
 
 
 def make_run_folder(folder: Path) -> None:

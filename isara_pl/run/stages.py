@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from isara_pl.run.memory import PeakMemory
 
@@ -44,14 +43,11 @@ class Stage:
             self.peak_memory = max(self.peak_memory, _memory.read())
 
 
-class StageListener(Protocol):
-    """Hears of every stage of this process."""
+class StageListener:
+    """Hears of every stage of this process, in the hooks that it fills in."""
 
     def on_stage_start(self, stage: Stage) -> None:
         """Hear that a stage begins."""
-
-    def on_stage_advance(self, stage: Stage) -> None:
-        """Hear that a stage, the innermost one, has gone on; this may be often."""
 
     def on_stage_end(self, stage: Stage) -> None:
         """Hear that a stage is over, be it by an error."""
@@ -102,9 +98,6 @@ def count(done: int = 0, prompt_tokens: int = 0, generated_tokens: int = 0, flop
     current.prompt_tokens += prompt_tokens
     current.generated_tokens += generated_tokens
     current.flops += flops
-    if done or generated_tokens:
-        for listener in [*_listeners]:
-            listener.on_stage_advance(current)
 
 
 @contextmanager

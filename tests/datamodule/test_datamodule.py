@@ -38,6 +38,16 @@ class Plain(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
+class CountBatches(Callback):
+    """Hears of growth in one hook alone, and has no base for that."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[int, int]] = []
+
+    def on_growth_batch_end(self, trainer, judged, accepted):
+        self.heard.append((judged, accepted))
+
+
 class StopAfter(Callback):
     """Ends a fit after so many epochs."""
 
@@ -82,6 +92,13 @@ def test_the_pool_file_is_what_is_trained_on_sample_for_sample(seeds_file, tiny_
     rejected = {row["id"] for row in lines(tmp_path / "rejected.jsonl")}
     assert rejected == {"1-00002", "1-00003", "2-00003"}
     assert not rejected & {pair[0] for pairs in module.trained.values() for pair in pairs}
+
+
+def test_a_callback_hears_of_growth_in_whichever_hooks_it_has(seeds_file, tiny_encoder, tmp_path):
+    counts = CountBatches()
+    data = data_module(seeds_file, tiny_encoder, candidates_per_batch=2)
+    trainer_in(tmp_path, 2, [KeepFirst(2, 3), counts]).fit(Plain(), data)
+    assert counts.heard == [(2, 2), (4, 2), (2, 2), (4, 3)]
 
 
 def test_train_on_newest_leaves_earlier_outer_epochs_out(seeds_file, tiny_encoder, tmp_path):

@@ -16,16 +16,12 @@ from isara_pl.generation.protocol import Sampling
 from isara_pl.growth.retrieval import SentenceEncoder
 from isara_pl.models.adapter import LoraOptions
 from isara_pl.module import IsaraModule
-from isara_pl.run.stages import listen, stage, unlisten
+from isara_pl.run.stages import StageListener, listen, stage, unlisten
 
 
-class Listener:
+class Listener(StageListener):
     def __init__(self, ended):
         self.ended = ended
-
-    def on_stage_start(self, stage): ...
-
-    def on_stage_advance(self, stage): ...
 
     def on_stage_end(self, stage):
         self.ended.append(stage)

@@ -1,8 +1,22 @@
-"""How far a fit is, read from the trainer."""
+"""What is read from a trainer: what Lightning sets without declaring it, and how far a fit is."""
 
-from typing import Any
+from __future__ import annotations
 
-from lightning.pytorch import Trainer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, Trainer  # takes seconds to import
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """Give the trainer's callbacks, in their order."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+    return callbacks
+
+
+def is_trial(trainer: Trainer) -> bool:
+    """Whether this is Lightning's `fast_dev_run`, which leaves no files."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # as above
 
 
 def finished_outer_epoch(trainer: Trainer, epochs_per_outer_epoch: int) -> bool:
