@@ -1,7 +1,9 @@
 """Texts and numbers in sentences."""
 
+import math
 from collections.abc import Mapping
 
+UNKNOWN = "–"
 LONGEST_QUOTE = 100  # characters
 
 
@@ -15,16 +17,27 @@ def quoted(text: str) -> str:
     return f"“{line if len(line) <= LONGEST_QUOTE else line[: LONGEST_QUOTE - 1].rstrip() + '…'}”"
 
 
-def duration(seconds: float) -> str:
-    """Give a time in its two largest units.
+def count(number: int) -> str:
+    """Give a whole number, its thousands set apart."""
+    return f"{number:,}"
 
-    Args:
-        seconds: The time.
+
+def figure(value: float | None) -> str:
+    """Give a figure to four digits."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def duration(seconds: float | None) -> str:
+    """Give a time in its two largest units.
 
     Example:
         >>> duration(0.25), duration(75), duration(7384)
         ('0.25 s', '1 min 15 s', '2 h 3 min')
     """
+    if seconds is None or not math.isfinite(seconds):
+        return UNKNOWN
     if seconds < 10:
         return f"{seconds:.2g} s"
     whole = round(seconds)
