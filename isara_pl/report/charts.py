@@ -11,7 +11,6 @@ from typing import Any
 
 from isara_pl.report.contents import Curve, DiversityRow, GrownOuterEpoch, Report, SampleRow
 from isara_pl.report.words import count, figure
-from isara_pl.results.ledger import Spent
 from isara_pl.results.metrics import outer_epoch_name
 
 MAP = "map-chart"
@@ -106,7 +105,7 @@ def charts(report: Report) -> dict[str, list[Chart]]:
         "waterfall": [_waterfall(row) for row in report.grown],
         **{f"diversity-{place}": [_diversity(report.diversity, *one)] for place, one in enumerate(drawn)},
         "spent": [
-            _spent(report.spent, measure) for measure in MEASURES if any(getattr(row, measure) for row in report.spent)
+            _spent(report, measure) for measure in MEASURES if any(getattr(row, measure) for row in report.spent)
         ],
         MAP: _map(report.samples),
     }
@@ -232,7 +231,8 @@ def _diversity(rows: Sequence[DiversityRow], name: str, label: str, meaning: str
     )
 
 
-def _spent(rows: Sequence[Spent], measure: str) -> Chart:
+def _spent(report: Report, measure: str) -> Chart:
+    rows = report.spent
     totals: dict[str, float] = {}
     for row in rows:
         totals[row.stage] = totals.get(row.stage, 0) + (rounded(getattr(row, measure)) or 0)
@@ -272,11 +272,10 @@ def _spent(rows: Sequence[Spent], measure: str) -> Chart:
 
 def _map(samples: Sequence[SampleRow]) -> list[Chart]:
     """Give the map. Plotly gets numbers only; the page shows the texts by an element of its own."""
-    groups: dict[int, list[tuple[int, float, float]]] = {}
+    groups: dict[int, list[int]] = {}
     for place, sample in enumerate(samples):
-        x, y = rounded(sample.x), rounded(sample.y)
-        if x is not None and y is not None:
-            groups.setdefault(sample.outer_epoch, []).append((place, x, y))
+        if sample.x is not None:
+            groups.setdefault(sample.outer_epoch, []).append(place)
     if not groups:
         return []
     many = sum(map(len, groups.values())) > MOST_SVG_POINTS
@@ -287,9 +286,9 @@ def _map(samples: Sequence[SampleRow]) -> list[Chart]:
             "mode": "markers",
             "hoverinfo": "none",
             "name": f"{outer_epoch_name(number) if number else 'seeds'} ({count(len(groups[number]))})",
-            "x": [x for _, x, _ in groups[number]],
-            "y": [y for _, _, y in groups[number]],
-            "customdata": [place for place, _, _ in groups[number]],
+            "x": [samples[place].x for place in groups[number]],
+            "y": [samples[place].y for place in groups[number]],
+            "customdata": groups[number],
             "marker": {
                 "color": _colour(number) if number else INK,
                 "size": size,

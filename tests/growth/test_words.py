@@ -11,7 +11,7 @@ from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.samples import Sample
 from isara_pl.growth.similarity import RougeLIndex
 from isara_pl.growth.words import count_words, tokens, wording
-from isara_pl.report.traits import traits_of
+from isara_pl.report.suspicious import traits_of
 
 # a question, another one that is near it, and one that is not
 QUESTIONS = {
