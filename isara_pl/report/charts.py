@@ -16,15 +16,15 @@ from isara_pl.results.metrics import outer_epoch_name
 MAP = "map-chart"
 # what a browser draws as SVG without delay; more are drawn by WebGL
 MOST_SVG_POINTS = 5000
-ACCENT, BAD, INK, MUTED, LINE = "--accent", "--bad", "--ink", "--muted", "--line"
+_ACCENT, _BAD, _INK, _MUTED, _LINE = "--accent", "--bad", "--ink", "--muted", "--line"
 # Okabe and Ito's colours, which colour-blind people tell apart, without the ones that vanish on white or black
-COLOURS = ("#2f7fc1", "#e08e0b", "#0f9d75", "#c76a9f", "#d1552a", "#4fb0e0")
-DASHES = ("dash", "dot", "dashdot", "longdash", "longdashdot")
-PATTERNS = ("", "/", "\\", "x", "-", "|", ".")
-SIGNS = ("circle", "square", "diamond", "triangle-up", "cross", "pentagon", "star")
-DIRECTIONS = {True: "Higher is better.", False: "Lower is better.", None: ""}
+_COLOURS = ("#2f7fc1", "#e08e0b", "#0f9d75", "#c76a9f", "#d1552a", "#4fb0e0")
+_DASHES = ("dash", "dot", "dashdot", "longdash", "longdashdot")
+_PATTERNS = ("", "/", "\\", "x", "-", "|", ".")
+_SIGNS = ("circle", "square", "diamond", "triangle-up", "cross", "pentagon", "star")
+_DIRECTIONS = {True: "Higher is better.", False: "Lower is better.", None: ""}
 # name, label and meaning of what is drawn, in the order of reading; the table has the other figures too
-DIVERSITY = (
+_DIVERSITY = (
     (
         "nearest_seed_cosine",
         "Nearness to the seeds",
@@ -42,7 +42,7 @@ DIVERSITY = (
     ("refusal_rate", "Refusals", "Share of answers that decline to answer; a rule of thumb, in English."),
     ("copy_rate", "Copies", "Share of answers that one of their demonstrations had."),
 )
-MEASURES = {
+_MEASURES = {
     "wall_seconds": "Time",
     "generated_tokens": "Generated tokens",
     "prompt_tokens": "Prompt tokens",
@@ -51,16 +51,16 @@ MEASURES = {
     "cost": "Cost",
 }
 _AXIS = {
-    "title": {"standoff": 8, "font": {"color": MUTED, "size": 12.5}},
+    "title": {"standoff": 8, "font": {"color": _MUTED, "size": 12.5}},
     "automargin": True,
     "fixedrange": True,
     "zeroline": False,
-    "gridcolor": LINE,
+    "gridcolor": _LINE,
     "showline": True,
-    "linecolor": LINE,
+    "linecolor": _LINE,
     "ticks": "outside",
-    "tickcolor": LINE,
-    "tickfont": {"color": MUTED},
+    "tickcolor": _LINE,
+    "tickfont": {"color": _MUTED},
 }
 # what a layout does not say
 TEMPLATE = {
@@ -71,11 +71,11 @@ TEMPLATE = {
         "font": {
             "family": "system-ui, -apple-system, 'Segoe UI', Roboto, Arial, sans-serif",
             "size": 12.5,
-            "color": INK,
+            "color": _INK,
         },
-        "hoverlabel": {"bgcolor": INK, "bordercolor": INK, "font": {"color": "--surface"}},
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": MUTED, "activecolor": ACCENT},
-        "legend": {"orientation": "h", "x": 0, "y": -0.22, "yanchor": "top", "font": {"color": INK}},
+        "hoverlabel": {"bgcolor": _INK, "bordercolor": _INK, "font": {"color": "--surface"}},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": _MUTED, "activecolor": _ACCENT},
+        "legend": {"orientation": "h", "x": 0, "y": -0.22, "yanchor": "top", "font": {"color": _INK}},
         "dragmode": False,
         "xaxis": _AXIS,
         "yaxis": _AXIS,
@@ -98,14 +98,14 @@ class Chart:
 
 def charts(report: Report) -> dict[str, list[Chart]]:
     """Give the charts by the id of their place on the page; of several a reader chooses one."""
-    drawn = [one for one in DIVERSITY if any(row.figures.get(one[0]) is not None for row in report.diversity)]
+    drawn = [one for one in _DIVERSITY if any(row.figures.get(one[0]) is not None for row in report.diversity)]
     return {
         "curve": [_curve(one) for one in report.curves],
         "novelty": [_novelty(report.grown, report.alpha)] if report.grown else [],
         "waterfall": [_waterfall(row) for row in report.grown],
         **{f"diversity-{place}": [_diversity(report.diversity, *one)] for place, one in enumerate(drawn)},
         "spent": [
-            _spent(report, measure) for measure in MEASURES if any(getattr(row, measure) for row in report.spent)
+            _spent(report, measure) for measure in _MEASURES if any(getattr(row, measure) for row in report.spent)
         ],
         MAP: _map(report.samples),
     }
@@ -118,15 +118,10 @@ def rounded(value: float | None) -> float | None:
 
 def _curve(curve: Curve) -> Chart:
     x = _outer_epochs(curve.outer_epochs, "pretrained")
-    levels = [
-        _level(
-            x,
-            rounded(value),
-            f"{_plain(name, 24)}: {figure(value)}",
-            {"dash": _nth(DASHES, place), "color": _nth(COLOURS, place + 1)},
-        )
-        for place, (name, value) in enumerate(curve.baselines.items())
-    ]
+    levels = []
+    for place, (name, value) in enumerate(curve.baselines.items()):
+        line = {"dash": _nth(_DASHES, place), "color": _nth(_COLOURS, place + 1)}
+        levels.append(_level(x, rounded(value), f"{_plain(name, 24)}: {figure(value)}", line))
     own = {
         **_points(curve.outer_epochs, [rounded(value) for value in curve.values]),
         "name": "this run",
@@ -138,23 +133,24 @@ def _curve(curve: Curve) -> Chart:
         data=[own, *levels],
         layout={"xaxis": x, "yaxis": _titled(_plain(curve.label)), "showlegend": bool(levels)},
         name=curve.label,
-        note=DIRECTIONS[curve.higher_is_better],
+        note=_DIRECTIONS[curve.higher_is_better],
     )
 
 
 def _novelty(grown: Sequence[GrownOuterEpoch], alpha: float | None) -> Chart:
     numbers = [row.outer_epoch for row in grown]
     x = _outer_epochs(numbers, "")
-    not_trained = ("; not trained on", "")
     own = {
         **_points(numbers, [row.novelty for row in grown]),
         "name": "novelty",
         "marker": {"size": 9, "symbol": ["circle" if row.trained else "circle-open" for row in grown]},
-        "text": [f"{row.accepted} of {row.candidates} accepted{not_trained[row.trained]}" for row in grown],
+        "text": [
+            f"{row.accepted} of {row.candidates} accepted{'' if row.trained else '; not trained on'}" for row in grown
+        ],
         "hovertemplate": "%{y:.3f}<br>%{text}<extra></extra>",
     }
     stop = f"α = {figure(alpha)}: stops below"
-    levels = [] if alpha is None else [_level(x, rounded(alpha), stop, {"dash": "dash", "color": BAD})]
+    levels = [] if alpha is None else [_level(x, rounded(alpha), stop, {"dash": "dash", "color": _BAD})]
     return Chart(
         label="Novelty by outer epoch, and α; the table of the filters has it",
         data=[own, *levels],
@@ -181,10 +177,10 @@ def _waterfall(row: GrownOuterEpoch) -> Chart:
         "x": [size for _, size in steps],
         "measure": ["absolute", *("relative" for _ in row.taken), "absolute"],
         "hoverinfo": "skip",
-        "connector": {"line": {"color": LINE, "width": 1}},
-        "decreasing": {"marker": {"color": BAD}},
-        "increasing": {"marker": {"color": ACCENT}},
-        "totals": {"marker": {"color": ACCENT}},
+        "connector": {"line": {"color": _LINE, "width": 1}},
+        "decreasing": {"marker": {"color": _BAD}},
+        "increasing": {"marker": {"color": _ACCENT}},
+        "totals": {"marker": {"color": _ACCENT}},
     }
     return Chart(
         label=f"Candidates of outer epoch {row.outer_epoch}; the table below has the values",
@@ -211,7 +207,7 @@ def _diversity(rows: Sequence[DiversityRow], name: str, label: str, meaning: str
         "hovertemplate": f"{label}: %{{y:.4g}}<extra></extra>",
     }
     seeds = values[0] if numbers[0] == 0 else None
-    level = {**_level(x, seeds, "", {"dash": "dot", "width": 1.25, "color": MUTED}), "hoverinfo": "skip"}
+    level = {**_level(x, seeds, "", {"dash": "dot", "width": 1.25, "color": _MUTED}), "hoverinfo": "skip"}
     # a figure that hardly changes shall not look as if it jumped
     known = [value for value in values if value is not None] or [0.0]
     low, high = min(known), max(known)
@@ -241,7 +237,7 @@ def _spent(report: Report, measure: str) -> Chart:
     bars = []
     for number in sorted({row.outer_epoch for row in rows}):
         own = [(row.stage, value) for row in rows if row.outer_epoch == number and (value := getattr(row, measure))]
-        pattern = {"shape": _nth(PATTERNS, number), "fillmode": "overlay", "solidity": 0.15}
+        pattern = {"shape": _nth(_PATTERNS, number), "fillmode": "overlay", "solidity": 0.15}
         bars.append(
             {
                 "type": "bar",
@@ -253,7 +249,7 @@ def _spent(report: Report, measure: str) -> Chart:
                 "marker": {"color": _colour(number), "pattern": pattern},
             }
         )
-    label = MEASURES[measure]
+    label = _MEASURES[measure]
     return Chart(
         label=f"{label} by stage and outer epoch; the table below has the values",
         data=bars,
@@ -290,10 +286,10 @@ def _map(samples: Sequence[SampleRow]) -> list[Chart]:
             "y": [samples[place].y for place in groups[number]],
             "customdata": groups[number],
             "marker": {
-                "color": _colour(number) if number else INK,
+                "color": _colour(number) if number else _INK,
                 "size": size,
                 "opacity": opacity,
-                "symbol": _nth(SIGNS, number - 1) if number else "x",
+                "symbol": _nth(_SIGNS, number - 1) if number else "x",
             },
         }
         for number in sorted(groups, key=lambda number: (number == 0, number))  # seeds last: they lie on top
@@ -314,7 +310,7 @@ def _map(samples: Sequence[SampleRow]) -> list[Chart]:
 
 
 def _points(x: Sequence[int], y: Sequence[float | None], width: float = 2.5) -> Part:
-    line = {"color": ACCENT, "width": width}
+    line = {"color": _ACCENT, "width": width}
     return {"type": "scatter", "mode": "lines+markers", "x": [*x], "y": y, "line": line}
 
 
@@ -336,7 +332,7 @@ def _outer_epochs(numbers: Sequence[int], zero: str) -> Part:
 
 def _named(texts: Sequence[str]) -> Part:
     """Give an axis on which texts stand at 0, 1, ..."""
-    return {"tickvals": [*range(len(texts))], "ticktext": texts, "showgrid": False, "tickfont": {"color": INK}}
+    return {"tickvals": [*range(len(texts))], "ticktext": texts, "showgrid": False, "tickfont": {"color": _INK}}
 
 
 def _titled(text: str) -> Part:
@@ -352,7 +348,7 @@ def _unit(measure: str, most: float) -> tuple[int, str]:
 
 def _colour(outer_epoch: int) -> str:
     """Give an outer epoch's colour, which is the same in all charts."""
-    return _nth(COLOURS, outer_epoch - 1) if outer_epoch else MUTED
+    return _nth(_COLOURS, outer_epoch - 1) if outer_epoch else _MUTED
 
 
 def _nth(kinds: Sequence[str], place: int) -> str:

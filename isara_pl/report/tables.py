@@ -87,18 +87,8 @@ def spent(report: Report) -> Table:
         ]
         for row in report.spent
     ]
-    return [
-        "",
-        "stage",
-        "time",
-        "processor time",
-        "prompt tokens",
-        "generated tokens",
-        "TFLOP",
-        "peak memory",
-        "samples",
-        "cost",
-    ], rows
+    times, tokens = ("time", "processor time"), ("prompt tokens", "generated tokens")
+    return ["", "stage", *times, *tokens, "TFLOP", "peak memory", "samples", "cost"], rows
 
 
 def _arrow(higher_is_better: bool | None) -> str:

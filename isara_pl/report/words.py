@@ -8,11 +8,7 @@ LONGEST_QUOTE = 100  # characters
 
 
 def quoted(text: str) -> str:
-    """Give a text in quotation marks on one line, shortened where it is long.
-
-    Args:
-        text: What a model or a file says.
-    """
+    """Give what a model or a file says in quotation marks on one line, shortened where it is long."""
     line = " ".join(text.split())
     return f"“{line if len(line) <= LONGEST_QUOTE else line[: LONGEST_QUOTE - 1].rstrip() + '…'}”"
 
@@ -48,30 +44,17 @@ def duration(seconds: float | None) -> str:
 
 
 def listed(parts: list[str]) -> str:
-    """Give parts as an enumeration; nothing where there are none.
-
-    Args:
-        parts: The parts.
-    """
+    """Give parts as an enumeration; nothing where there are none."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
 
 
-def counted(count: int, noun: str) -> str:
-    """Give a number of things.
-
-    Args:
-        count: How many.
-        noun: One of them; more have an s.
-    """
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def counted(number: int, noun: str) -> str:
+    """Give a number of things; more than one have an s."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def to_accept_more(taken: Mapping[str, int]) -> str:
-    """Say what to change so that an outer epoch accepts more, as the end of a sentence.
-
-    Args:
-        taken: How many candidates each filter took.
-    """
+    """Say what to change so that an outer epoch accepts more than after what each filter took; ends a sentence."""
     most = max(taken, key=lambda name: taken[name], default=None)
     mend = (
         "raise max_new_tokens of data.question_sampling and data.answer_sampling (Unfinished took most),"
