@@ -13,7 +13,7 @@ from isara_pl.callbacks.outer_epoch_table import measured_figures
 from isara_pl.datamodule.growing import GrowthCallback, candidate_filters
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.report.contents import GrownOuterEpoch
-from isara_pl.report.summary import WIDEST, format_summary
+from isara_pl.report.terminal import WIDEST, format_summary
 from isara_pl.results.metrics import FILE, Row, read_rows
 from isara_pl.run.folder import run_folder
 from isara_pl.run.randomness import derive_seed

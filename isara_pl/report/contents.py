@@ -15,59 +15,35 @@ Tone = Literal["good", "bad", "unsure", "neutral"]
 
 @dataclass(frozen=True)
 class Finding:
-    """A question that a reader has, and its answer.
+    """A question that a reader has, and its answer."""
 
-    Attributes:
-        question: E.g. `Did it help?`.
-        answer: One or two sentences.
-        details: Further sentences.
-        tone: Whether the answer is good news.
-    """
-
-    question: str
-    answer: str
-    details: Sequence[str]
-    tone: Tone
+    question: str  # e.g. `Did it help?`
+    answer: str  # one or two sentences
+    details: Sequence[str]  # further sentences
+    tone: Tone  # whether the answer is good news
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A figure by outer epoch.
+    """A figure by outer epoch."""
 
-    Attributes:
-        name: Its column in metrics.csv.
-        label: How readers call it.
-        higher_is_better: Its direction; None where neither is.
-        outer_epochs: Which outer epochs have it, ascending; 0 is the pretrained model.
-        values: One for each of them.
-        baselines: Figures of other runs by their names, drawn as lines.
-    """
-
-    name: str
-    label: str
-    higher_is_better: bool | None
-    outer_epochs: Sequence[int]
-    values: Sequence[float | None]
-    baselines: Mapping[str, float]
+    name: str  # its column in metrics.csv
+    label: str  # how readers call it
+    higher_is_better: bool | None  # None where neither is
+    outer_epochs: Sequence[int]  # those that have it, ascending; 0 is the pretrained model
+    values: Sequence[float | None]  # one for each of them
+    baselines: Mapping[str, float]  # figures of other runs by their names, drawn as lines
 
 
 @dataclass(frozen=True)
 class GrownOuterEpoch:
-    """What an outer epoch's growth gave.
+    """What an outer epoch's growth gave."""
 
-    Attributes:
-        outer_epoch: Which one, from 1.
-        candidates: How many were judged.
-        accepted: How many entered the pool.
-        taken: How many each filter took, in the filters' order.
-        trained: Whether it was trained on; the α rule keeps the last one from that.
-    """
-
-    outer_epoch: int
-    candidates: int
+    outer_epoch: int  # from 1
+    candidates: int  # those that were judged
     accepted: int
-    taken: Mapping[str, int]
-    trained: bool
+    taken: Mapping[str, int]  # how many each filter took, in the filters' order
+    trained: bool  # whether it was trained on; the α rule keeps the last one from that
 
     @property
     def novelty(self) -> float | None:
@@ -94,39 +70,23 @@ class DiversityRow:
 class SampleRow:
     """A sample or rejected candidate in the table.
 
-    Attributes:
-        id: Its id.
-        status: Seed, accepted or rejected.
-        outer_epoch: 0 for a seed.
-        question: The question.
-        answer: The answer.
-        category: Its category, where it has one.
-        filter: The filter that rejected it.
-        reason: That filter's words.
-        figure: That filter's figure.
-        scores: Figures of the filters that an accepted sample passed.
-        question_demonstrations: Places in `Report.samples` of the samples that its question was written from; -1 for
-            one that is not in the run's files.
-        answer_demonstrations: Places of those that its answer was written from.
-        flags: Why it is worth a look, in words; empty for most.
-        x: Its place on the map; None where it is not on it.
-        y: The other coordinate.
+    Demonstrations are places in `Report.samples`; -1 is one that is not in the run's files.
     """
 
     id: str
     status: Status
-    outer_epoch: int
+    outer_epoch: int  # 0 for a seed
     question: str
     answer: str
     category: str | None
-    filter: str | None
+    filter: str | None  # the filter that rejected it, with its words and its figure
     reason: str | None
     figure: float | None
-    scores: Mapping[str, float]
-    question_demonstrations: Sequence[int]
+    scores: Mapping[str, float]  # figures of the filters that an accepted sample passed
+    question_demonstrations: Sequence[int]  # those that its question was written from
     answer_demonstrations: Sequence[int]
-    flags: Sequence[str]
-    x: float | None
+    flags: Sequence[str]  # why it is worth a look, in words; empty for most
+    x: float | None  # its place on the map; None where it is not on it
     y: float | None
 
 

@@ -1,29 +1,30 @@
-"""The figures of a run by outer epoch, from metrics.csv."""
+"""The figures of a run by outer epoch, and what became of the candidates."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from isara_pl.report.contents import Curve
+from isara_pl.growth.pool import Rejected
+from isara_pl.growth.samples import Sample
+from isara_pl.report.contents import Curve, GrownOuterEpoch
 from isara_pl.results.measures import MEASURES
+from isara_pl.results.metrics import LAST
 
 Rows = Mapping[int, Mapping[str, float]]
 
 # what a reader asks for first; the other measures follow in their own order, then all other columns
 TELLING = ("answer_nll", "mc2", "harm_rate", "harm_preference", "reward", "cost", "win_rate")
-NO_FIGURES = ("outer_epoch", "novelty", "candidates", "accepted", "trained_on", "seconds")
 NOT_FINITE, CLEAN = "not_finite", "_clean"
 
 
 def curves(rows: Rows, baselines: Mapping[str, Sequence[Rows]], shown_elsewhere: Sequence[str]) -> list[Curve]:
-    """Give a curve for every column that is a figure of a model, the most telling first.
+    """Give a curve for every column of metrics.csv that is a figure of a model, the most telling first.
 
-    Args:
-        rows: The run's rows by outer epoch.
-        baselines: Those of other runs by their names; the mean over the runs of a name counts.
-        shown_elsewhere: Columns that are left out.
+    Of baselines, by their names, the mean over the runs of a name counts. What is shown elsewhere is left out.
     """
     columns = list(dict.fromkeys(name for _, row in sorted(rows.items()) for name in row))
-    left_out = {*NO_FIGURES, *shown_elsewhere}
+    left_out = {"outer_epoch", *LAST, *shown_elsewhere}
     found = []
     for column in sorted((name for name in columns if name not in left_out), key=_order):
         outer_epochs = [number for number in sorted(rows) if column in rows[number]]
@@ -40,8 +41,7 @@ def curves(rows: Rows, baselines: Mapping[str, Sequence[Rows]], shown_elsewhere:
 def described(column: str) -> tuple[str, bool | None]:
     """Say how readers call a column of metrics.csv, and whether higher is better; None where neither is.
 
-    Args:
-        column: A measure, perhaps with the name of an evaluation before it and `_clean` behind it.
+    A column is a measure, perhaps with the name of an evaluation before it and `_clean` behind it.
     """
     name = column.removesuffix(CLEAN)
     ending = " on clean items" if name != column else ""
@@ -74,3 +74,32 @@ def _known(values: Sequence[float | None]) -> list[float]:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def grown_outer_epochs(
+    samples: Sequence[Sample], rejected: Sequence[Rejected], filters: Any, trained: Callable[[int], bool]
+) -> list[GrownOuterEpoch]:
+    """Count candidates, accepted ones and what each filter took, by outer epoch.
+
+    Args:
+        samples: The pool.
+        rejected: Rejected candidates.
+        filters: In their order, as `isara_pl.run.conditions.described` gives them; None is not known.
+        trained: Whether an outer epoch was trained on.
+    """
+    names = _in_order(samples, rejected, filters)
+    accepted = Counter(sample.outer_epoch for sample in samples if sample.outer_epoch > 0)
+    taken = Counter((entry.candidate.outer_epoch, entry.filter) for entry in rejected)
+    found = []
+    for number in sorted({*accepted, *(outer_epoch for outer_epoch, _ in taken)}):
+        by_filter = {name: taken[number, name] for name in names}
+        candidates = accepted[number] + sum(by_filter.values())
+        found.append(GrownOuterEpoch(number, candidates, accepted[number], by_filter, trained(number)))
+    return found
+
+
+def _in_order(samples: Sequence[Sample], rejected: Sequence[Rejected], filters: Any) -> list[str]:
+    """Give the filters in the order that they were asked in; one that is found in the files alone comes last."""
+    stated = [str(name).partition("(")[0] for name in filters] if isinstance(filters, list) else []
+    passed = [name for sample in samples for name in sample.scores]
+    return list(dict.fromkeys([*stated, *passed, *(entry.filter for entry in rejected)]))

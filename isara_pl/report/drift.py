@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from isara_pl.evaluation.diversity import FIGURES, diversity, nearest_cosine
 from isara_pl.growth.samples import Sample
 from isara_pl.report.contents import DiversityRow
-from isara_pl.report.traits import Traits
+from isara_pl.report.suspicious import Traits
 
 Embeddings = NDArray[np.float32]
 # of more samples the nearest neighbour is looked up for so many only: all pairs of 100,000 would take minutes

@@ -7,7 +7,7 @@ from isara_pl.growth.pool import Rejected
 from isara_pl.growth.samples import Sample
 from isara_pl.report.contents import Finding, GrownOuterEpoch
 from isara_pl.report.curves import Rows
-from isara_pl.report.flags import Look
+from isara_pl.report.suspicious import Look
 from isara_pl.report.words import counted, duration, listed, quoted, to_accept_more
 from isara_pl.results.ledger import Spent, Totals
 from isara_pl.results.run_files import RunFiles, finite

@@ -10,15 +10,13 @@ from isara_pl.growth.pool import Rejected
 from isara_pl.growth.retrieval import Encoder
 from isara_pl.growth.samples import Sample
 from isara_pl.report.contents import Report, SampleRow, Status
-from isara_pl.report.curves import Rows, curves
+from isara_pl.report.curves import Rows, curves, grown_outer_epochs
 from isara_pl.report.drift import Embeddings, drift, nearest_seed_cosines
+from isara_pl.report.embedding import on_plane
 from isara_pl.report.facts import facts, without_place
 from isara_pl.report.findings import cost, look_first, stopped
-from isara_pl.report.flags import Look, worth_a_look
 from isara_pl.report.helped import helped
-from isara_pl.report.plane import on_plane
-from isara_pl.report.traits import traits_of
-from isara_pl.report.waterfall import grown_outer_epochs
+from isara_pl.report.suspicious import Look, traits_of, worth_a_look
 from isara_pl.results.measured_runs import read_run
 from isara_pl.results.run_files import finite, read_metrics, read_run_files
 

@@ -6,7 +6,6 @@ policy: no script runs but those whose hashes it names, and nothing is fetched.
 """
 
 import json
-import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -17,54 +16,40 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # plotly ships no types
 
-from isara_pl.report import page_tables
+from isara_pl.report import charts, tables
+from isara_pl.report.charts import Chart, rounded
 from isara_pl.report.contents import Report, SampleRow
 
-_SCRIPTS = (
-    "page_elements.js",
-    "page_plot.js",
-    "page_charts.js",
-    "page_map.js",
-    "page_sample.js",
-    "page_table.js",
-    "page.js",
-)
+_PARTS = Path(__file__).with_name("page")
+_SCRIPTS = ("elements.js", "charts.js", "sample.js", "table.js", "start.js")
 _STATUSES = ("seed", "accepted", "rejected")
-# what a browser draws as SVG without delay; more are drawn by WebGL
-_MOST_SVG_POINTS = 5000
 _READ_BY_HTML = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
 def render(report: Report) -> str:
-    """Give the page as the text of an HTML file that needs nothing but itself.
-
-    Args:
-        report: What it shows.
-
-    Returns:
-        The same text for equal reports.
-    """
+    """Give the page as the text of an HTML file that needs nothing but itself; the same for equal reports."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     plotly = get_plotlyjs()
     own = "(() => {\n" + "\n".join(_source(name) for name in _SCRIPTS) + "})();\n"
-    points = sum(sample.x is not None and sample.y is not None for sample in report.samples)
+    drawn = charts.charts(report)
+    webgl = any(trace["type"] == "scattergl" for chart in drawn[charts.MAP] for trace in chart.data)
     text = environment.from_string(_source("page.html")).render(
         report=report,
-        tables=page_tables,
-        points=points,
+        tables=tables,
+        charts=drawn,
         filters=[*dict.fromkeys(name for row in report.grown for name in row.taken)],
-        policy=_policy((plotly, own), webgl=points > _MOST_SVG_POINTS),
-        style=Markup(_source("page.css")),
+        policy=_policy((plotly, own), webgl),
+        style=Markup(_source("style.css")),
         plotly=Markup(plotly),
         script=Markup(own),
-        data=Markup(_json(_data(report))),
+        data=Markup(_json(_data(report, drawn))),
     )
     # half a character (a lone surrogate), which JSON can hold and a file cannot, becomes U+FFFD
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _source(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return (_PARTS / name).read_text(encoding="utf-8")
 
 
 def _policy(scripts: Sequence[str], webgl: bool) -> str:
@@ -85,55 +70,14 @@ def _json(data: Mapping[str, Any]) -> str:
     return text
 
 
-def _data(report: Report) -> dict[str, Any]:
+def _data(report: Report, drawn: Mapping[str, Sequence[Chart]]) -> dict[str, Any]:
     """Give what the scripts read. No name from a run is a key: `__proto__` is one that JavaScript would understand."""
     return {
-        "curves": [
-            {
-                "label": curve.label,
-                "higher_is_better": curve.higher_is_better,
-                "outer_epochs": [*curve.outer_epochs],
-                "values": [_figure(value) for value in curve.values],
-                "baselines": [[name, _figure(value)] for name, value in curve.baselines.items()],
-            }
-            for curve in report.curves
-        ],
-        "grown": [
-            {
-                "outer_epoch": row.outer_epoch,
-                "candidates": row.candidates,
-                "accepted": row.accepted,
-                "taken": [[*pair] for pair in row.taken.items()],
-                "trained": row.trained,
-                "novelty": row.novelty,
-            }
-            for row in report.grown
-        ],
-        "alpha": _figure(report.alpha),
-        "spent": [
-            {
-                "outer_epoch": row.outer_epoch,
-                "stage": row.stage,
-                "wall_seconds": _figure(row.wall_seconds),
-                "cpu_seconds": _figure(row.cpu_seconds),
-                "prompt_tokens": row.prompt_tokens,
-                "generated_tokens": row.generated_tokens,
-                "flops": _figure(row.flops),
-                "cost": _figure(row.cost),
-            }
-            for row in report.spent
-        ],
-        "diversity": [
-            {
-                "label": label,
-                "outer_epochs": [row.outer_epoch for row in report.diversity],
-                "values": [_figure(row.figures.get(name)) for row in report.diversity],
-            }
-            for name, label, _ in page_tables.diversity_charts(report)
-        ],
+        "charts": {place: [vars(chart) for chart in of_place] for place, of_place in drawn.items()},
+        "template": charts.TEMPLATE,
+        "most_svg_points": charts.MOST_SVG_POINTS,
         "samples": _columns(report.samples),
         "worth_a_look": [*report.worth_a_look],
-        "most_svg_points": _MOST_SVG_POINTS,
     }
 
 
@@ -150,16 +94,14 @@ def _columns(samples: Sequence[SampleRow]) -> dict[str, Any]:
         "category": _coded([sample.category for sample in samples]),
         "filter": _coded([sample.filter for sample in samples]),
         "reason": _coded([sample.reason for sample in samples]),
-        "figure": [_figure(sample.figure) for sample in samples],
+        "figure": [rounded(sample.figure) for sample in samples],
         "scores": {
             "names": scores,
-            "rows": [[_figure(row.scores.get(name)) for name in scores] if row.scores else [] for row in samples],
+            "rows": [[rounded(row.scores.get(name)) for name in scores] if row.scores else [] for row in samples],
         },
         "flags": {"names": [*flags], "codes": [[flags[flag] for flag in sample.flags] for sample in samples]},
         "question_demonstrations": [[*sample.question_demonstrations] for sample in samples],
         "answer_demonstrations": [[*sample.answer_demonstrations] for sample in samples],
-        "x": [_figure(sample.x) for sample in samples],
-        "y": [_figure(sample.y) for sample in samples],
     }
 
 
@@ -168,7 +110,3 @@ def _coded(values: Sequence[str | None]) -> dict[str, list[Any]]:
     places: dict[str, int] = {}
     codes = [-1 if value is None else places.setdefault(value, len(places)) for value in values]
     return {"names": [*places], "codes": codes}
-
-
-def _figure(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")

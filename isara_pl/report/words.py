@@ -1,30 +1,39 @@
 """Texts and numbers in sentences."""
 
+import math
 from collections.abc import Mapping
 
+UNKNOWN = "–"
 LONGEST_QUOTE = 100  # characters
 
 
 def quoted(text: str) -> str:
-    """Give a text in quotation marks on one line, shortened where it is long.
-
-    Args:
-        text: What a model or a file says.
-    """
+    """Give what a model or a file says in quotation marks on one line, shortened where it is long."""
     line = " ".join(text.split())
     return f"“{line if len(line) <= LONGEST_QUOTE else line[: LONGEST_QUOTE - 1].rstrip() + '…'}”"
 
 
-def duration(seconds: float) -> str:
-    """Give a time in its two largest units.
+def count(number: int) -> str:
+    """Give a whole number, its thousands set apart."""
+    return f"{number:,}"
 
-    Args:
-        seconds: The time.
+
+def figure(value: float | None) -> str:
+    """Give a figure to four digits."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def duration(seconds: float | None) -> str:
+    """Give a time in its two largest units.
 
     Example:
         >>> duration(0.25), duration(75), duration(7384)
         ('0.25 s', '1 min 15 s', '2 h 3 min')
     """
+    if seconds is None or not math.isfinite(seconds):
+        return UNKNOWN
     if seconds < 10:
         return f"{seconds:.2g} s"
     whole = round(seconds)
@@ -35,30 +44,17 @@ def duration(seconds: float) -> str:
 
 
 def listed(parts: list[str]) -> str:
-    """Give parts as an enumeration; nothing where there are none.
-
-    Args:
-        parts: The parts.
-    """
+    """Give parts as an enumeration; nothing where there are none."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
 
 
-def counted(count: int, noun: str) -> str:
-    """Give a number of things.
-
-    Args:
-        count: How many.
-        noun: One of them; more have an s.
-    """
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def counted(number: int, noun: str) -> str:
+    """Give a number of things; more than one have an s."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def to_accept_more(taken: Mapping[str, int]) -> str:
-    """Say what to change so that an outer epoch accepts more, as the end of a sentence.
-
-    Args:
-        taken: How many candidates each filter took.
-    """
+    """Say what to change so that an outer epoch accepts more than after what each filter took; ends a sentence."""
     most = max(taken, key=lambda name: taken[name], default=None)
     mend = (
         "raise max_new_tokens of data.question_sampling and data.answer_sampling (Unfinished took most),"

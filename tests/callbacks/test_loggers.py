@@ -3,32 +3,25 @@
 import csv
 import json
 import math
-import random
-import sys
-from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
-import matplotlib
 import pytest
 import wandb
 import yaml
 from conftest import make_seeds, write_held_out, write_options, write_seeds
 from helpers.command_line import before_call, fit
 from lightning.pytorch.loggers import Logger
-from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugin_util import markdowns_to_safe_html
 from tensorboard.util.tensor_util import make_ndarray
 
-from isara_pl.callbacks import sample_logger
 from isara_pl.callbacks.sample_logger import SampleLogger
 from isara_pl.errors import InputError, printable
 from isara_pl.generation.protocol import Completion
 from isara_pl.growth.pool import Rejected, SamplePool, Verdict
 from isara_pl.growth.samples import Sample
 from isara_pl.module import IsaraModule
-from isara_pl.report import images
 from isara_pl.report.sample_table import COLUMNS, drawn_rows, markdown
 
 # three, so that the second outer epoch has nothing new to say, and the α rule ends it
@@ -136,17 +129,14 @@ def shown_by_tensorboard(text: str) -> Cells:
     return Cells(markdowns_to_safe_html([text], lambda pages: pages[0]))
 
 
-def test_tensorboard_holds_scalars_images_and_tables_with_hostile_text_as_it_is(logged):
-    events = EventAccumulator(str(logged / "tensorboard/version_0"), {"scalars": 0, "images": 0, "tensors": 0}).Reload()
+def test_tensorboard_holds_scalars_and_tables_with_hostile_text_as_it_is(logged):
+    events = EventAccumulator(str(logged / "tensorboard/version_0"), {"scalars": 0, "tensors": 0}).Reload()
     tags = events.Tags()
     assert {"novelty", "accepted", "candidates", COUNT, "answer_nll", "train_loss"} <= {*tags["scalars"]}
     rejected = [len(entries(logged, "rejected.jsonl", outer_epoch)) for outer_epoch in (1, 2)]
     assert [event.value for event in events.Scalars(COUNT)] == rejected
     assert rejected[1] == 6  # the outer epoch that the α rule ended is logged as well
     assert events.Scalars("novelty")[-1].value == 0
-    drawn = {tag: len(events.Images(tag)) for tag in tags["images"]}
-    assert drawn == {"images/waterfall": 2, "images/novelty": 2, "images/figures": 1}
-    assert all(event.encoded_image_string.startswith(b"\x89PNG") for event in events.Images("images/figures"))
     texts = [make_ndarray(event.tensor_proto).item().decode() for event in events.Tensors("samples/text_summary")]
     for outer_epoch, text in enumerate(texts, start=1):
         shown = shown_by_tensorboard(text)
@@ -157,16 +147,11 @@ def test_tensorboard_holds_scalars_images_and_tables_with_hostile_text_as_it_is(
     assert "data.demonstrations: 2" in (logged / "tensorboard/version_0/hparams.yaml").read_text()
 
 
-def test_wandb_offline_holds_tables_and_images_in_the_run_folder(logged):
+def test_wandb_offline_holds_tables_in_the_run_folder(logged):
     found = logged.glob("wandb/offline-run-*/files/media/table/samples_*.table.json")
     tables = [json.loads(path.read_text()) for path in sorted(found, key=lambda path: int(path.name.split("_")[1]))]
     assert [table["columns"] for table in tables] == [[*COLUMNS]] * 2
     assert [table["data"] for table in tables] == [table_of(logged, 1), table_of(logged, 2)]
-    pictures = [*logged.glob("wandb/offline-run-*/files/media/images/images/*.png")]
-    assert Counter(path.name.split("_")[0] for path in pictures) == {"figures": 1, "novelty": 2, "waterfall": 2}
-    for path in pictures:
-        with Image.open(path) as picture:
-            assert picture.width >= 300
 
 
 def csv_rows(folder: Path) -> list[dict[str, str]]:
@@ -213,23 +198,6 @@ def test_a_growth_is_logged_once_although_the_run_is_interrupted(options, tmp_pa
     assert [row["outer_epoch"] for row in csv_rows(tmp_path / "run/logs") if row.get(COUNT)] == ["1"]
 
 
-def test_without_matplotlib_tables_go_on_and_it_is_said_once(options, tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "isara_pl.report.images")
-    monkeypatch.delattr("isara_pl.report.images")
-    sample_logger._images.cache_clear()
-    tensorboard = ["--trainer.logger=TensorBoardLogger", f"--trainer.logger.save_dir={tmp_path / 'run'}"]
-    monkeypatch.setattr(IsaraModule, "generate", hostile)
-    caplog.set_level("INFO")
-    with pytest.warns(UserWarning, match="nothing was trained"):
-        fit(tmp_path / "run", options, *tensorboard, "--alpha_stopping.alpha=1")
-    sample_logger._images.cache_clear()
-    assert sum("pip install 'isara_pl[loggers]'" in message for message in caplog.messages) == 1
-    tags = EventAccumulator(str(tmp_path / "run/lightning_logs/version_0")).Reload().Tags()
-    assert tags["images"] == []
-    assert tags["tensors"] == ["samples/text_summary"]
-
-
 # -- tables
 
 
@@ -262,38 +230,3 @@ def test_the_draw_of_a_table_follows_from_the_seed_and_is_of_one_outer_epoch(tmp
 def test_a_negative_number_of_samples_is_refused():
     with pytest.raises(InputError, match="allowed: at least 0"):
         SampleLogger(samples=-1)
-
-
-# -- images
-
-
-@pytest.mark.filterwarnings("error")
-def test_names_are_drawn_as_they_are_whatever_the_users_style():
-    name = r"$\frac{$ \input{/etc/passwd}"
-    with matplotlib.rc_context({"text.usetex": True, "axes.facecolor": "black"}):
-        own = images.pixels(images.waterfall(1, 6, {name: 2, "两个": 0}, 4))
-    assert (own == images.pixels(images.waterfall(1, 6, {name: 2, "两个": 0}, 4))).all()
-    plain = images.pixels(images.figures({0: {"$x^2$": 1.0}}, ["$x^2$"]))
-    assert (plain != images.pixels(images.figures({0: {"x2": 1.0}}, ["x2"]))).any()
-    assert not matplotlib.rcParams["text.usetex"]
-
-
-@pytest.mark.filterwarnings("error")
-def test_no_figure_is_too_large_too_many_or_missing(monkeypatch):
-    monkeypatch.setattr(images, "MOST_PANELS", 6)
-    draw = random.Random(0)
-    names = [f"figure {i}" for i in range(200)]
-    values = [math.nan, math.inf, 1e308, -1e308, 3e38, 0.0, 1e-320]
-    rows = {number: {name: draw.choice(values) for name in names} for number in range(4)}
-    for drawn in (
-        images.figures(rows, names),
-        images.figures({0: {}, 2: {"mc1": 0.5}}, ["mc1"]),
-        images.waterfall(1, 0, {}, 0),
-        images.waterfall(3, 1_000_000, {"A" * 300: 999_999}, 1),
-        images.novelty({}, None),
-        images.novelty({1: 1.0, 2: 0.0}, 0.2),
-    ):
-        pixels = images.pixels(drawn)
-        assert pixels.shape[2] == 3
-        assert max(pixels.shape) < 2000
-        assert pixels.min() < pixels.max()

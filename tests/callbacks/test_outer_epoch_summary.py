@@ -13,7 +13,7 @@ from lightning.pytorch import Callback
 from isara_pl.growth.pool import Verdict
 from isara_pl.growth.samples import Sample
 from isara_pl.report.contents import GrownOuterEpoch
-from isara_pl.report.summary import format_summary
+from isara_pl.report.terminal import format_summary
 from isara_pl.results.metrics import SHOWN
 
 

@@ -10,7 +10,7 @@ from isara_pl.evaluation.contamination import ContaminationIndex
 from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.samples import Sample
 from isara_pl.growth.words import RougeLIndex, count_words, tokens, wording
-from isara_pl.report.traits import traits_of
+from isara_pl.report.suspicious import traits_of
 
 # a question, another one that is near it, and one that is not
 QUESTIONS = {

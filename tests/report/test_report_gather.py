@@ -12,8 +12,8 @@ from isara_pl.errors import InputError
 from isara_pl.evaluation.diversity import diversity, is_copy, nearest_cosine
 from isara_pl.growth.retrieval import SentenceEncoder
 from isara_pl.report import drift
+from isara_pl.report.embedding import on_plane
 from isara_pl.report.gather import gather
-from isara_pl.report.plane import on_plane
 from isara_pl.results.items import write_results
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers.browser import chromium, opened
 
-from isara_pl.report import page
+from isara_pl.report import charts, page
 from isara_pl.report.contents import Curve, DiversityRow, Finding, GrownOuterEpoch, Report, SampleRow
 from isara_pl.results.ledger import Spent, Totals
 
@@ -189,10 +189,10 @@ def test_figures_stand_in_charts_and_tables(shown: Any) -> None:
     assert "sft: 2.3" in shown.locator("#curve").inner_text()
     assert "α = 0.2" in shown.locator("#novelty").inner_text()
     assert "−2 (5 %)" in shown.locator("#waterfall").inner_text()
-    shown.locator("#filters-choice").select_option(label="1")
+    shown.locator("#waterfall-choice").select_option(label="1")
     assert "40 (100 %)" in shown.locator("#waterfall").inner_text()
     shown.locator("#curve-choice").select_option(label="MC2")
-    assert shown.locator("#curve-direction").inner_text() == "Higher is better."
+    assert shown.locator("#curve-note").inner_text() == "Higher is better."
     assert shown.locator("#map-chart .scatterlayer .point").count() == 86
     shown.get_by_text("All figures as a table").click()
     table = shown.get_by_role("table", name=re.compile("^Figures by outer epoch"))
@@ -290,7 +290,7 @@ def test_a_page_without_measurements_and_with_a_large_map(
     browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, webgl: bool
 ) -> None:
     assert "unsafe-eval" not in page.render(make_report()).split("</head>")[0]
-    monkeypatch.setattr(page, "_MOST_SVG_POINTS", 10)
+    monkeypatch.setattr(charts, "MOST_SVG_POINTS", 10)
     curve = Curve("mc2", "MC2", None, [0], [math.inf], {})
     report = make_report(
         curves=[curve], diversity=[], spent=[], grown=[GrownOuterEpoch(1, 0, 0, {}, False)], alpha=None

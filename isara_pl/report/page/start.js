@@ -71,7 +71,6 @@ startTable();
 linkIds();
 startLooks();
 startDetail();
-addCharts();
-addMap();
+startCharts();
 startTheme();
 drawInTurn();

@@ -1,51 +1,16 @@
 """The page's tables of figures: a heading and rows of texts, in the words and units that people read."""
 
-import math
 from collections.abc import Sequence
 
 from isara_pl.report.contents import Report
+from isara_pl.report.words import count, duration, figure
 from isara_pl.results.metrics import outer_epoch_name
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # headings of the columns, and rows
 
-UNKNOWN = "–"
-# name, label and meaning of what is drawn, in the order of reading; the table has the other figures too
-_DIVERSITY = (
-    (
-        "nearest_seed_cosine",
-        "Nearness to the seeds",
-        "Mean cosine with the nearest seed. Rising: it repeats the seeds.",
-    ),
-    ("nearest_pool_cosine", "Nearness to one another", "Mean cosine with the nearest other one. Rising: it collapses."),
-    ("vendi_score", "Vendi score", "How many different questions there are, in effect; grows with the samples."),
-    (
-        "distinct_2_questions",
-        "Distinct word pairs in questions",
-        "Different pairs ÷ all pairs; falls with the samples.",
-    ),
-    ("distinct_2_answers", "Distinct word pairs in answers", "Different pairs ÷ all pairs; falls with the samples."),
-    ("answer_words", "Length of answers", "Mean number of words; of characters where a script has no spaces."),
-    ("refusal_rate", "Refusals", "Share of answers that decline to answer; a rule of thumb, in English."),
-    ("copy_rate", "Copies", "Share of answers that one of their demonstrations had."),
-)
-
-
-def diversity_charts(report: Report) -> Sequence[tuple[str, str, str]]:
-    """Give the diversity figures that are drawn: name, label and meaning of those that some outer epoch has.
-
-    Args:
-        report: The report.
-    """
-    known = {name for row in report.diversity for name, value in row.figures.items() if value is not None}
-    return [chart for chart in _DIVERSITY if chart[0] in known]
-
 
 def curves(report: Report) -> Table:
-    """Give every curve's values: a row for each outer epoch, then one for each baseline.
-
-    Args:
-        report: The report.
-    """
+    """Give every curve's values: a row for each outer epoch, then one for each baseline."""
     values = [dict(zip(curve.outer_epochs, curve.values, strict=True)) for curve in report.curves]
     baselines = dict.fromkeys(name for curve in report.curves for name in curve.baselines)
     rows = [
@@ -59,12 +24,7 @@ def curves(report: Report) -> Table:
 
 
 def grown(report: Report, filters: Sequence[str]) -> Table:
-    """Give what each outer epoch's growth gave.
-
-    Args:
-        report: The report.
-        filters: Names of the filters, in their order.
-    """
+    """Give what each outer epoch's growth gave."""
     rows = [
         [
             outer_epoch_name(row.outer_epoch),
@@ -80,11 +40,7 @@ def grown(report: Report, filters: Sequence[str]) -> Table:
 
 
 def diversity(report: Report) -> Table:
-    """Give all diversity figures by outer epoch.
-
-    Args:
-        report: The report.
-    """
+    """Give all diversity figures by outer epoch."""
     names = [*dict.fromkeys(name for row in report.diversity for name in row.figures)]
     rows = [
         [
@@ -98,11 +54,7 @@ def diversity(report: Report) -> Table:
 
 
 def totals(report: Report) -> Table:
-    """Give what each outer epoch cost; money only where there is a price.
-
-    Args:
-        report: The report.
-    """
+    """Give what each outer epoch cost; money only where there is a price."""
     priced = any(row.cost is not None for row in report.totals)
     rows = [
         [
@@ -110,7 +62,7 @@ def totals(report: Report) -> Table:
             duration(row.wall_seconds),
             duration(row.seconds_per_accepted),
             *([figure(row.cost), figure(row.cost_per_accepted)] if priced else []),
-            UNKNOWN if row.break_even_queries is None else figure(row.break_even_queries),
+            figure(row.break_even_queries),
         ]
         for row in report.totals
     ]
@@ -119,11 +71,7 @@ def totals(report: Report) -> Table:
 
 
 def spent(report: Report) -> Table:
-    """Give what each stage of each outer epoch cost.
-
-    Args:
-        report: The report.
-    """
+    """Give what each stage of each outer epoch cost."""
     rows = [
         [
             outer_epoch_name(row.outer_epoch),
@@ -139,40 +87,8 @@ def spent(report: Report) -> Table:
         ]
         for row in report.spent
     ]
-    return [
-        "",
-        "stage",
-        "time",
-        "processor time",
-        "prompt tokens",
-        "generated tokens",
-        "TFLOP",
-        "peak memory",
-        "samples",
-        "cost",
-    ], rows
-
-
-def count(number: int) -> str:
-    """Give a whole number, its thousands set apart."""
-    return f"{number:,}"
-
-
-def figure(value: float | None) -> str:
-    """Give a figure to four digits."""
-    if value is None or not math.isfinite(value):
-        return UNKNOWN
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def duration(seconds: float | None) -> str:
-    """Give a time in the two largest units that it has."""
-    if seconds is None or not math.isfinite(seconds):
-        return UNKNOWN
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, left = divmod(round(seconds), 60)
-    return f"{minutes} min {left} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    times, tokens = ("time", "processor time"), ("prompt tokens", "generated tokens")
+    return ["", "stage", *times, *tokens, "TFLOP", "peak memory", "samples", "cost"], rows
 
 
 def _arrow(higher_is_better: bool | None) -> str:

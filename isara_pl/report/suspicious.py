@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+from isara_pl.evaluation.diversity import is_refusal
 from isara_pl.growth.samples import Sample
-from isara_pl.report.traits import Traits
+from isara_pl.growth.words import count_words, wording
 from isara_pl.report.words import counted, quoted
 from isara_pl.results.run_files import Touch
 
+FEW_PAIRS = 8
 REPEATING = 0.5  # share of distinct pairs of words below which an answer repeats itself
 MUCH = 2  # times as long as the longest answer of a seed, or the shortest one as long as it
 EXTREME = 3  # samples that are named for being the nearest, or the farthest
@@ -21,18 +24,43 @@ Flagged = list[tuple[int, str]]  # places of samples, the worst first, and why: 
 
 
 @dataclass(frozen=True)
+class Traits:
+    """What can be seen of a sample's answer by its text alone."""
+
+    words: int  # as `isara_pl.growth.words.count_words` counts them
+    refusal: bool  # whether it begins as refusals do
+    copy_of: str | None  # id of a demonstration with the same answer, but for case, punctuation and spacing
+    distinct_pairs: float | None  # their share among all pairs of neighbouring words; None where there are few
+
+
+def traits_of(samples: Sequence[Sample]) -> list[Traits]:
+    """Give the traits of each sample of a pool: demonstrations are among them."""
+    wordings = {sample.id: wording(sample.answer) for sample in samples}
+    return [
+        Traits(
+            words=count_words(sample.answer),
+            refusal=is_refusal(sample.answer),
+            copy_of=next(
+                (
+                    name
+                    for name in sample.answer_demonstrations
+                    if name in wordings and wordings[name] == wordings[sample.id]
+                ),
+                None,
+            ),
+            distinct_pairs=_distinct_pairs(wordings[sample.id]),
+        )
+        for sample in samples
+    ]
+
+
+@dataclass(frozen=True)
 class Look:
-    """What is worth a look.
+    """What is worth a look."""
 
-    Attributes:
-        reasons: Why, by the place of the sample in the pool; the words that follow "it".
-        worst_first: These places: the worst of each kind, then the second of each, and so on.
-        counts: How many samples there are of each kind; the words that follow the number.
-    """
-
-    reasons: Mapping[int, Sequence[str]]
-    worst_first: Sequence[int]
-    counts: Mapping[str, int]
+    reasons: Mapping[int, Sequence[str]]  # why, by the place of the sample in the pool; the words that follow "it"
+    worst_first: Sequence[int]  # these places: the worst of each kind, then the second of each, and so on
+    counts: Mapping[str, int]  # samples of each kind, by the words that follow the number
 
 
 def worth_a_look(
@@ -41,7 +69,7 @@ def worth_a_look(
     touches: Mapping[str, Sequence[Touch]],
     seed_cosines: Sequence[float] | None,
 ) -> Look:
-    """Find suspicious accepted samples; where any was accepted, at least one is named.
+    """Find suspicious accepted samples of a pool; where any was accepted, at least one is named.
 
     Args:
         samples: The pool.
@@ -69,6 +97,11 @@ def worth_a_look(
             ranks[place] = min(ranks.get(place, (rank, number)), (rank, number))
     counts = {kind: len(flagged) for kind, flagged in suspicious.items() if flagged}
     return Look(reasons, sorted(ranks, key=lambda place: ranks[place]), counts)
+
+
+def _distinct_pairs(words: Sequence[str]) -> float | None:
+    pairs = [*pairwise(words)]
+    return len(set(pairs)) / len(pairs) if len(pairs) >= FEW_PAIRS else None
 
 
 def _worst_first(flagged: Iterable[tuple[float, int, str]]) -> Flagged:
