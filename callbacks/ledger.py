@@ -18,13 +18,14 @@ from isara_pl.results.ledger import (
     FILE,
     TRAINING,
     Gain,
-    Row,
+    LedgerRow,
     Usage,
     Usages,
     added,
     ledger_rows,
     ledger_text,
     read_ledger,
+    taken_and_gained,
 )
 from isara_pl.run.files import write_whole
 from isara_pl.run.folder import run_folder
@@ -70,7 +71,7 @@ class Ledger(GrowthCallback, StageListener):
 
     def on_stage_end(self, stage: Stage) -> None:
         """Add what a stage took; texts that are embedded for anything but growing belong to that."""
-        name, usage = stage.name, Usage.of(stage)
+        name, usage = stage.name, _usage(stage)
         if name == "embedding" and stage.outer is not None and stage.outer.name != "growth":
             name, usage = stage.outer.name, replace(usage, samples=0)
         self._here = added(self._here, {(stage.outer_epoch, name): usage})
@@ -81,7 +82,7 @@ class Ledger(GrowthCallback, StageListener):
         """Read what earlier processes took, and listen."""
         run_dir = run_folder(trainer)
         data_of(trainer, self)  # refuses another one now, not after hours
-        self._before, self._gains = ({}, {}) if run_dir is None else read_ledger(run_dir / FILE)
+        self._before, self._gains = taken_and_gained([] if run_dir is None else read_ledger(run_dir / FILE))
         self._here = {}
         listen(self)
 
@@ -118,8 +119,9 @@ class Ledger(GrowthCallback, StageListener):
         data, rows = data_of(trainer, self), self._write(trainer)
         finished = finished_outer_epoch(trainer, data.epochs_per_outer_epoch)
         for row in rows if finished else []:
-            if (row["outer_epoch"], row["stage"]) == (data.outer_epoch_of(trainer.current_epoch), ALL):
-                figures = {f"ledger_{name}": float(row[name]) for name in LOGGED if name in row}
+            if (row.outer_epoch, row.stage) == (data.outer_epoch_of(trainer.current_epoch), ALL):
+                known = {name: getattr(row, name) for name in LOGGED}
+                figures = {f"ledger_{name}": float(value) for name, value in known.items() if value is not None}
                 for logger in trainer.loggers:
                     logger.log_metrics(figures, step=trainer.global_step)
 
@@ -162,7 +164,7 @@ class Ledger(GrowthCallback, StageListener):
         self._gains[growth.outer_epoch] = Gain(growth.accepted, saved)
         self._write(trainer)
 
-    def _write(self, trainer: Trainer) -> list[Row]:
+    def _write(self, trainer: Trainer) -> list[LedgerRow]:
         """Write the ledger of all processes, and give its rows."""
         here: Usages = {}
         for part in Processes.of(trainer).gathered(lambda: [self._here]):
@@ -172,6 +174,19 @@ class Ledger(GrowthCallback, StageListener):
         if run_dir is not None:
             write_whole(run_dir / FILE, ledger_text(rows))
         return rows
+
+
+def _usage(stage: Stage) -> Usage:
+    """Give what a finished stage took."""
+    return Usage(
+        wall_seconds=stage.wall_seconds,
+        cpu_seconds=stage.cpu_seconds,
+        prompt_tokens=stage.prompt_tokens,
+        generated_tokens=stage.generated_tokens,
+        flops=stage.flops,
+        peak_memory_bytes=stage.peak_memory,
+        samples=stage.done,
+    )
 
 
 def _flops_saved(data: IsaraDataModule, module: Any, outer_epoch: int) -> float | None:

@@ -8,8 +8,8 @@ from isara_pl.datamodule.growing import GrowthCallback
 from isara_pl.errors import first_line
 from isara_pl.report.embedding import EmbeddedOnce
 from isara_pl.report.writing import FILE, write_report
-from isara_pl.results.measured_runs import read_run
 from isara_pl.results.named_runs import named_run
+from isara_pl.results.run import Run, measured_run
 from isara_pl.run.files import POOL
 from isara_pl.run.folder import run_folder
 from isara_pl.run.stages import stage
@@ -31,8 +31,8 @@ class ReportWriter(GrowthCallback):
 
     def __init__(self, baselines: list[str] | None = None) -> None:
         self.baselines = [named_run(text, "ReportWriter: baselines") for text in baselines or []]
-        for name, path in self.baselines:
-            read_run(name, path)  # refused now, not after hours
+        for _, path in self.baselines:
+            measured_run(path)  # refused now, not after hours
         self._encoder: EmbeddedOnce | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -61,7 +61,7 @@ class ReportWriter(GrowthCallback):
         self._encoder = self._encoder or EmbeddedOnce(data_of(trainer, self).encoder)
         try:
             with stage("report", outer_epoch):
-                write_report(run_dir, self.baselines, self._encoder, run_dir / FILE)
+                write_report(Run(run_dir), self.baselines, self._encoder, run_dir / FILE)
         except Exception as error:  # a night's run must not end for a picture of it
             rank_zero_warn(
                 f"{FILE} could not be written ({type(error).__name__}: {first_line(error)}). The run goes on; "

@@ -15,18 +15,10 @@ from isara_pl.errors import InputError, did_you_mean
 from isara_pl.results import alpha
 from isara_pl.results.comparison import BASELINES, FEW_ITEMS, Evaluated, evaluate
 from isara_pl.results.comparison_table import Section, as_markdown, as_text, csv_text, section
-from isara_pl.results.measured_runs import (
-    CLAIMED,
-    CONTROL,
-    DISTILLATION,
-    OF_SEEDS,
-    PRETRAINED,
-    Entry,
-    pool_runs,
-    read_run,
-)
 from isara_pl.results.measures import MEASURES
+from isara_pl.results.methods import Entry, pool_runs
 from isara_pl.results.named_runs import named_run
+from isara_pl.results.run import CLAIMED, CONTROL, DISTILLATION, OF_SEEDS, PRETRAINED, Run, measured_run
 from isara_pl.results.statistics import CONFIDENCE
 from isara_pl.run.files import write_whole
 from isara_pl.run.paths import all_expanded
@@ -56,7 +48,7 @@ def main(args: Sequence[str]) -> None:
     if options.alpha:
         if len(runs) != 1 or options.reference or options.clean or options.outer_epochs != "last":
             raise InputError("--alpha takes one run, and beside it --json, --csv and --markdown only")
-        sections, found, table = alpha.report(runs[0][1])
+        sections, found, table = alpha.report(Run(runs[0][1]))
     else:
         sections, found, table = _compare(runs, options)
     print(as_text(sections))
@@ -119,7 +111,7 @@ def _compare(given: Sequence[tuple[str, Path]], options: Namespace) -> tuple[lis
     for (name, path), count in Counter((name, path.resolve()) for name, path in given).items():
         if count > 1:
             raise InputError(f"compare: {path} is given {count} times for {name!r}; give each run once")
-    entries = pool_runs([read_run(name, path) for name, path in given], options.outer_epochs == "all")
+    entries = pool_runs([(name, measured_run(path)) for name, path in given], options.outer_epochs == "all")
     reference = _reference(entries, options.reference)
     names = sorted({name for entry in entries for _, lines in entry.runs for name in lines if lines[name]})
     evaluations = [evaluate(name, entries, reference, options.clean, options.resamples, options.seed) for name in names]

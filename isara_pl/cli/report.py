@@ -27,14 +27,16 @@ def main(args: Sequence[str]) -> None:
     from isara_pl.report.embedding import encoder_of
     from isara_pl.report.findings import as_text
     from isara_pl.report.writing import FILE, write_report
+    from isara_pl.results.run import Run
 
+    run = Run(run_dir)
     try:
-        encoder = encoder_of(run_dir)
+        encoder = encoder_of(run)
     except InputError as error:
         print(printable(f"no map: {error}"))
         encoder = None
     target = Path(options.to) if options.to else run_dir / FILE
-    report = write_report(run_dir, baselines, encoder, target)
+    report = write_report(run, baselines, encoder, target)
     print(printable(as_text(report.findings)))
     print(printable(f"\n{target}: the whole report, for a browser"))
 

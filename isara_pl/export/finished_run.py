@@ -1,7 +1,5 @@
 """A run folder as an export needs it: its samples, which of them were trained on, and its figures."""
 
-import csv
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,10 +13,10 @@ from isara_pl.errors import InputError
 from isara_pl.export.run_options import RunOptions
 from isara_pl.growth.samples import Sample, seeds_hash
 from isara_pl.results import metrics
-from isara_pl.run.files import POOL, REJECTED, entries
+from isara_pl.results.run import CONFIG, Run
+from isara_pl.run.files import POOL
 from isara_pl.run.folder import LOCK, run_lock
 
-CONFIG = "config.yaml"
 ADAPTER = "adapter"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -61,9 +59,6 @@ class FinishedRun:
 def at_rest(folder: Path) -> Iterator[None]:
     """Keep every run from writing into a folder inside the block.
 
-    Args:
-        folder: The run folder.
-
     Raises:
         InputError: If a run is writing there.
     """
@@ -87,9 +82,6 @@ def at_rest(folder: Path) -> Iterator[None]:
 def refuse_unfinished(folder: Path) -> None:
     """Refuse what is not the folder of a run with an adapter.
 
-    Args:
-        folder: The run folder.
-
     Raises:
         InputError: If something that every such run leaves behind is missing.
     """
@@ -106,20 +98,17 @@ def refuse_unfinished(folder: Path) -> None:
 
 
 def read_run(folder: Path) -> FinishedRun:
-    """Read a run folder.
-
-    Args:
-        folder: The run folder.
+    """Give what an export needs of a run.
 
     Raises:
         InputError: If it is not one, nothing was trained in it, or a file of it is damaged.
     """
     refuse_unfinished(folder)
-    options = RunOptions(folder / CONFIG)
-    samples = list(entries(folder / POOL, _sample))
-    if not any(sample.outer_epoch == 0 for sample in samples):
+    run = Run(folder)
+    options = RunOptions(folder / CONFIG, run.config)
+    if not any(sample.outer_epoch == 0 for sample in run.samples):
         raise InputError(f"{folder / POOL}: holds no seed. Restore it from a copy")
-    figures = _figures(folder / metrics.FILE)
+    figures = dict(sorted(run.metrics.items()))
     trained = [outer_epoch for outer_epoch, row in figures.items() if row.get("trained_on")]
     if not trained:
         raise InputError(
@@ -132,9 +121,9 @@ def read_run(folder: Path) -> FinishedRun:
     if options.choice("model.start_from", ("latest", "base")) == "base":
         trained = trained[-1:]  # each outer epoch began with a fresh adapter
     newest_only = options.choice("data.train_on", ("all", "newest")) == "newest"
-    trained_on = frozenset(s.id for s in samples if _is_trained_on(s.outer_epoch, trained, newest_only))
-    rejected = Counter(entries(folder / REJECTED, _filter))
-    return FinishedRun(folder, options, samples, trained_on, dict(rejected.most_common()), figures)
+    trained_on = frozenset(s.id for s in run.samples if _is_trained_on(s.outer_epoch, trained, newest_only))
+    rejected = Counter(entry.filter for entry in run.rejected)
+    return FinishedRun(folder, options, run.samples, trained_on, dict(rejected.most_common()), figures)
 
 
 def _outer_epoch_of_adapter(folder: Path, newest: int) -> int | None:
@@ -166,30 +155,3 @@ def _outer_epoch_of_adapter(folder: Path, newest: int) -> int | None:
 def _is_trained_on(of: int, trained: Sequence[int], newest_only: bool) -> bool:
     """Whether one of the outer epochs that the adapter was trained in had the samples of another among its own."""
     return any(of in (0, outer_epoch) if newest_only else of <= outer_epoch for outer_epoch in trained)
-
-
-def _sample(line: str) -> Sample:
-    """Read a sample that can be written as a row: files may have been changed by hand."""
-    sample = Sample.from_json(line)
-    numbers = (sample.outer_epoch, sample.sampling_seed or 0)
-    if not all(isinstance(number, int) and 0 <= number < 2**63 for number in numbers):
-        raise ValueError("`outer_epoch` and `sampling_seed` must be whole numbers below 2^63")
-    texts = [sample.id, sample.question, sample.answer, sample.category or "", *sample.scores]
-    texts += [*sample.question_demonstrations, *sample.answer_demonstrations]
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("id, question, answer, category and demonstrations must be text")
-    if not all(isinstance(figure, int | float) for figure in sample.scores.values()):
-        raise ValueError("`scores` must be numbers")
-    "".join(texts).encode("utf-8")  # fails on half a character
-    return sample
-
-
-def _filter(line: str) -> str:
-    return str(json.loads(line)["filter"])
-
-
-def _figures(path: Path) -> Figures:
-    try:
-        return dict(sorted(metrics.read_rows(path).items()))
-    except (ValueError, TypeError, KeyError, OverflowError, csv.Error) as error:
-        raise InputError(f"{path}: damaged ({type(error).__name__}: {error}). Restore it from a copy") from None

@@ -1,11 +1,10 @@
 """The options of a run, read from its config.yaml."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
-from isara_pl.errors import InputError, first_line
+from isara_pl.errors import InputError
 
 T = TypeVar("T")
 
@@ -14,18 +13,13 @@ class RunOptions:
     """Every option of a run, by its name on the command line.
 
     Args:
-        path: The run's config.yaml.
-
-    Raises:
-        InputError: If it cannot be read.
+        path: The run's config.yaml, for errors.
+        values: What it holds, in groups.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
         self.path = path
-        try:
-            self._values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-            raise InputError(f"{path}: cannot be read ({first_line(error)}). Restore it from a copy") from None
+        self._values = values
 
     def shown(self, name: str) -> str:
         """Give an option as text; `null` where it has no value."""
@@ -52,7 +46,7 @@ class RunOptions:
         return value
 
     def _find(self, name: str) -> Any:
-        value = self._values
+        value: Any = self._values
         for part in name.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         return value

@@ -37,6 +37,15 @@ class Rejected:
         """Give the rejected candidate as one line of JSON."""
         return json.dumps({**asdict(self.candidate), "filter": self.filter, **asdict(self.verdict)}, ensure_ascii=False)
 
+    @classmethod
+    def from_json(cls, line: str) -> "Rejected":
+        """Read a line that `to_json` wrote."""
+        values = json.loads(line)
+        taken_by, reason, figure = values.pop("filter"), values.pop("reason"), values.pop("figure")
+        if not isinstance(taken_by, str) or not isinstance(reason, str):
+            raise TypeError("`filter` and `reason` must be text")
+        return cls(Sample.of(values), taken_by, Verdict(figure, reason))
+
 
 class SamplePool:
     """Seeds and accepted samples in the order of their acceptance; the record of every candidate.
@@ -90,8 +99,7 @@ class SamplePool:
 
         The accepted are in the pool already, by `add`.
         """
-        for entry in rejected:
-            self._rejected.setdefault(entry.candidate.outer_epoch, {})[entry.candidate.id] = entry.filter
+        self._remember(rejected)
         if self.folder is not None:
             append(self.folder / REJECTED, [entry.to_json() for entry in rejected])
             append(self.folder / POOL, [sample.to_json() for sample in accepted])
@@ -113,6 +121,10 @@ class SamplePool:
             return f"the first {known['pool']} samples of {POOL} are not those that it held then"
         return None
 
+    def _remember(self, rejected: Sequence[Rejected]) -> None:
+        for entry in rejected:
+            self._rejected.setdefault(entry.candidate.outer_epoch, {})[entry.candidate.id] = entry.filter
+
     @property
     def _rejected_count(self) -> int:
         return sum(map(len, self._rejected.values()))
@@ -131,17 +143,16 @@ class SamplePool:
             append(folder / POOL, [seed.to_json() for seed in seeds])
             return
         samples = list(entries(folder / POOL, Sample.from_json))
-        taken = list(entries(folder / REJECTED, _read_rejected))
+        taken = list(entries(folder / REJECTED, Rejected.from_json))
         _refuse_twice(folder / POOL, [sample.id for sample in samples])
-        _refuse_twice(folder / REJECTED, [name for _, name, _ in taken])
+        _refuse_twice(folder / REJECTED, [entry.candidate.id for entry in taken])
         if [sample for sample in samples if sample.outer_epoch == 0] != list(seeds):
             raise InputError(
                 f"{folder / POOL} was grown from other seeds than those given now. "
                 "Give the same seeds file to continue, or another --run_dir to start anew"
             )
         self.samples = samples
-        for outer_epoch, name, taken_by in taken:
-            self._rejected.setdefault(outer_epoch, {})[name] = taken_by
+        self._remember(taken)
 
 
 class Empty:
@@ -164,11 +175,6 @@ def is_grown(folder: Path) -> bool:
 def seeds_of(folder: Path) -> list[Sample]:
     """Give the seeds that the pool in a folder was grown from."""
     return [sample for sample in entries(folder / POOL, Sample.from_json) if sample.outer_epoch == 0]
-
-
-def _read_rejected(line: str) -> tuple[int, str, str]:
-    entry = json.loads(line)
-    return entry["outer_epoch"], entry["id"], entry["filter"]
 
 
 def _refuse_twice(path: Path, ids: Sequence[str]) -> None:

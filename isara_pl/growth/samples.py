@@ -63,10 +63,27 @@ class Sample:
 
     @classmethod
     def from_json(cls, line: str) -> "Sample":
-        """Read a line that `to_json` wrote."""
-        values: dict[str, Any] = json.loads(line)
-        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-        return cls(**fields)
+        """Read a line that `to_json` wrote; it raises what `run.journal.entries` takes for a damage."""
+        return cls.of(json.loads(line))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Sample":
+        """Make a sample of a line's fields; each must be what it is in every file of ours."""
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        sample = cls(**fields)
+        for number in (sample.outer_epoch, sample.sampling_seed or 0):
+            if not isinstance(number, int) or not 0 <= number < 2**63:
+                raise ValueError("`outer_epoch` and `sampling_seed` must be whole numbers below 2^63")
+        for figure in sample.scores.values():
+            if not isinstance(figure, int | float):
+                raise ValueError("`scores` must be numbers")
+        texts = [sample.id, sample.question, sample.answer, sample.category or "", *sample.scores]
+        texts += [*sample.question_demonstrations, *sample.answer_demonstrations]
+        try:
+            "".join(texts).encode("utf-8")  # fails on half a character
+        except TypeError:
+            raise ValueError("id, question, answer, category and demonstrations must be text") from None
+        return sample
 
 
 def seeds_hash(seeds: Sequence[Sample]) -> str:

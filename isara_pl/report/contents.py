@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from isara_pl.results.ledger import Spent, Totals
+from isara_pl.results.ledger import LedgerRow
 
 Status = Literal["seed", "accepted", "rejected"]
 Tone = Literal["good", "bad", "unsure", "neutral"]
@@ -114,8 +114,8 @@ class Report:
     curves: Sequence[Curve]
     grown: Sequence[GrownOuterEpoch]
     alpha: float | None
-    spent: Sequence[Spent]
-    totals: Sequence[Totals]
+    spent: Sequence[LedgerRow]
+    totals: Sequence[LedgerRow]
     diversity: Sequence[DiversityRow]
     samples: Sequence[SampleRow]
     worth_a_look: Sequence[int]

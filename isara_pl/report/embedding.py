@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from sklearn.decomposition import PCA  # type: ignore[import-untyped]  # scikit-
 from isara_pl.errors import InputError
 from isara_pl.growth.retrieval import Encoder, SentenceEncoder
 from isara_pl.models.sources import is_local
-from isara_pl.results.run_files import options_of
+from isara_pl.results.run import Run
 
 FEWEST = 3  # points that a plane can tell anything of
 DECIMALS = 4  # finer than a screen shows; what rounding in the encoder changes is not seen
@@ -23,9 +22,6 @@ class EmbeddedOnce:
     """An encoder that remembers what it embedded.
 
     It does so list by list: an embedding's last bits depend on the texts beside it.
-
-    Args:
-        encoder: What embeds.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -33,30 +29,20 @@ class EmbeddedOnce:
         self._known: dict[tuple[str, ...], NDArray[np.float32]] = {}
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Give one row of length 1 for each text.
-
-        Args:
-            texts: n texts, such as the questions of an outer epoch.
-        """
+        """Give one row of length 1 for each text, such as the questions of an outer epoch."""
         key = tuple(texts)
         if key not in self._known:
             self._known[key] = self.encoder.encode(texts)
         return self._known[key]
 
 
-def encoder_of(run_dir: Path) -> Encoder | None:
-    """Give the sentence encoder of a run, if it is on this machine.
-
-    Args:
-        run_dir: The run folder.
-
-    Returns:
-        The encoder, loaded; None where the run's files name none.
+def encoder_of(run: Run) -> Encoder | None:
+    """Give the sentence encoder of a run, loaded; None where the run's files name none.
 
     Raises:
         InputError: If it is not here, or cannot be loaded.
     """
-    name = options_of(run_dir).get("data.encoder")
+    name = run.options.get("data.encoder")
     if not isinstance(name, str):
         return None
     encoder = SentenceEncoder(name if is_local(name) else _folder_of(name))

@@ -17,12 +17,7 @@ IN_QUOTES = re.compile(r"'([^']*)'")
 
 
 def facts(options: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Give options and versions by their names.
-
-    Args:
-        options: All options.
-        conditions: Those that the pool depends on.
-    """
+    """Give the options that the pool depends on, some others and versions, by their names."""
     also = {name: options[name] for name in ALSO if isinstance(options.get(name), str | int | float)}
     known = {**{name: value for name, value in conditions.items() if not name.startswith(CONTENT)}, **also}
     names = [*(name for name in FIRST if name in known), *(name for name in known if name not in FIRST)]
@@ -30,22 +25,14 @@ def facts(options: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[tup
 
 
 def without_place(name: str) -> str:
-    """Give a file or folder by its last name only; hub ids and `package://…` are as they are.
-
-    Args:
-        name: An option that may name either.
-    """
+    """Give a file or folder by its last name only; hub ids and `package://…` are as they are."""
     if name.startswith(PACKAGE_SCHEME) or not (A_PLACE.match(name) or name.count("/") > 1):
         return name
     return PureWindowsPath(PurePosixPath(name).name).name
 
 
 def shown(value: Any) -> str:
-    """Give an option's value in words, without the places of files and folders.
-
-    Args:
-        value: The value: plain numbers, strings and lists.
-    """
+    """Give an option's value, of plain numbers, strings and lists, in words without the places of files."""
     if isinstance(value, list):
         return ", ".join(_described(each) if isinstance(each, str) else shown(each) for each in value) or "none"
     if isinstance(value, str):

@@ -4,24 +4,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from isara_pl.growth.pool import Rejected
-from isara_pl.growth.samples import Sample
 from isara_pl.report.contents import Finding, GrownOuterEpoch
-from isara_pl.report.curves import Rows
 from isara_pl.report.suspicious import Look
 from isara_pl.report.words import counted, duration, listed, quoted, to_accept_more
-from isara_pl.results.ledger import Spent, Totals
-from isara_pl.results.run_files import RunFiles, finite
+from isara_pl.results.ledger import ALL, LedgerRow
+from isara_pl.results.run import Run
+from isara_pl.results.statistics import finite
 
 STOPPED, COST, LOOK = "Why did it stop?", "What did it cost?", "What to look at first"
 GO_ON = "To go on: the same command with --ckpt_path last."
 
 
 def as_text(findings: Sequence[Finding]) -> str:
-    """Give findings as plain text, as it is in the files: whoever prints it escapes what steers a terminal.
-
-    Args:
-        findings: The findings.
-    """
+    """Give findings as plain text, as it is in the files: whoever prints it escapes what steers a terminal."""
     lines = []
     for found in findings:
         colon = "" if found.question.endswith("?") else ":"
@@ -29,20 +24,15 @@ def as_text(findings: Sequence[Finding]) -> str:
     return "\n".join(lines)
 
 
-def stopped(files: RunFiles, grown: Sequence[GrownOuterEpoch]) -> Finding:
-    """Say why a run stopped, or that it did not.
-
-    Args:
-        files: Its files.
-        grown: What was grown.
-    """
-    alpha, planned = finite(files.options.get("alpha_stopping.alpha")), files.options.get("data.outer_epochs")
-    trained = [number for number in {*files.metrics, *(one.outer_epoch for one in grown)} if files.trained(number)]
+def stopped(run: Run, grown: Sequence[GrownOuterEpoch]) -> Finding:
+    """Say why a run stopped, or that it did not."""
+    alpha, planned = finite(run.options.get("alpha_stopping.alpha")), run.options.get("data.outer_epochs")
+    trained = [number for number in {*run.metrics, *(one.outer_epoch for one in grown)} if run.trained(number)]
     done = max(trained, default=0)
-    if not grown and files.options.get("data.candidates_per_outer_epoch") == 0:
-        return _seeds_alone(files, done)
+    if not grown and run.options.get("data.candidates_per_outer_epoch") == 0:
+        return _seeds_alone(run, done)
     last = grown[-1] if grown else None
-    if last and alpha is not None and _exhausted(files, last, alpha):
+    if last and alpha is not None and _exhausted(run, last, alpha):
         return _by_alpha(last, alpha)
     if not isinstance(planned, int):
         answer = f"Nothing shows it: there is no config.yaml with data.outer_epochs. Outer epochs trained: {done}."
@@ -75,10 +65,10 @@ def _against_alpha(lowest: float | None, alpha: float | None) -> str:
     return f"; the novelty, at least {lowest:.3f}, never fell below α = {alpha:g}"
 
 
-def _exhausted(files: RunFiles, last: GrownOuterEpoch, alpha: float) -> bool:
+def _exhausted(run: Run, last: GrownOuterEpoch, alpha: float) -> bool:
     """Whether the α rule ended the run in its last outer epoch, which is then grown to its end but not trained on."""
-    wanted = files.options.get("data.candidates_per_outer_epoch")
-    whole = "candidates" in files.metrics.get(last.outer_epoch, {}) or last.candidates == wanted
+    wanted = run.options.get("data.candidates_per_outer_epoch")
+    whole = "candidates" in run.metrics.get(last.outer_epoch, {}) or last.candidates == wanted
     return whole and not last.trained and last.novelty is not None and last.novelty < alpha
 
 
@@ -96,26 +86,20 @@ def _by_alpha(last: GrownOuterEpoch, alpha: float) -> Finding:
     return Finding(STOPPED, answer, [kept, *by], "neutral")
 
 
-def _seeds_alone(files: RunFiles, done: int) -> Finding:
-    seeds = counted(len(files.samples), "seed")
+def _seeds_alone(run: Run, done: int) -> Finding:
+    seeds = counted(len(run.samples), "seed")
     if not done:
         return Finding(STOPPED, f"It is not finished: training on the {seeds} alone has no end yet.", [GO_ON], "unsure")
-    kept = ", and went back to the weights of its best epoch" if files.conditions.get("best_epoch") is True else ""
+    kept = ", and went back to the weights of its best epoch" if run.conditions.get("best_epoch") is True else ""
     answer = f"It trained on the {seeds} alone, to the end{kept}; nothing was to be generated."
     return Finding(STOPPED, answer, [], "neutral")
 
 
-def cost(spent: Sequence[Spent], totals: Sequence[Totals], rows: Rows, grown: Sequence[GrownOuterEpoch]) -> Finding:
-    """Say what a run took.
-
-    Args:
-        spent: What each stage took.
-        totals: What each outer epoch took.
-        rows: The rows of metrics.csv by outer epoch, for the time where there is no ledger.
-        grown: What was grown.
-    """
+def cost(run: Run, grown: Sequence[GrownOuterEpoch]) -> Finding:
+    """Say what a run took; of the time, metrics.csv where there is no ledger."""
+    totals = [row for row in run.ledger if row.stage == ALL]
     seconds = sum(total.wall_seconds for total in totals)
-    seconds = seconds or sum(finite(row.get("seconds")) or 0.0 for row in rows.values())
+    seconds = seconds or sum(finite(row.get("seconds")) or 0.0 for row in run.metrics.values())
     if not seconds:
         return Finding(COST, "Nothing is known: neither ledger.csv nor metrics.csv has a time.", [], "unsure")
     accepted = {one.outer_epoch: one.accepted for one in grown}
@@ -127,7 +111,7 @@ def cost(spent: Sequence[Spent], totals: Sequence[Totals], rows: Rows, grown: Se
     price = f" It cost {sum(prices):.4g} at the given price of an hour" if prices else ""
     price += f", {price_each:.3g} of growing for each accepted sample" if prices and price_each is not None else ""
     answer = f"{duration(seconds)}{samples}.{price}{'.' if price else ''}"
-    return Finding(COST, answer, _parts(spent, totals), "neutral")
+    return Finding(COST, answer, _parts(run.ledger), "neutral")
 
 
 def _mean(figures: Mapping[int, float | None], weights: Mapping[int, int]) -> float | None:
@@ -137,20 +121,21 @@ def _mean(figures: Mapping[int, float | None], weights: Mapping[int, int]) -> fl
     return sum(figure * weights[number] for number, figure in known.items()) / count if count else None
 
 
-def _parts(spent: Sequence[Spent], totals: Sequence[Totals]) -> list[str]:
+def _parts(rows: Sequence[LedgerRow]) -> list[str]:
     """Say where the time and the tokens went, and from when on it pays."""
     by_stage: Counter[str] = Counter()
-    for one in spent:
+    stages = [row for row in rows if row.stage != ALL]
+    for one in stages:
         by_stage[one.stage] += one.wall_seconds  # type: ignore[assignment]  # a Counter adds floats, too
     whole = sum(by_stage.values())
     details = []
     if whole:
         shares = [f"{stage} {seconds / whole:.0%}" for stage, seconds in by_stage.most_common(3)]
         details.append(f"Most of the time went into {listed(shares)}.")
-    generated = sum(one.generated_tokens for one in spent)
+    generated = sum(one.generated_tokens for one in stages)
     if generated:
         details.append(f"{generated:,} tokens were generated.")
-    pays = next((total.break_even_queries for total in reversed(totals) if total.break_even_queries is not None), None)
+    pays = next((row.break_even_queries for row in reversed(rows) if row.break_even_queries is not None), None)
     if pays is not None:
         details.append(
             f"After {pays:,.0f} questions, growing and training took fewer FLOPs than demonstrations in the prompt of "
@@ -159,22 +144,17 @@ def _parts(spent: Sequence[Spent], totals: Sequence[Totals]) -> list[str]:
     return details
 
 
-def look_first(samples: Sequence[Sample], rejected: Sequence[Rejected], look: Look) -> Finding:
-    """Say which sample to look at first, where it came from, and what was rejected most.
-
-    Args:
-        samples: The pool.
-        rejected: Rejected candidates.
-        look: What is worth a look.
-    """
+def look_first(run: Run, look: Look) -> Finding:
+    """Say which sample to look at first, where it came from, and what was rejected most."""
     counts = [f"{count:,} {kind}" for kind, count in look.counts.items()]
     details = [f"Among the accepted samples: {listed(counts)}."] if counts else []
-    details += _most_rejected(rejected)
+    details += _most_rejected(run.rejected)
     if not look.worst_first:
-        nothing = "No candidate was accepted." if rejected else "Nothing was generated: the pool holds the seeds alone."
-        return Finding(LOOK, nothing, details, "bad" if rejected else "neutral")
+        if run.rejected:
+            return Finding(LOOK, "No candidate was accepted.", details, "bad")
+        return Finding(LOOK, "Nothing was generated: the pool holds the seeds alone.", details, "neutral")
     place = look.worst_first[0]
-    sample = samples[place]
+    sample = run.samples[place]
     origins = [
         f"The {part} was written from {listed([*shown])}"
         for part, shown in (("question", sample.question_demonstrations), ("answer", sample.answer_demonstrations))

@@ -1,4 +1,4 @@
-"""All that a report shows, from the files of a run folder."""
+"""All that a report shows, from the files of a run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,59 +17,60 @@ from isara_pl.report.facts import facts, without_place
 from isara_pl.report.findings import cost, look_first, stopped
 from isara_pl.report.helped import helped
 from isara_pl.report.suspicious import Look, traits_of, worth_a_look
-from isara_pl.results.measured_runs import read_run
-from isara_pl.results.run_files import finite, read_metrics, read_run_files
+from isara_pl.results.ledger import ALL
+from isara_pl.results.run import Run, measured_run
+from isara_pl.results.statistics import finite
+from isara_pl.run.files import POOL
 
 
-def gather(run_dir: Path, baselines: Sequence[tuple[str, Path]], encoder: Encoder | None) -> Report:
-    """Read a run folder, which a process may be writing into, for a report.
+def gather(run: Run, baselines: Sequence[tuple[str, Path]], encoder: Encoder | None) -> Report:
+    """Give what a report shows of a run, which may be going on, beside other runs by their names.
 
-    The same files give the same report. It holds texts as they are in the files, and no path.
-
-    Args:
-        run_dir: The run folder. Only pool.jsonl must be there.
-        baselines: Other runs by their names; runs of one name are pooled.
-        encoder: The run's sentence encoder, for the map and what else needs embeddings; None does without.
+    The same files give the same report. It holds texts as they are in the files, and no path. Runs of one name are
+    pooled. Without the run's sentence encoder there is no map, nor what else needs embeddings.
 
     Raises:
         InputError: If the run has no pool, a baseline was not measured, or a file is damaged.
     """
-    files = read_run_files(run_dir)
-    samples = files.samples
+    _refuse_no_pool(run.folder)
+    samples = run.samples
     places: dict[int, list[int]] = {}
     for place, sample in enumerate(samples):
         places.setdefault(sample.outer_epoch, []).append(place)
-    grown = grown_outer_epochs(samples, files.rejected, files.options.get("filters"), files.trained)
-    traits = traits_of(samples)
-    embeddings, map_note = _embeddings(samples, places, encoder, str(files.options.get("data.encoder", "")))
+    grown = grown_outer_epochs(samples, run.rejected, run.options.get("filters"), run.trained)
+    others = [(name, measured_run(path)) for name, path in baselines]
+    rows_of_others: dict[str, list[Rows]] = {}
+    for name, other in others:
+        rows_of_others.setdefault(name, []).append(other.own_metrics())
+    findings = [helped(run, others), stopped(run, grown), cost(run, grown)]
+    traits, touches = traits_of(samples), run.touches
+    # all files are read by now: embedding may take minutes, in which a run goes on
+    embeddings, map_note = _embeddings(samples, places, encoder, str(run.options.get("data.encoder", "")))
     seed_cosines = None if embeddings is None else nearest_seed_cosines(embeddings, places)
     points, map_note = _points(embeddings, map_note)
-    look = worth_a_look(samples, traits, files.touches, None if seed_cosines is None else seed_cosines.tolist())
+    look = worth_a_look(samples, traits, touches, None if seed_cosines is None else seed_cosines.tolist())
     diversity = drift(samples, traits, places, embeddings, seed_cosines)
-    baseline_rows: dict[str, list[Rows]] = {}
-    baseline_runs = [read_run(name, path) for name, path in baselines]
-    for run in baseline_runs:
-        rows = {number: run.own_figures(row) for number, row in read_metrics(run.path).items()}
-        baseline_rows.setdefault(run.method, []).append(rows)
     return Report(
-        title=files.title,
-        findings=[
-            helped(files.measured, files.metrics, baseline_runs),
-            stopped(files, grown),
-            cost(files.spent, files.totals, files.metrics, grown),
-            look_first(samples, files.rejected, look),
-        ],
-        curves=curves(files.metrics, baseline_rows, [*diversity[0].figures] if diversity else []),
+        title=run.folder.resolve().name,
+        findings=[*findings, look_first(run, look)],
+        curves=curves(run.metrics, rows_of_others, [*diversity[0].figures] if diversity else []),
         grown=grown,
-        alpha=finite(files.options.get("alpha_stopping.alpha")),
-        spent=files.spent,
-        totals=files.totals,
+        alpha=finite(run.options.get("alpha_stopping.alpha")),
+        spent=[row for row in run.ledger if row.stage != ALL],
+        totals=[row for row in run.ledger if row.stage == ALL],
         diversity=diversity,
-        samples=_rows(samples, files.rejected, look, points),
+        samples=_rows(samples, run.rejected, look, points),
         worth_a_look=look.worst_first,
         map_note=map_note,
-        facts=facts(files.options, files.conditions),
+        facts=facts(run.options, run.conditions),
     )
+
+
+def _refuse_no_pool(run_dir: Path) -> None:
+    if not (run_dir / POOL).exists():
+        runs = sorted(str(path.parent) for path in run_dir.glob(f"*/{POOL}"))
+        inside = f" These folders inside of it have one: {', '.join(runs[:5])}." if runs else ""
+        raise InputError(f"{run_dir}: no {POOL}.{inside} A report needs the folder of a run of `isara-pl fit`")
 
 
 def _embeddings(
@@ -138,7 +139,7 @@ def _row(
         filter=entry.filter if entry else None,
         reason=entry.verdict.reason if entry else None,
         figure=finite(entry.verdict.figure) if entry else None,
-        scores=sample.scores,
+        scores={name: figure for name, score in sample.scores.items() if (figure := finite(score)) is not None},
         question_demonstrations=[places.get(name, -1) for name in sample.question_demonstrations],
         answer_demonstrations=[places.get(name, -1) for name in sample.answer_demonstrations],
         flags=flags,

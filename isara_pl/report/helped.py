@@ -1,25 +1,17 @@
 """Did it help? What the figures of every item say, in plain sentences."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from isara_pl.errors import InputError
 from isara_pl.report.contents import Finding, Tone
-from isara_pl.report.curves import TELLING, Rows
+from isara_pl.report.curves import TELLING
 from isara_pl.report.words import counted, listed
 from isara_pl.results.comparison import BASELINES, FEW_ITEMS, Contrast, Evaluated, evaluate, sentence, summary
-from isara_pl.results.measured_runs import (
-    CLAIMED,
-    CONTROL,
-    DISTILLATION,
-    OF_SEEDS,
-    PRETRAINED,
-    SFT,
-    Entry,
-    Run,
-    pool_runs,
-)
 from isara_pl.results.measures import MEASURES
+from isara_pl.results.methods import Entry, pool_runs
+from isara_pl.results.metrics import Row
+from isara_pl.results.run import CLAIMED, CONTROL, DISTILLATION, OF_SEEDS, PRETRAINED, SFT, Run
 from isara_pl.results.statistics import weighted_mean
 
 QUESTION = "Did it help?"
@@ -68,19 +60,14 @@ class _Compared:
         return text if self.alone else f"{self.evaluation.name}: {text}"
 
 
-def helped(run: Run | None, rows: Rows, baselines: Sequence[Run]) -> Finding:
-    """Say whether the last model that was measured is better than the pretrained one, and than the baselines.
-
-    Args:
-        run: The figures of every item; None where there are none.
-        rows: The rows of metrics.csv by outer epoch.
-        baselines: Other runs that were measured.
+def helped(run: Run, baselines: Sequence[tuple[str, Run]]) -> Finding:
+    """Say whether the last model that was measured is better than the pretrained one, and than measured baselines.
 
     Raises:
         InputError: If baselines of one name are of different kinds, or have different evaluations.
     """
-    if run is None:
-        return _without_items(rows)
+    if not run.items:
+        return _without_items(run.metrics)
     trained = sorted(run.trained_outer_epochs)
     if not trained:
         return Finding(QUESTION, "Nothing shows it: no model was measured after training.", [MEASURE_IT], "unsure")
@@ -102,7 +89,7 @@ def helped(run: Run | None, rows: Rows, baselines: Sequence[Run]) -> Finding:
     return Finding(QUESTION, answer, [*details, *_contamination(compared), BRACKETS], tone)
 
 
-def _without_items(rows: Rows) -> Finding:
+def _without_items(rows: Mapping[int, Row]) -> Finding:
     """Say what metrics.csv alone can tell."""
     having = [number for number in sorted(rows) if "answer_nll" in rows[number]]
     if len(having) < 2 or having[0] != 0:
@@ -119,7 +106,7 @@ def _without_items(rows: Rows) -> Finding:
 
 def _entry(run: Run, outer_epoch: int) -> Entry:
     name, kind = (f"outer epoch {outer_epoch}", run.kind) if outer_epoch else (BEFORE, PRETRAINED)
-    return Entry(name, name, kind, [(run.path, run.at(outer_epoch))])
+    return Entry(name, name, kind, [(run.folder, run.at(outer_epoch))])
 
 
 def _compare(entry: Entry, other: Entry, measures: Collection[str] = MEASURES) -> tuple[list[_Compared], list[str]]:
@@ -247,13 +234,11 @@ def _earlier(run: Run, trained: Sequence[int], compared: Sequence[_Compared]) ->
     ]
 
 
-def _against(run: Run, after: Entry, baselines: Sequence[Run]) -> tuple[str, list[str], bool]:
+def _against(run: Run, after: Entry, baselines: Sequence[tuple[str, Run]]) -> tuple[str, list[str], bool]:
     """Say how it stands against SFT on the seeds and the control, then every baseline, and whether any is better."""
-    names = [baseline.method for baseline in baselines]
+    names = [name for name, _ in baselines]
     # with the run among them: whether a baseline had its seeds is told from it
-    entries = [
-        entry for entry in pool_runs([replace(run, method=after.name), *baselines], False) if entry.name in names
-    ]
+    entries = [entry for entry in pool_runs([(after.name, run), *baselines], False) if entry.name in names]
     in_short, details, worse = [], [], False
     for entry in entries:
         compared, notes = _compare(after, entry, TELLING)

@@ -1,13 +1,11 @@
 """Some samples of an outer epoch as a table, for loggers that take one."""
 
-import json
 import random
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from isara_pl.errors import printable
-from isara_pl.growth.pool import SamplePool
+from isara_pl.growth.pool import Rejected, SamplePool
 from isara_pl.run.files import REJECTED, entries
 from isara_pl.run.randomness import derive_seed
 
@@ -34,11 +32,12 @@ def drawn_rows(pool: SamplePool, outer_epoch: int, most: int, seed: int) -> list
         ["accepted", sample.id, sample.question, sample.answer, None, None, None]
         for sample in pool.accepted(outer_epoch)
     ]
-    rejected: list[Row] = []
-    if pool.folder is not None:
-        for line in entries(pool.folder / REJECTED, _read):
-            if line["outer_epoch"] == outer_epoch:
-                rejected.append(["rejected", *(line[name] for name in COLUMNS[1:])])
+    taken = [] if pool.folder is None else entries(pool.folder / REJECTED, Rejected.from_json)
+    rejected: list[Row] = [
+        ["rejected", one.id, one.question, one.answer, entry.filter, entry.verdict.figure, entry.verdict.reason]
+        for entry in taken
+        if (one := entry.candidate).outer_epoch == outer_epoch
+    ]
     draw = random.Random(derive_seed(seed, "logged samples", outer_epoch))
     return [
         row
@@ -64,8 +63,3 @@ def _cell(value: str | float | None) -> str:
         return f"{value:.4g}"
     plain = printable(value.replace("\r\n", "\n"))
     return _MARKUP.sub(lambda found: f"&#{ord(found[0])};", plain).replace("\n", "<br>")
-
-
-def _read(line: str) -> dict[str, Any]:
-    entry: dict[str, Any] = json.loads(line)
-    return entry

@@ -8,7 +8,8 @@ from isara_pl.evaluation.diversity import is_refusal
 from isara_pl.growth.samples import Sample
 from isara_pl.growth.words import count_words, wording
 from isara_pl.report.words import counted, quoted
-from isara_pl.results.run_files import Touch
+from isara_pl.results.items import Touch
+from isara_pl.results.statistics import finite
 
 FEW_PAIRS = 8
 REPEATING = 0.5  # share of distinct pairs of words below which an answer repeats itself
@@ -162,7 +163,7 @@ def _unlike_in_length(accepted: Sequence[int], samples: Sequence[Sample], traits
 
 
 def _nearest(accepted: Sequence[int], samples: Sequence[Sample]) -> Flagged:
-    scores = ((samples[place].scores.get(NEAR_DUPLICATE), place) for place in accepted)
+    scores = ((finite(samples[place].scores.get(NEAR_DUPLICATE)), place) for place in accepted)
     return _worst_first(
         (score, place, f"is one of the accepted questions that are nearest to a known one (ROUGE-L {score:.3f})")
         for score, place in scores

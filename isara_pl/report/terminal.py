@@ -1,6 +1,5 @@
 """What the terminal shows: an outer epoch in a few lines; a run that has ended, its figures and where it lies."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unicodedata import east_asian_width
@@ -8,17 +7,16 @@ from unicodedata import east_asian_width
 from isara_pl.errors import InputError, printable
 from isara_pl.growth.samples import Sample
 from isara_pl.report.contents import GrownOuterEpoch
-from isara_pl.results.measured_runs import read_run
 from isara_pl.results.metrics import (
-    LAST,
+    NO_FIGURES,
     SHOWN,
     Row,
     aligned,
     cell,
     format_table,
     outer_epoch_name,
-    read_rows,
 )
+from isara_pl.results.run import Run
 
 WIDEST = 100  # columns
 MOST_FILTERS = 7  # lines; with the samples and the figures that is never more than 25 altogether
@@ -37,30 +35,24 @@ BESIDE = "Other runs are shown as they were measured last; report.html and `comp
 
 
 def ending(run_dir: Path, baselines: Sequence[tuple[str, Path]]) -> str:
-    """Give what is shown at the end of a run.
-
-    Args:
-        run_dir: The run folder.
-        baselines: Names and folders of the runs that it is compared with.
-    """
-    measured = read_rows(run_dir / "metrics.csv")
-    rows = _own(run_dir, measured)
-    beside = {name: _last_measured(path) for name, path in baselines}
+    """Give what is shown at the end of a run, beside the other runs that it is compared with, by their names."""
+    run = Run(run_dir)
+    measured, rows = run.metrics, _own(run)
+    beside = {name: _last_measured(Run(path)) for name, path in baselines}
     found = {name: row for name, row in beside.items() if row is not None}
     files = [f"{run_dir / name}: {meaning}" for name, meaning in FILES.items() if (run_dir / name).exists()]
     legend = [reading(rows), *[_of_context(measured)] * (rows != measured), *[BESIDE] * bool(found)]
     return "\n".join(["", format_table(rows, found), *legend, "", *files])
 
 
-def _own(run_dir: Path, rows: dict[int, Row]) -> dict[int, Row]:
+def _own(run: Run) -> dict[int, Row]:
     """Give the rows as the method has them, which of in-context learning are those with demonstrations."""
-    if any(outer_epoch > 0 for outer_epoch in rows):  # it was trained
-        return rows
+    if any(outer_epoch > 0 for outer_epoch in run.metrics):  # it was trained
+        return run.metrics
     try:
-        run = read_run(run_dir.name, run_dir)
-    except InputError:  # nothing has figures of every item, so nothing was demonstrated
-        return rows
-    return {outer_epoch: run.own_figures(row) for outer_epoch, row in rows.items()}
+        return run.own_metrics()
+    except InputError:  # a damaged file of items; the table needs none
+        return run.metrics
 
 
 def _of_context(measured: Mapping[int, Row]) -> str:
@@ -69,25 +61,21 @@ def _of_context(measured: Mapping[int, Row]) -> str:
     return f"All of it with demonstrations in the prompt (in-context learning){but}."
 
 
-def _last_measured(run_dir: Path) -> Row | None:
+def _last_measured(run: Run) -> Row | None:
     """Give the last figures of another run; None where there are none, or its file cannot be read."""
     try:
-        rows = _own(run_dir, read_rows(run_dir / "metrics.csv"))
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        rows = _own(run)
+    except (OSError, InputError):
         return None
     measured = [row for _, row in sorted(rows.items()) if any(name in row for name in SHOWN)]
     return measured[-1] if measured else None
 
 
 def reading(rows: Mapping[int, Row]) -> str:
-    """Say in a line or two what the table shows, also where it is not what one hoped for.
-
-    Args:
-        rows: The rows of metrics.csv by outer epoch.
-    """
-    if not any(name not in ("outer_epoch", *LAST) for row in rows.values() for name in row):
+    """Say in a line or two what the table shows, also where it is not what one hoped for."""
+    if not any(name not in NO_FIGURES for row in rows.values() for name in row):
         return "No held-out pairs were given (--data.held_out), so nothing here shows whether this run helped."
-    if all(name in ("outer_epoch", "validation_nll", *LAST) for row in rows.values() for name in row):
+    if all(name in ("validation_nll", *NO_FIGURES) for row in rows.values() for name in row):
         return "validation NLL: per answer token of the seeds of data.validation_share, lower is better."
     measured = {outer_epoch: row["answer_nll"] for outer_epoch, row in rows.items() if "answer_nll" in row}
     if not measured:

@@ -1,6 +1,5 @@
 """`isara-pl compare --alpha`: where every α would have stopped a run that was made without early stopping."""
 
-import csv
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,12 +9,13 @@ from typing import Any
 from isara_pl.errors import InputError
 from isara_pl.results.comparison_table import Section, Table, measure_label, to_csv
 from isara_pl.results.measures import MEASURES
+from isara_pl.results.metrics import FILE, NO_FIGURES, Row, columns_of
+from isara_pl.results.run import Run
 
-FILE = "metrics.csv"
-NOT_FIGURES = ("outer_epoch", "novelty", "candidates", "accepted", "trained_on", "seconds")
 # shown beside the measures of a comparison; the files hold every column
 SHOWN_TOO = ("best_answer_nll", "harmless_nll")
-Rows = dict[int, dict[str, float]]
+
+Rows = Mapping[int, Row]
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,7 @@ def alpha_ranges(rows: Rows) -> list[AlphaRange]:
 
     Training stops in the first outer epoch whose novelty is below α, and does not train on it
     (arXiv 2401.06785, step 5). So α stops in an outer epoch if it is above its novelty, and not above
-    that of an earlier one.
-
-    Args:
-        rows: The rows of `metrics.csv` by outer epoch: 1 to T with `novelty`, `accepted` and `trained_on`.
+    that of an earlier one. The rows of outer epochs 1 to T have `novelty`, `accepted` and `trained_on`.
     """
     last = max(rows)
     complete = rows[last]["trained_on"] > 0
@@ -61,16 +58,16 @@ def alpha_ranges(rows: Rows) -> list[AlphaRange]:
     return ranges[::-1]
 
 
-def report(run_dir: Path) -> tuple[list[Section], dict[str, Any], str]:
+def report(run: Run) -> tuple[list[Section], dict[str, Any], str]:
     """Give the ranges of a run as a section, as what JSON holds and as CSV.
-
-    Args:
-        run_dir: The run folder.
 
     Raises:
         InputError: If it has no `metrics.csv` with the novelty of every outer epoch.
     """
-    columns, rows = _read(run_dir / FILE)
+    rows, path = run.metrics, run.folder / FILE
+    _check(path, rows)
+    used = {name for row in rows.values() for name in row if name not in NO_FIGURES}
+    columns = [name for name in columns_of(rows) if name in used]
     shown = [name for name in columns if name in MEASURES or name in SHOWN_TOO]
     ranges = alpha_ranges(rows)
     last = max(rows)
@@ -91,13 +88,13 @@ def report(run_dir: Path) -> tuple[list[Section], dict[str, Any], str]:
             f"Outer epoch {last} was not trained on (α stopped this run, or it did not finish), so nothing is known "
             f"of an α up to {ranges[0].up_to:.3f}. Run it with --alpha_stopping.alpha 0 to know."
         )
-    found = {"run": str(run_dir), "ranges": [asdict(found) for found in ranges], "notes": notes}
+    found = {"run": str(run.folder), "ranges": [asdict(found) for found in ranges], "notes": notes}
     lines = [
         (r.above, r.up_to, r.stops_in, r.model_of, r.accepted, *(r.figures.get(name) for name in columns))
         for r in ranges
     ]
     head = ("alpha_above", "alpha_up_to", "stops_in", "model_of", "accepted", *columns)
-    return [Section(f"{run_dir}: where α would have stopped it", [table], notes)], found, to_csv(head, lines)
+    return [Section(f"{run.folder}: where α would have stopped it", [table], notes)], found, to_csv(head, lines)
 
 
 def _range(rows: Rows, above: float | None, up_to: float, stops_in: int | None, model_of: int | None) -> AlphaRange:
@@ -105,29 +102,13 @@ def _range(rows: Rows, above: float | None, up_to: float, stops_in: int | None, 
         return AlphaRange(above, up_to, stops_in, None, None, {})
     accepted = sum(int(rows[outer_epoch]["accepted"]) for outer_epoch in range(1, model_of + 1))
     row = rows.get(model_of, {})
-    figures = {name: value if math.isfinite(value) else None for name, value in row.items() if name not in NOT_FIGURES}
+    figures = {name: value if math.isfinite(value) else None for name, value in row.items() if name not in NO_FIGURES}
     return AlphaRange(above, up_to, stops_in, model_of, accepted, figures)
 
 
-def _read(path: Path) -> tuple[list[str], Rows]:
-    """Read `metrics.csv`: the columns that are figures of some model, and the rows without what is empty."""
+def _check(path: Path, rows: Rows) -> None:
     if not path.exists():
         raise InputError(f"{path}: no such file. --alpha needs a run of `isara-pl fit`")
-    rows: Rows = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        for row in reader:
-            try:
-                values = {name: float(value) for name, value in row.items() if value}
-                rows[int(values["outer_epoch"])] = values
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{path}:{reader.line_num}: damaged row ({error}). Run it again") from None
-        columns = [name for name in reader.fieldnames or () if name not in NOT_FIGURES]
-    _check(path, rows)
-    return [name for name in columns if any(name in row for row in rows.values())], rows
-
-
-def _check(path: Path, rows: Mapping[int, Mapping[str, float]]) -> None:
     grown = range(1, max(rows, default=0) + 1)
     missing = [t for t in grown if not {"novelty", "accepted", "trained_on"} <= rows.get(t, {}).keys()]
     if missing or not grown:

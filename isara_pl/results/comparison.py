@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isara_pl.errors import InputError
-from isara_pl.results.measured_runs import CLAIMED, CONTROL, ICL, OF_SEEDS, PRETRAINED, SFT, Entry, Line
+from isara_pl.results.items import Line
 from isara_pl.results.measures import MEASURES
+from isara_pl.results.methods import Entry
+from isara_pl.results.run import CLAIMED, CONTROL, ICL, OF_SEEDS, PRETRAINED, SFT
 from isara_pl.results.statistics import Difference, Figure, Unit, average_units, pair_units, weighted_mean
 
 FEW_CLAIMS = 4  # with more of them only summaries are said: the figures stand in the table
@@ -97,10 +99,7 @@ def claims_of(entries: Sequence[Entry]) -> list[tuple[Entry, Entry]]:
     """Give what the sentences are about: self-generation and distillation against every baseline.
 
     Baselines are SFT on the seeds, ICL and distillation from a teacher without demonstrations; where there is none,
-    the pretrained model.
-
-    Args:
-        entries: Everything that is compared. Of a baseline with several entries, the last outer epoch counts.
+    the pretrained model. Of a baseline with several entries, the last outer epoch counts.
     """
     last = {entry.method: entry for entry in entries}.values()
     baselines = [entry for entry in last if entry.kind in (*OF_SEEDS, ICL, CONTROL)]
@@ -116,15 +115,9 @@ def evaluate(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Evaluated:
-    """Compare the entries in an evaluation.
+    """Compare the entries that were measured in an evaluation with a reference, and where anything is claimed.
 
-    Args:
-        name: The evaluation.
-        entries: Everything that is compared; entries that were not measured in it are left out.
-        reference: The one that the others are compared to.
-        clean: Leave out the questions that are contaminated in any run.
-        resamples: Resamples of the bootstrap.
-        seed: Of the resamples.
+    `clean` leaves out the questions that are contaminated in any run; `seed` is that of the bootstrap's resamples.
 
     Raises:
         InputError: If two entries to be compared have no item in common, or clean leaves nothing of one.
@@ -184,13 +177,7 @@ def evaluate(
 
 
 def summary(method: str, baseline: Entry, contrasts: Sequence[Contrast]) -> str:
-    """Say whether a method beat a baseline, in which measures, and in which this data cannot tell.
-
-    Args:
-        method: The method.
-        baseline: What it is compared to.
-        contrasts: Their differences, one for each measure.
-    """
+    """Say whether a method beat a baseline, in which measures, and in which this data cannot tell."""
     said = []
     for conclusion, words in (
         ("better", "better in"),
@@ -203,11 +190,7 @@ def summary(method: str, baseline: Entry, contrasts: Sequence[Contrast]) -> str:
 
 
 def sentence(contrast: Contrast) -> str:
-    """Say in words what a contrast found.
-
-    Args:
-        contrast: The contrast.
-    """
+    """Say in words what a contrast found."""
     label, method, other = MEASURES[contrast.measure].label, contrast.method, contrast.reference
     found = contrast.difference
     if found is None:

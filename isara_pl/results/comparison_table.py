@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from isara_pl.errors import printable
 from isara_pl.results.comparison import Evaluated, Row
 from isara_pl.results.measures import MEASURES
+from isara_pl.results.metrics import aligned
 from isara_pl.results.statistics import Difference
 
 WIDTH = 120  # columns of a terminal
@@ -37,12 +38,7 @@ class Section:
 
 
 def section(evaluated: Evaluated, reference: str) -> Section:
-    """Give an evaluation as a section.
-
-    Args:
-        evaluated: The evaluation.
-        reference: The method whose differences are shown.
-    """
+    """Give an evaluation as a section; the differences to the reference are shown."""
     heading = f"{evaluated.name}: {evaluated.items} items"
     if evaluated.contaminated:
         rest = "left out" if evaluated.left_out else "--clean leaves them out"
@@ -74,12 +70,7 @@ def section(evaluated: Evaluated, reference: str) -> Section:
 
 
 def csv_text(evaluations: Sequence[Evaluated], reference: str) -> str:
-    """Give one line for each evaluation, method and measure.
-
-    Args:
-        evaluations: The evaluations.
-        reference: The method whose differences are shown.
-    """
+    """Give one line for each evaluation, method and measure, with the difference to the reference."""
     lines: list[Sequence[object]] = []
     for evaluated in evaluations:
         contrasts = {(c.method, c.measure): c for c in evaluated.contrasts if c.reference == reference}
@@ -96,25 +87,17 @@ def csv_text(evaluations: Sequence[Evaluated], reference: str) -> str:
 
 
 def measure_label(measure: str) -> str:
-    """Give a measure's label with an arrow in the direction that is better; other columns as they are.
-
-    Args:
-        measure: Name of the measure.
-    """
+    """Give a measure's label with an arrow in the direction that is better; other columns as they are."""
     if measure not in MEASURES:
         return measure
     return f"{MEASURES[measure].label} {'↑' if MEASURES[measure].higher_is_better else '↓'}"
 
 
 def as_text(sections: Sequence[Section]) -> str:
-    """Give sections for the terminal.
-
-    Args:
-        sections: The sections.
-    """
+    """Give sections for the terminal."""
     blocks = []
     for part in map(_printable, sections):
-        blocks += [part.heading, *("\n" + _aligned(table) for table in part.tables)]
+        blocks += [part.heading, *("\n" + aligned([table.head, *table.rows]) for table in part.tables)]
         if part.paragraphs:
             blocks += ["", *(textwrap.fill(text, WIDTH, subsequent_indent="  ") for text in part.paragraphs)]
         blocks.append("")
@@ -122,29 +105,20 @@ def as_text(sections: Sequence[Section]) -> str:
 
 
 def as_markdown(sections: Sequence[Section]) -> str:
-    """Give sections as Markdown.
-
-    Args:
-        sections: The sections.
-    """
+    """Give sections as Markdown."""
     blocks = []
     for part in (_printable(part, as_markdown=True) for part in sections):
         blocks.append(f"## {part.heading}\n")
         for table in part.tables:
-            aligned = [":--", *["--:"] * (len(table.head) - 1)]
+            sides = [":--", *["--:"] * (len(table.head) - 1)]
             lines = [[cell.replace("|", "\\|") for cell in line] for line in (table.head, *table.rows)]
-            blocks.append("\n".join(f"| {' | '.join(line)} |" for line in [lines[0], aligned, *lines[1:]]) + "\n")
+            blocks.append("\n".join(f"| {' | '.join(line)} |" for line in [lines[0], sides, *lines[1:]]) + "\n")
         blocks.append("".join(f"- {text}\n" for text in part.paragraphs))
     return "\n".join(blocks)
 
 
 def to_csv(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    """Give a header and lines as CSV.
-
-    Args:
-        head: The names of the columns.
-        lines: As many values each.
-    """
+    """Give a header and lines as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head)
@@ -162,15 +136,6 @@ def _printable(part: Section, as_markdown: bool = False) -> Section:
 
     tables = [Table(escaped(table.head), [escaped(row) for row in table.rows]) for table in part.tables]
     return Section(escaped([part.heading])[0], tables, escaped(part.paragraphs))
-
-
-def _aligned(table: Table) -> str:
-    columns = list(zip(table.head, *table.rows, strict=True))
-    cells = [
-        [cell.rjust(max(map(len, column))) if place else cell.ljust(max(map(len, column))) for cell in column]
-        for place, column in enumerate(columns)
-    ]
-    return "\n".join("  ".join(line).rstrip() for line in zip(*cells, strict=True))
 
 
 def _value(row: Row, measure: str) -> str:

@@ -9,40 +9,74 @@ log-probability of every choice. A figure that is not finite is null.
 
 import json
 import math
+import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from isara_pl.errors import InputError
+from isara_pl.evaluation.calibration import NLL_BY_TEMPERATURE, TEMPERATURES, cross_fitted
+from isara_pl.results.measures import MEASURES
+from isara_pl.results.statistics import Figure, finite
 from isara_pl.run.files import write_whole
 
 FOLDER = "evaluation"
+SCALED = "answer_nll_scaled"
+
+Fields = Mapping[str, Any]  # of a line of a file
 
 
-def write_results(run_dir: Path, name: str, outer_epoch: int, lines: Sequence[Mapping[str, Any]]) -> Path:
-    """Write the lines of an outer epoch; those that the file has of the same outer epoch are replaced.
+@dataclass(frozen=True)
+class Line:
+    """An item as a run measured it.
 
-    Args:
-        run_dir: The run folder.
-        name: Name of the evaluation.
-        outer_epoch: Which outer epoch the lines are of.
-        lines: One mapping for each item, without `outer_epoch`.
+    Attributes:
+        outer_epoch: Which model it is of; 0 is the pretrained one.
+        seeds: Hash of the run's seeds.
+        question: The question, by which items of several runs are the same.
+        occurrence: Which one it is of the items with this question, from 0.
+        demonstrated: Whether its prompt had demonstrations.
+        contaminated: Whether training data hold it; None where nobody looked.
+        conditions: What figures depend on beside the model, such as the form of the prompt; None is not known.
+        figures: Its figures by measure.
+    """
 
-    Returns:
-        The file. It is written beside and then renamed, so it is never half-written.
+    outer_epoch: int
+    seeds: str | None
+    question: str
+    occurrence: int
+    demonstrated: bool
+    contaminated: bool | None
+    conditions: str | None
+    figures: dict[str, Figure]
+
+
+@dataclass(frozen=True)
+class Touch:
+    """An evaluation item that a sample touches, how, and how much: `evaluation.contamination.Contact` in short."""
+
+    item: str
+    item_question: str
+    kind: str
+    figure: float
+
+
+def write_results(run_dir: Path, name: str, outer_epoch: int, lines: Sequence[Fields]) -> Path:
+    """Write the lines of an outer epoch, without that field; those that the file has of it are replaced.
+
+    The file, which is given back, is written beside and then renamed, so it is never half-written.
     """
     path = run_dir / FOLDER / f"{name}.jsonl"
     kept = [line for line in read_results(path) if line["outer_epoch"] != outer_epoch] if path.exists() else []
     every = sorted([*kept, *({"outer_epoch": outer_epoch, **line} for line in lines)], key=_outer_epoch)
-    write_whole(path, "".join(json.dumps(_finite(line), ensure_ascii=False, allow_nan=False) + "\n" for line in every))
+    write_whole(path, "".join(json.dumps(_as_json(line), ensure_ascii=False, allow_nan=False) + "\n" for line in every))
     return path
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
     """Read the lines of an evaluation.
-
-    Args:
-        path: The file.
 
     Raises:
         InputError: If a line is not one of `write_results`.
@@ -58,14 +92,106 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _outer_epoch(line: Mapping[str, Any]) -> int:
-    return int(line["outer_epoch"])
+def items_of(path: Path, results: Sequence[Fields]) -> list[Line]:
+    """Give the items of an evaluation; none where no line has a measure, as of the diversity of samples.
+
+    Args:
+        path: The file, for errors.
+        results: What `read_results` gave.
+    """
+    if all(MEASURES.keys().isdisjoint(fields) for fields in results):
+        return []
+    seen: Counter[tuple[int, str]] = Counter()
+    lines: list[Line] = []
+    nlls: dict[int, list[tuple[Line, list[float]]]] = {}
+    for number, fields in enumerate(results, start=1):
+        where, outer_epoch = f"{path}:{number}", _outer_epoch(fields)
+        question, seeds, conditions = fields.get("question"), fields.get("seeds"), fields.get("conditions")
+        if not isinstance(question, str) or not isinstance(seeds, str | None):
+            raise InputError(
+                f"{where}: `question` is {question!r}, `seeds` {seeds!r}; both must be text. Evaluate again"
+            )
+        line = Line(
+            outer_epoch,
+            seeds,
+            question,
+            occurrence=seen[outer_epoch, question],
+            demonstrated=bool(fields.get("demonstrations")),
+            contaminated=fields.get("contaminated"),
+            conditions=", ".join(f"{name} {v}" for name, v in sorted(conditions.items())) if conditions else None,
+            figures={name: _figure(fields, name, where) for name in MEASURES if name in fields},
+        )
+        seen[outer_epoch, question] += 1
+        lines.append(line)
+        if NLL_BY_TEMPERATURE in fields and "answer_nll" in fields:
+            nlls.setdefault(outer_epoch, []).append((line, _by_temperature(fields, where)))
+    for of_one_model in nlls.values():
+        _scale(of_one_model)
+    return lines
 
 
-def _finite(value: Any) -> Any:
+def touches_of(path: Path, results: Sequence[Fields]) -> dict[str, list[Touch]]:
+    """Give the items that each sample touches, by the sample's id, from the lines of the contamination.
+
+    Each outer epoch finds the contacts of the earlier ones again.
+    """
+    found: dict[tuple[str, str], Touch] = {}
+    for number, fields in enumerate(results, start=1):
+        try:
+            item, question, kind = fields["id"], str(fields["question"]), str(fields["kind"])
+            found[fields["sample"], item] = Touch(item, question, kind, finite(fields["by"]) or 0.0)
+        except KeyError as error:
+            raise InputError(
+                f"{path}:{number}: damaged line (no {error}). Evaluate again, or remove the file"
+            ) from None
+    of_samples: dict[str, list[Touch]] = {}
+    for (sample, _), touch in found.items():
+        of_samples.setdefault(sample, []).append(touch)
+    return of_samples
+
+
+def _outer_epoch(fields: Fields) -> int:
+    return int(fields["outer_epoch"])
+
+
+def _as_json(value: Any) -> Any:
     """Replace what JSON has no number for by null, at every depth."""
     if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: _as_json(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [_as_json(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _figure(fields: Fields, name: str, where: str) -> Figure:
+    weighted_by = MEASURES[name].weight
+    weight = 1 if weighted_by is None else fields.get(weighted_by)
+    if not isinstance(weight, int | float) or not 0 < weight <= sys.float_info.max:
+        raise InputError(f"{where}: `{weighted_by}` is {weight!r}; `{name}` needs a number above 0. Evaluate again")
+    return Figure(_number(fields[name], name, where), float(weight))
+
+
+def _number(value: object, name: str, where: str) -> float:
+    """Give a number of a line; NaN for what is not finite."""
+    if not isinstance(value, int | float | None):
+        raise InputError(f"{where}: `{name}` is {value!r}; allowed: a number or null. Evaluate again")
+    known = finite(value)
+    return math.nan if known is None else known
+
+
+def _by_temperature(fields: Fields, where: str) -> list[float]:
+    values = fields[NLL_BY_TEMPERATURE]
+    if not isinstance(values, list) or len(values) != len(TEMPERATURES):
+        raise InputError(
+            f"{where}: `{NLL_BY_TEMPERATURE}` must be a list of {len(TEMPERATURES)} numbers, one a temperature. "
+            "Evaluate again"
+        )
+    return [_number(value, NLL_BY_TEMPERATURE, where) for value in values]
+
+
+def _scale(measured: Sequence[tuple[Line, Sequence[float]]]) -> None:
+    """Add the temperature-scaled NLL to the lines of one model, each with its NLL at every temperature."""
+    weights = [line.figures["answer_nll"].weight for line, _ in measured]
+    scaled = cross_fitted([line.question for line, _ in measured], [nlls for _, nlls in measured], weights)
+    for (line, _), value, weight in zip(measured, scaled, weights, strict=True):
+        line.figures[SCALED] = Figure(value, weight)

@@ -2,30 +2,18 @@
 
 import csv
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from isara_pl.errors import InputError
-from isara_pl.run.stages import Stage
+from isara_pl.results.statistics import finite
 
 FILE = "ledger.csv"
 ALL = "all"  # the row of a whole outer epoch
 TEACHING, TRAINING = "teaching", "training"
 GROWING = ("growth", "embedding", "questions", "answers", "filtering")
-TAKEN = (
-    *("wall_seconds", "cpu_seconds", "prompt_tokens", "generated_tokens", "flops"),
-    *("peak_memory_bytes", "samples"),
-)
-BROUGHT = (
-    *("accepted", "seconds_per_accepted", "flops_per_accepted", "cost_per_accepted"),
-    *("flops_saved_per_query", "break_even_queries"),
-)
-COLUMNS = ("outer_epoch", "stage", *TAKEN, "samples_per_second", "cost", *BROUGHT)
 HOUR = 3600  # seconds
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -50,19 +38,6 @@ class Usage:
     peak_memory_bytes: int = 0
     samples: int = 0
 
-    @classmethod
-    def of(cls, stage: Stage) -> "Usage":
-        """Give what a finished stage took."""
-        return cls(
-            wall_seconds=stage.wall_seconds,
-            cpu_seconds=stage.cpu_seconds,
-            prompt_tokens=stage.prompt_tokens,
-            generated_tokens=stage.generated_tokens,
-            flops=stage.flops,
-            peak_memory_bytes=stage.peak_memory,
-            samples=stage.done,
-        )
-
     def then(self, later: "Usage") -> "Usage":
         """Give what this and something later took together."""
         return self._with(later, self.wall_seconds + later.wall_seconds)
@@ -83,43 +58,39 @@ class Usage:
         )
 
 
-@dataclass(frozen=True)
-class Spent:
-    """A row of ledger.csv: what a stage of an outer epoch cost. The names are those of its columns."""
-
-    outer_epoch: int
-    stage: str
-    wall_seconds: float
-    cpu_seconds: float
-    prompt_tokens: int
-    generated_tokens: int
-    flops: float
-    peak_memory_bytes: int
-    samples: int
-    cost: float | None
-
-
-@dataclass(frozen=True)
-class Totals:
-    """What an outer epoch cost altogether: the row `all` of ledger.csv.
+@dataclass(frozen=True, kw_only=True)
+class LedgerRow(Usage):
+    """A row of ledger.csv: what a stage of an outer epoch took, or all of them together; None does not exist.
 
     Attributes:
-        outer_epoch: Which one.
-        wall_seconds: Time.
-        cost: Money, in the currency of the price per hour; None without a price.
+        outer_epoch: Which one; 0 is measuring the pretrained model.
+        stage: Its name, or `all`.
+        samples_per_second: How fast it went.
+        cost: Money, in the currency of the price per hour.
+        accepted: Samples that entered the pool; this and what follows is of the row `all`.
         seconds_per_accepted: Time for growing, per accepted sample.
+        flops_per_accepted: Floating-point operations for growing, per accepted sample.
         cost_per_accepted: Money for growing, per accepted sample.
+        flops_saved_per_query: What answering a question takes less without demonstrations in its prompt.
         break_even_queries: Queries after which the loop so far was cheaper, in FLOPs, than in-context learning with K
             demonstrations at every query.
     """
 
     outer_epoch: int
-    wall_seconds: float
-    cost: float | None
-    seconds_per_accepted: float | None
-    cost_per_accepted: float | None
-    break_even_queries: float | None
+    stage: str
+    samples_per_second: float | None = None
+    cost: float | None = None
+    accepted: int | None = None
+    seconds_per_accepted: float | None = None
+    flops_per_accepted: float | None = None
+    cost_per_accepted: float | None = None
+    flops_saved_per_query: float | None = None
+    break_even_queries: float | None = None
 
+
+TAKEN = tuple(field.name for field in fields(Usage))
+FIGURES = tuple(field.name for field in fields(LedgerRow))[len(TAKEN) + 2 :]
+COLUMNS = ("outer_epoch", "stage", *TAKEN, *FIGURES)
 
 Usages = dict[tuple[int, str], Usage]  # by outer epoch and stage
 
@@ -139,65 +110,62 @@ class Gain:
 
 
 def added(usages: Usages, more: Mapping[tuple[int, str], Usage]) -> Usages:
-    """Give what two times took together, one after the other.
-
-    Args:
-        usages: What was taken first.
-        more: What was taken later.
-    """
+    """Give what two times took together, one after the other."""
     return {**usages, **{key: usages.get(key, Usage()).then(usage) for key, usage in more.items()}}
 
 
-def read_ledger(path: Path) -> tuple[Usages, dict[int, Gain]]:
-    """Read `ledger.csv`.
-
-    Args:
-        path: The file; it need not exist.
-
-    Returns:
-        What every stage took, and what each outer epoch brought.
+def read_ledger(path: Path) -> list[LedgerRow]:
+    """Read `ledger.csv`; a file that is missing has no rows.
 
     Raises:
-        InputError: If a line is damaged.
+        InputError: If a line is damaged. The message begins with `FILE:LINE:`.
     """
-    usages: Usages = {}
-    gains: dict[int, Gain] = {}
     if not path.exists():
-        return usages, gains
+        return []
+    rows = []
     with path.open(newline="", encoding="utf-8") as file:
-        for line, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                outer_epoch = int(row["outer_epoch"])
-                if row["stage"] != ALL:
-                    usages[outer_epoch, row["stage"]] = Usage(
-                        **{field.name: _number(field.type, row[field.name]) for field in fields(Usage)}
-                    )
-                elif row["accepted"]:
-                    saved = row["flops_saved_per_query"]
-                    gains[outer_epoch] = Gain(int(row["accepted"]), float(saved) if saved else None)
-            except (KeyError, ValueError, TypeError) as error:
-                raise InputError(
-                    f"{path}:{line}: damaged line ({error!r}). Restore the file from a copy, or remove it to count anew"
-                ) from None
+        lines = csv.DictReader(file)
+        try:
+            rows += [_read_row(values) for values in lines]
+        except (KeyError, ValueError, TypeError, csv.Error) as error:
+            raise InputError(
+                f"{path}:{lines.line_num}: damaged line ({error!r}). Restore the file from a copy, or remove it to "
+                "count anew"
+            ) from None
+    return rows
+
+
+def _read_row(values: Mapping[str, str]) -> LedgerRow:
+    figures = {name: finite(float(values[name])) if values[name] else None for name in FIGURES if name != "accepted"}
+    return LedgerRow(
+        outer_epoch=int(values["outer_epoch"]),
+        stage=values["stage"],
+        wall_seconds=float(values["wall_seconds"]),
+        cpu_seconds=float(values["cpu_seconds"]),
+        prompt_tokens=int(values["prompt_tokens"]),
+        generated_tokens=int(values["generated_tokens"]),
+        flops=int(values["flops"]),
+        peak_memory_bytes=int(values["peak_memory_bytes"]),
+        samples=int(values["samples"] or 0),  # the row `all` has none
+        accepted=int(values["accepted"]) if values["accepted"] else None,
+        **figures,
+    )
+
+
+def taken_and_gained(rows: Sequence[LedgerRow]) -> tuple[Usages, dict[int, Gain]]:
+    """Give what every stage took, and what each outer epoch brought: what `ledger_rows` made the rows of."""
+    stages = [row for row in rows if row.stage != ALL]
+    usages = {(row.outer_epoch, row.stage): Usage(**{name: getattr(row, name) for name in TAKEN}) for row in stages}
+    gains = {row.outer_epoch: Gain(row.accepted, row.flops_saved_per_query) for row in rows if row.accepted is not None}
     return usages, gains
 
 
-def _number(kind: Any, text: str) -> Any:
-    return float(text) if kind is float else int(text)
-
-
-def ledger_rows(usages: Usages, gains: Mapping[int, Gain], price_per_hour: float | None) -> list[Row]:
+def ledger_rows(usages: Usages, gains: Mapping[int, Gain], price_per_hour: float | None) -> list[LedgerRow]:
     """Give the rows of the ledger: each stage of each outer epoch, then the whole outer epoch.
 
-    Args:
-        usages: What every stage took.
-        gains: What each outer epoch brought.
-        price_per_hour: What an hour of the machine costs, in any currency; None where that is not known.
-
-    Returns:
-        Values by column; what does not exist is missing.
+    An hour of the machine costs `price_per_hour` in any currency; None where that is not known.
     """
-    rows: list[Row] = []
+    rows = []
     flops_so_far = 0  # of growing, teaching and training: what the loop takes, not what measuring it takes
     for outer_epoch in sorted({key[0] for key in usages} | set(gains)):
         stages = {name: usage for (of, name), usage in usages.items() if of == outer_epoch}
@@ -207,54 +175,54 @@ def ledger_rows(usages: Usages, gains: Mapping[int, Gain], price_per_hour: float
             together = together.then(usage)
             growing = growing.then(usage) if name in GROWING else growing
             flops_so_far += usage.flops if name in (*GROWING, TEACHING, TRAINING) else 0
-        row = _row(outer_epoch, ALL, together, price_per_hour)
-        del row["samples"]  # of one stage they are the prompts of another
-        row.pop("samples_per_second", None)
+        # of one stage samples are the prompts of another
+        whole = _row(outer_epoch, ALL, replace(together, samples=0), price_per_hour)
         if outer_epoch in gains:
-            row |= _brought(gains[outer_epoch], growing, flops_so_far, price_per_hour)
-        rows.append(row)
+            whole = _with_gain(whole, gains[outer_epoch], growing, flops_so_far, price_per_hour)
+        rows.append(whole)
     return rows
 
 
-def _row(outer_epoch: int, stage: str, usage: Usage, price_per_hour: float | None) -> Row:
-    row: Row = {"outer_epoch": outer_epoch, "stage": stage}
-    row |= {field.name: getattr(usage, field.name) for field in fields(usage)}
-    if usage.samples and usage.wall_seconds:
-        row["samples_per_second"] = usage.samples / usage.wall_seconds
-    if price_per_hour is not None:
-        row["cost"] = usage.wall_seconds / HOUR * price_per_hour
-    return row
+def _row(outer_epoch: int, stage: str, usage: Usage, price_per_hour: float | None) -> LedgerRow:
+    return LedgerRow(
+        outer_epoch=outer_epoch,
+        stage=stage,
+        **asdict(usage),
+        samples_per_second=usage.samples / usage.wall_seconds if usage.samples and usage.wall_seconds else None,
+        cost=None if price_per_hour is None else usage.wall_seconds / HOUR * price_per_hour,
+    )
 
 
-def _brought(gain: Gain, growing: Usage, flops_so_far: int, price_per_hour: float | None) -> Row:
-    row: Row = {"accepted": gain.accepted}
+def _with_gain(
+    row: LedgerRow, gain: Gain, growing: Usage, flops_so_far: int, price_per_hour: float | None
+) -> LedgerRow:
     if gain.accepted:
-        row["seconds_per_accepted"] = growing.wall_seconds / gain.accepted
-        row["flops_per_accepted"] = growing.flops / gain.accepted
-        if price_per_hour is not None:
-            row["cost_per_accepted"] = growing.wall_seconds / HOUR * price_per_hour / gain.accepted
+        row = replace(
+            row,
+            seconds_per_accepted=growing.wall_seconds / gain.accepted,
+            flops_per_accepted=growing.flops / gain.accepted,
+            cost_per_accepted=None
+            if price_per_hour is None
+            else growing.wall_seconds / HOUR * price_per_hour / gain.accepted,
+        )
     if gain.flops_saved_per_query:
-        row["flops_saved_per_query"] = gain.flops_saved_per_query
-        row["break_even_queries"] = flops_so_far / gain.flops_saved_per_query
-    return row
+        saved = gain.flops_saved_per_query
+        row = replace(row, flops_saved_per_query=saved, break_even_queries=flops_so_far / saved)
+    return replace(row, accepted=gain.accepted)
 
 
-def ledger_text(rows: list[Row]) -> str:
-    """Give rows as CSV.
-
-    Args:
-        rows: Those of `ledger_rows`.
-    """
+def ledger_text(rows: Sequence[LedgerRow]) -> str:
+    """Give rows as CSV."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _short(value) for name, value in row.items()} for row in rows)
+    for row in rows:
+        values = {name: _short(value) for name, value in asdict(row).items()}
+        writer.writerow(values | {"samples": ""} if row.stage == ALL else values)
     return text.getvalue()
 
 
-def _short(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) and abs(value) >= 1e6 else str(_rounded(value))
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, 6) if isinstance(value, float) else value
+def _short(value: object) -> str:
+    if not isinstance(value, float):
+        return "" if value is None else str(value)
+    return f"{value:.6g}" if abs(value) >= 1e6 else str(round(value, 6))

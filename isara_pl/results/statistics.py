@@ -6,9 +6,11 @@ drawn together, since the answers to one question under several seed sets are no
 """
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -73,12 +75,7 @@ class PairedUnits:
     unpaired: list[str | None]
 
     def difference(self, resamples: int, seed: int) -> Difference | None:
-        """Give the first method's mean minus the second's; None from fewer than two questions.
-
-        Args:
-            resamples: Resamples of the bootstrap.
-            seed: Of the resamples.
-        """
+        """Give the first method's mean minus the second's; None from fewer than two questions."""
         questions = [unit[1] for unit, _, _ in self.units]
         if len(set(questions)) < 2:
             return None
@@ -105,24 +102,21 @@ class PairedUnits:
         }
 
 
-def weighted_mean(figures: Iterable[Figure]) -> float | None:
-    """Give the weighted mean of the finite ones among the figures; None if there is none.
+def finite(value: Any) -> float | None:
+    """Give a number that is finite, and None for anything else that a file may hold."""
+    return float(value) if isinstance(value, int | float) and abs(value) <= sys.float_info.max else None
 
-    Args:
-        figures: The figures.
-    """
-    finite = [figure for figure in figures if math.isfinite(figure.value)]
-    return _mean(finite) if finite else None
+
+def weighted_mean(figures: Iterable[Figure]) -> float | None:
+    """Give the weighted mean of the finite ones among the figures; None if there is none."""
+    known = [figure for figure in figures if math.isfinite(figure.value)]
+    return _mean(known) if known else None
 
 
 def average_units(observations: Iterable[tuple[Unit, Figure]]) -> dict[Unit, Figure]:
     """Average the observations of every unit, such as those of runs with other random seeds.
 
-    Args:
-        observations: Units with a figure; a unit may come several times.
-
-    Returns:
-        A figure for each unit. It is not finite where one of its observations is not.
+    A unit's figure is not finite where one of its observations is not.
     """
     groups: dict[Unit, list[Figure]] = defaultdict(list)
     for unit, figure in observations:
@@ -134,17 +128,13 @@ def pair_units(first: Mapping[Unit, Figure], second: Mapping[Unit, Figure]) -> P
     """Bring two methods' units together: by seed set and question, and by question where no seed set is common.
 
     Seed sets differ in how hard they make the questions, so a mean over other ones would differ between equal methods.
-
-    Args:
-        first: The figures of a method.
-        second: Those of the other one.
     """
     of_first, of_second = ({unit[0] for unit in units} for units in (first, second))
     if not of_first & of_second:
         first, second = _without_seeds(first), _without_seeds(second)
     common = [(unit, first[unit], second[unit]) for unit in first if unit in second]
-    finite = [(unit, a, b) for unit, a, b in common if math.isfinite(a.value + b.value)]
-    return PairedUnits(finite, len(common) - len(finite), sorted(of_first ^ of_second, key=str))
+    known = [(unit, a, b) for unit, a, b in common if math.isfinite(a.value + b.value)]
+    return PairedUnits(known, len(common) - len(known), sorted(of_first ^ of_second, key=str))
 
 
 def paired_difference(

@@ -15,6 +15,7 @@ from isara_pl.errors import InputError
 from isara_pl.growth.retrieval import SentenceEncoder
 from isara_pl.report import page
 from isara_pl.report.gather import gather
+from isara_pl.results.run import Run
 
 MEASURED = ("TruthfulnessEvaluation", {"max_new_tokens": 0})
 
@@ -127,7 +128,7 @@ def test_what_a_model_wrote_does_not_steer_the_terminal(tmp_path, capsys):
 
 def test_the_line_of_in_context_learning_is_measured_with_its_demonstrations(run, copy):
     icl = run("validate", [("TruthfulnessEvaluation", {"demonstrations": 2, "max_new_tokens": 0})], name="icl")
-    (curve,) = [one for one in gather(copy, [("icl", icl)], None).curves if one.name == "answer_nll"]
+    (curve,) = [one for one in gather(Run(copy), [("icl", icl)], None).curves if one.name == "answer_nll"]
     with (icl / "metrics.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert row["best_answer_nll"] != row["answer_nll"]

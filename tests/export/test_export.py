@@ -296,7 +296,7 @@ def other_base(run: Path) -> None:
         (lambda run: change(run, "model", name=3), "`model.name` is 3, but must be str"),
         (lambda run: change(run, "data", prompt_format="xml"), "allowed: qa, chat, safe-rlhf"),
         (lambda run: change(run, "model", prediction_sampling={"top_q": 1}), "`model.prediction_sampling`: .*top_q"),
-        (lambda run: (run / "metrics.csv").write_text("outer_epoch,mc2\n1,high\n"), "metrics.csv: damaged"),
+        (lambda run: (run / "metrics.csv").write_text("outer_epoch,mc2\n1,high\n"), r"metrics.csv:2: damaged row"),
         (lambda run: (run / "metrics.csv").write_text("outer_epoch,mc2\n0,0.5\n"), "says that nothing was trained"),
         (lambda run: (run / "pool.jsonl").write_text('{"id": 3}\n'), r"pool.jsonl:1: damaged line"),
         (

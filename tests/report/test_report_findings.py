@@ -11,13 +11,14 @@ from isara_pl.report.findings import as_text
 from isara_pl.report.gather import gather
 from isara_pl.results.items import write_results
 from isara_pl.results.ledger import Gain, Usage, ledger_rows, ledger_text
+from isara_pl.results.run import Run
 
 NOVEL = [accepted(outer_epoch, number) for outer_epoch in (1, 2) for number in range(3)]
 TAKEN = [rejected(1, 3), rejected(2, 3)]
 
 
 def findings(folder: Path, **baselines: Path) -> list[Finding]:
-    return list(gather(folder, [*baselines.items()], None).findings)
+    return list(gather(Run(folder), [*baselines.items()], None).findings)
 
 
 def run(tmp_path: Path, *shifts: float, name: str = "run", **options) -> Path:
@@ -61,7 +62,7 @@ def test_a_better_baseline_takes_the_good_news_away(tmp_path):
     )
     assert any(re.match(r"answer NLL: outer epoch 2 is worse than sft by 0\.[12]", detail) for detail in found.details)
     assert not any("sft_seeds.yaml" in detail for detail in found.details)
-    curve = gather(folder, [("sft", tmp_path / "sft")], None).curves[0]
+    curve = gather(Run(folder), [("sft", tmp_path / "sft")], None).curves[0]
     assert curve.baselines == {"sft": 2.0}
     assert str(tmp_path) not in as_text([found])
 
@@ -106,7 +107,7 @@ def test_the_scaled_nll_is_one_of_the_other_measures(tmp_path):
     found = findings(folder)[0]
     assert "Of the other measures this data says: better in scaled NLL." in found.details
     assert "temperature-scaled" not in found.answer
-    assert [curve.name for curve in gather(folder, [], None).curves][:1] == ["answer_nll"]
+    assert [curve.name for curve in gather(Run(folder), [], None).curves][:1] == ["answer_nll"]
 
 
 def test_figures_of_other_items_are_not_compared(tmp_path):
@@ -217,7 +218,7 @@ def test_the_cost_is_that_of_the_ledger(tmp_path):
     }
     gains = {1: Gain(3, 10**9), 2: Gain(3, 10**9)}
     (folder / "ledger.csv").write_text(ledger_text(ledger_rows(usages, gains, price_per_hour=3.6)))
-    report = gather(folder, [], None)
+    report = gather(Run(folder), [], None)
     found = report.findings[2]
     assert found.answer == (
         "35 min 0 s for 6 accepted samples, 5 min 0 s of growing for each. It cost 2.1 at the given price of an hour, "

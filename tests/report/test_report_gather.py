@@ -15,6 +15,7 @@ from isara_pl.report import drift
 from isara_pl.report.embedding import on_plane
 from isara_pl.report.gather import gather
 from isara_pl.results.items import write_results
+from isara_pl.results.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def encoder(tiny_encoder):
 
 @pytest.fixture(scope="module")
 def report(undisturbed, encoder):
-    return gather(undisturbed, [], encoder)
+    return gather(Run(undisturbed), [], encoder)
 
 
 def lines(path) -> list[dict]:
@@ -104,14 +105,14 @@ def test_diversity_is_that_of_the_callback(report, encoder, monkeypatch):
 
 def test_nothing_in_it_names_a_place_of_the_machine(undisturbed, report, tmp_path):
     assert str(undisturbed.parent) not in json.dumps(asdict(report))
-    listed = dict(gather(write_run(tmp_path / "run"), [], None).facts)
+    listed = dict(gather(Run(write_run(tmp_path / "run")), [], None).facts)
     assert listed["filters"] == "NearDuplicate(threshold=0.7), Words('list')"
     assert (listed["data.encoder"], listed["data.held_out"]) == ("encoder", "held.jsonl")
 
 
 def test_equal_files_give_equal_reports(undisturbed, report, encoder, tmp_path):
     shutil.copytree(undisturbed, tmp_path / undisturbed.name)
-    assert gather(tmp_path / undisturbed.name, [], encoder) == report
+    assert gather(Run(tmp_path / undisturbed.name), [], encoder) == report
 
 
 def test_a_run_that_is_going_on_may_have_torn_lines_and_lack_everything_but_its_pool(tmp_path):
@@ -119,11 +120,11 @@ def test_a_run_that_is_going_on_may_have_torn_lines_and_lack_everything_but_its_
     for name in ("pool.jsonl", "rejected.jsonl"):
         with (folder / name).open("a") as file:
             file.write('{"id": "1-00002", "quest')
-    assert [row.id for row in gather(folder, [], None).samples][4:] == ["1-00000", "1-00001"]
+    assert [row.id for row in gather(Run(folder), [], None).samples][4:] == ["1-00000", "1-00001"]
     for path in folder.iterdir():
         if path.name != "pool.jsonl":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    report = gather(folder, [], None)
+    report = gather(Run(folder), [], None)
     assert (len(report.samples), report.curves, report.spent, report.alpha) == (5, [], [], None)
     assert [finding.tone for finding in report.findings[:3]] == ["unsure"] * 3
 
@@ -146,7 +147,7 @@ def test_a_damaged_file_is_named(tmp_path, name, line):
     with (folder / name).open("a") as file:
         file.write(line + "\n")
     with pytest.raises(InputError, match=name):
-        gather(folder, [], None)
+        gather(Run(folder), [], None)
 
 
 def test_hostile_texts_pass_unchanged(tmp_path):
@@ -156,7 +157,7 @@ def test_hostile_texts_pass_unchanged(tmp_path):
         pool=[accepted(1, 0, question=hostile, answer=hostile, category=hostile)],
         taken=[rejected(1, 1, taken_by=hostile, question=hostile)],
     )
-    last, taken = gather(folder, [], None).samples[-2:]
+    last, taken = gather(Run(folder), [], None).samples[-2:]
     assert (last.question, last.answer, last.category) == (hostile,) * 3
     assert (taken.question, taken.filter) == (hostile,) * 2
 
@@ -184,7 +185,7 @@ def test_suspicious_samples_are_flagged_the_worst_of_each_kind_first(tmp_path):
     for outer_epoch in (1, 2):  # each outer epoch finds the contacts of the earlier ones again
         found = [{"id": "held-out-00003", "sample": "1-00010", **touch}, {"id": "x", "sample": "seed-00000", **touch}]
         write_results(folder, "contamination", outer_epoch, found)
-    report = gather(folder, [], Fixed("Something else entirely?"))
+    report = gather(Run(folder), [], Fixed("Something else entirely?"))
     flags = {row.id: row.flags for row in report.samples if row.flags}
     reasons = {name: " ".join(of_sample) for name, of_sample in flags.items()}
     assert "ROUGE-L 0.810) as the evaluation item held-out-00003, “What is in box 3?”" in reasons["1-00010"]
@@ -203,6 +204,6 @@ def test_suspicious_samples_are_flagged_the_worst_of_each_kind_first(tmp_path):
 
 def test_at_least_one_accepted_sample_is_named(tmp_path):
     plain = [accepted(1, number, answer=SEEDS[0].answer + " So.", scores={}) for number in range(3)]
-    report = gather(write_run(tmp_path / "run", pool=plain), [], None)
+    report = gather(Run(write_run(tmp_path / "run", pool=plain)), [], None)
     assert [report.samples[place].id for place in report.worth_a_look] == ["1-00000"]
     assert "No map" in report.map_note

@@ -12,7 +12,7 @@ from helpers.browser import chromium, opened
 
 from isara_pl.report import charts, page
 from isara_pl.report.contents import Curve, DiversityRow, Finding, GrownOuterEpoch, Report, SampleRow
-from isara_pl.results.ledger import Spent, Totals
+from isara_pl.results.ledger import LedgerRow
 
 SCRIPT = (
     "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1> \"' {{7*7}} \u2028\u202e\x00\ud800"
@@ -31,6 +31,10 @@ def sample(name: str, outer_epoch: int = 0, **more: Any) -> SampleRow:
     empty |= {"question_demonstrations": (), "answer_demonstrations": (), "flags": (), "x": 0.1, "y": outer_epoch}
     texts = {"question": f"What is {name}?", "answer": f"It is {name}."}
     return SampleRow(**{"id": name, "status": status, "outer_epoch": outer_epoch, **empty, **texts, **more})
+
+
+def whole(outer_epoch: int, seconds: float, **more: float) -> LedgerRow:
+    return LedgerRow(seconds, outer_epoch=outer_epoch, stage="all", **more)
 
 
 def make_report(**changes: Any) -> Report:
@@ -59,8 +63,15 @@ def make_report(**changes: Any) -> Report:
             GrownOuterEpoch(2, 42, 40, {"NearDuplicate": 2}, False),
         ],
         alpha=0.2,
-        spent=[Spent(e, name, 61.0, 70.0, 900, 300, 3e12, 2**30, 40, 0.5) for e in (1, 2) for name in ("answers", "x")],
-        totals=[Totals(1, 3700.0, 1.5, 2.0, 0.01, 812.0), Totals(2, 9.5, None, None, None, None)],
+        spent=[
+            LedgerRow(61.0, 70.0, 900, 300, 3 * 10**12, 2**30, 40, outer_epoch=e, stage=name, cost=0.5)
+            for e in (1, 2)
+            for name in ("answers", "x")
+        ],
+        totals=[
+            whole(1, 3700.0, cost=1.5, seconds_per_accepted=2.0, cost_per_accepted=0.01, break_even_queries=812.0),
+            whole(2, 9.5),
+        ],
         diversity=[DiversityRow(e, 40, {"vendi_score": 9.0 - e, "copy_rate": None, "new": 1.0}) for e in range(3)],
         samples=samples,
         worth_a_look=[SEEDS + 7],
@@ -236,8 +247,8 @@ def hostile_report() -> Report:
         curves=[Curve(text, text, None, [0, 1], [1.0, 2.0], dict.fromkeys(HOSTILE, 1.5)) for text in HOSTILE],
         grown=[GrownOuterEpoch(1, 6, 3, dict.fromkeys(HOSTILE, 1), True)],
         alpha=0.2,
-        spent=[Spent(1, text, 1.0, 1.0, 1, 1, 1.0, 1, 1, 1.0) for text in HOSTILE],
-        totals=[Totals(1, 1.0, 1.0, 1.0, 1.0, 1.0)],
+        spent=[LedgerRow(1.0, 1.0, 1, 1, 1, 1, 1, outer_epoch=1, stage=text, cost=1.0) for text in HOSTILE],
+        totals=[whole(1, 1.0, cost=1.0, seconds_per_accepted=1.0, cost_per_accepted=1.0, break_even_queries=1.0)],
         diversity=[DiversityRow(1, 1, {**dict.fromkeys(HOSTILE, 1.0), "vendi_score": 1.0})],
         samples=rows + [replace(row, id=f"{row.id}2", status="rejected", x=None) for row in rows],
         worth_a_look=[0, 1, 2],

@@ -12,7 +12,7 @@ from isara_pl.callbacks import Ledger, TooShort
 from isara_pl.errors import InputError
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.models.loading import load_tokenizer
-from isara_pl.results.ledger import Gain, Usage, added, ledger_rows, ledger_text, read_ledger
+from isara_pl.results.ledger import Gain, Usage, added, ledger_rows, ledger_text, read_ledger, taken_and_gained
 
 
 def ledger(run_dir: Path) -> dict[tuple[str, str], dict[str, str]]:
@@ -102,10 +102,10 @@ def test_a_ledger_is_read_as_it_was_written(tmp_path):
     }
     gains = {1: Gain(4, 2.5e9), 2: Gain(0, None)}
     (tmp_path / "ledger.csv").write_text(ledger_text(ledger_rows(usages, gains, 10.0)))
-    assert read_ledger(tmp_path / "ledger.csv") == (usages, gains)
-    whole = [row for row in ledger_rows(usages, gains, 10.0) if row["stage"] == "all"]
-    assert whole[0]["cost_per_accepted"] == pytest.approx(1.5 / 3600 * 10 / 4)
-    assert whole[0]["break_even_queries"] == pytest.approx(3e15 / 2.5e9)
+    assert taken_and_gained(read_ledger(tmp_path / "ledger.csv")) == (usages, gains)
+    whole = [row for row in ledger_rows(usages, gains, 10.0) if row.stage == "all"]
+    assert whole[0].cost_per_accepted == pytest.approx(1.5 / 3600 * 10 / 4)
+    assert whole[0].break_even_queries == pytest.approx(3e15 / 2.5e9)
     assert added(usages, usages)[1, "questions"] == Usage(3.0, 6.0, 20, 40, 6 * 10**15, 7, 16)
     both = Usage(1.0, 1.0, 1, 1, 1, 5, 1).beside(Usage(3.0, 1.0, 1, 1, 1, 4, 1))
     assert both == Usage(3.0, 2.0, 2, 2, 2, 5, 2), "two processes at the same time"
