@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import zipfile
+from argparse import HelpFormatter
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,9 @@ from isara_pl.callbacks import (
     prediction_writer,
 )
 from isara_pl.callbacks.evaluation import Evaluation
-from isara_pl.cli.config_files import file_with
-from isara_pl.cli.faults import users_fault
-from isara_pl.cli.help import IsaraParser, texts
-from isara_pl.cli.links import link
-from isara_pl.cli.options import refuse_null
-from isara_pl.cli.usage import refuse_linked
+from isara_pl.cli.errors import PlainErrors, refuse_linked, users_fault
+from isara_pl.cli.help import ordered, texts
+from isara_pl.cli.options import file_with, link, refuse_null
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.growth.pool import is_grown
@@ -71,6 +69,15 @@ class RunConfig(SaveConfigCallback):
         if stage == "fit" and trainer.is_global_zero:
             config = self.parser.dump(all_absolute(self.config), skip_unset=False)
             write_whole(Path(trainer.default_root_dir) / CONFIG, config)
+
+
+class IsaraParser(PlainErrors, LightningArgumentParser):
+    """Lightning's parser, with errors in plain words and help in an order for people."""
+
+    def format_help(self, formatter: HelpFormatter | None = None) -> str:
+        """Give the help, Lightning's options last; Python 3.15 hands a formatter over."""
+        self._action_groups = ordered(self._action_groups)
+        return super().format_help() if formatter is None else super().format_help(formatter)
 
 
 class IsaraCLI(LightningCLI):
