@@ -91,8 +91,8 @@ def report(run: Run, *, baselines: Runs = [], to: File = None) -> None:  # noqa:
     others = [named_run(text, "--baselines") for text in baselines]
 
     # only here: torch takes seconds to import
+    from isara_pl.report import findings
     from isara_pl.report.embedding import encoder_of
-    from isara_pl.report.findings import as_text
     from isara_pl.report.writing import FILE, write_report
 
     try:
@@ -101,7 +101,7 @@ def report(run: Run, *, baselines: Runs = [], to: File = None) -> None:  # noqa:
         print(printable(f"no map: {error}"))
         encoder = None
     target = Path(to) if to else run_dir / FILE
-    print(printable(as_text(write_report(run_dir, others, encoder, target).findings)))
+    print(printable(findings.as_text(write_report(run_dir, others, encoder, target).findings)))
     print(printable(f"\n{target}: the whole report, for a browser"))
 
 
@@ -127,9 +127,7 @@ def export(
             stays as visible as it is. Needs a token (`hf auth login`).
     """
     folder, target = run_folder_at(run, "export"), Path(to)
-    _check_licence(license)
-    _check_repository(push)
-    _refuse_used(target)
+    _refuse(target, license, push)
 
     from isara_pl.export.exporting import export as write  # only here: torch takes seconds to import
 
@@ -214,25 +212,20 @@ def _complete(action: Action, files: object) -> None:
         action.complete = files  # type: ignore[attr-defined]  # shtab's way
 
 
-def _check_licence(given: str | None) -> None:
-    if given is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", given):
+def _refuse(target: Path, license: str | None, repository: str | None) -> None:
+    """Refuse an export's options before anything is loaded."""
+    if license is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", license):
         raise InputError(
-            f"--license: {given!r} is no licence id. Allowed: one of the hub's, such as apache-2.0, cc-by-4.0 or other"
+            f"--license: {license!r} is no licence id. Allowed: one of the hub's, such as apache-2.0, cc-by-4.0 or "
+            "other"
         )
-
-
-def _check_repository(given: str | None) -> None:
     # the hub's rules: 96 characters, endings included; no `--`, no `..`, no `-` or `.` at an end
     part = r"(?!.*(?:--|\.\.))[A-Za-z0-9_][\w.-]{0,87}(?<![.-])"
-    if given is not None and not re.fullmatch(f"{part}/{part}", given, re.ASCII):
+    if repository is not None and not re.fullmatch(f"{part}/{part}", repository, re.ASCII):
         raise InputError(
-            f"--push: {given!r} names no repository. Allowed: OWNER/NAME, each of letters, digits, `-`, `_` and `.`, "
-            "and of at most 88 characters"
+            f"--push: {repository!r} names no repository. Allowed: OWNER/NAME, each of letters, digits, `-`, `_` and "
+            "`.`, and of at most 88 characters"
         )
-
-
-def _refuse_used(target: Path) -> None:
-    """Refuse to overwrite anything."""
     if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
         raise InputError(
             f"--to: {target} is there already, and is not an empty folder. Nothing is overwritten: give another one"

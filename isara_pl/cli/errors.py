@@ -216,8 +216,8 @@ def _where(parser: ArgumentParser, key: str) -> str:
     return f"{place(key, _args(parser))}{key}"
 
 
-def _shortened(text: str, longest: int = LONGEST) -> str:
-    return repr(text if len(text) <= longest else f"{text[:longest]}…")
+def _shortened(text: str) -> str:
+    return repr(text if len(text) <= LONGEST else f"{text[:LONGEST]}…")
 
 
 # the first one whose pattern is found in a message explains it

@@ -166,6 +166,10 @@ class IsaraCLI(LightningCLI):
         ordered = sorted([*callbacks, *writers, PredictionWriter()], key=lambda one: isinstance(one, ReportWriter))
         return super()._instantiate_trainer(config, ordered)
 
+    @property
+    def _callbacks(self) -> list[Callback]:
+        return self.trainer.callbacks  # type: ignore[attr-defined,no-any-return]  # Lightning does not declare it
+
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it; refuse a missing checkpoint before anything else, and say what is safe where it did not end well."""
         self._check_checkpoint(subcommand)
@@ -183,8 +187,7 @@ class IsaraCLI(LightningCLI):
 
     def _exit_code(self) -> int:
         """Give the shells' code for the signal that ended a fit; Ctrl-C where it was none of those held back."""
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it
-        stops = [callback.signal for callback in callbacks if isinstance(callback, GracefulStop)]
+        stops = [callback.signal for callback in self._callbacks if isinstance(callback, GracefulStop)]
         return 128 + (next(filter(None, stops), None) or signal.SIGINT)
 
     def _check_checkpoint(self, subcommand: str) -> None:
@@ -207,17 +210,16 @@ class IsaraCLI(LightningCLI):
         """Refuse a used folder, and measure the pretrained model."""
         self._make_run_folder()
         config = self.config[self.config.subcommand]
-        run_dir, resuming = Path(config.run_dir), config.ckpt_path is not None
-        used = _holds_run(run_dir)
+        run_dir = Path(config.run_dir)
         # Lightning goes on from the checkpoint of a requeued job by itself
-        resuming = resuming or (SLURMEnvironment.detect() and any(run_dir.glob("hpc_ckpt_*.ckpt")))
-        if used and not resuming and run_folder(self.trainer) is not None:
+        requeued = SLURMEnvironment.detect() and any(run_dir.glob("hpc_ckpt_*.ckpt"))
+        resuming = requeued or config.ckpt_path is not None
+        if _holds_run(run_dir) and not resuming and run_folder(self.trainer) is not None:
             raise InputError(
                 f"{run_dir} holds a run already. Add --ckpt_path last to continue it, "
                 "or choose another folder with --run_dir"
             )
-        measured = 0 in read_rows(run_dir / "metrics.csv")
-        if self._measures() and not measured:
+        if self._measures() and 0 not in read_rows(run_dir / "metrics.csv"):
             self.datamodule.fit_follows = True
             self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
@@ -240,23 +242,19 @@ class IsaraCLI(LightningCLI):
 
     def _measures(self) -> bool:
         """Whether there is anything to measure on."""
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it
         return bool(self.datamodule.held_out or self.datamodule.validation) or any(
             bool(callback.own_items) if isinstance(callback, Evaluation) else isinstance(callback, HeldOutEvaluation)
-            for callback in callbacks
+            for callback in self._callbacks
         )
 
     def after_fit(self) -> None:
         """Show the figures and where everything lies."""
         run_dir = run_folder(self.trainer)
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it
-        baselines = [named for one in callbacks if isinstance(one, ReportWriter) for named in one.baselines]
+        baselines = [named for one in self._callbacks if isinstance(one, ReportWriter) for named in one.baselines]
         if run_dir is not None:
             print(ending(run_dir, baselines))
 
-    def after_validate(self) -> None:
-        """Show the figures."""
-        self.after_fit()
+    after_validate = after_fit
 
     def after_predict(self) -> None:
         """Show where the answers lie."""
@@ -275,15 +273,7 @@ def _last_checkpoint(run_dir: str | Path) -> Path:
 
 
 def run(args: list[str] | dict[str, Any] | None = None) -> None:
-    """Run a subcommand of Lightning.
-
-    Args:
-        args: Arguments in place of those of the process, as strings or as a dict.
-
-    Raises:
-        InputError: If something has to be mended by the user that another library found.
-        ArgumentError: If the options cannot be used.
-    """
+    """Run a subcommand of Lightning; what its user can mend, whichever library found it, is an InputError."""
     quieten()
     keep_freed_memory()
     torch.backends.cuda.enable_cudnn_sdp(False)  # it would plan for the length of every training batch
