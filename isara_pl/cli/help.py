@@ -1,12 +1,25 @@
-"""The help of Lightning's subcommands: what each is for, and this project's options before Lightning's hundreds."""
+"""What the command line shows: the subcommands, how to begin, and the help of those of Lightning."""
 
-from argparse import HelpFormatter, _ArgumentGroup
+from argparse import _ArgumentGroup
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any
 
-from lightning.pytorch.cli import LightningArgumentParser
-
-from isara_pl.cli.subcommands import LINES
-from isara_pl.cli.usage import PlainErrors
-
+# subcommands of Lightning, and those that are functions
+LIGHTNINGS = {
+    "fit": "Grow the pool and fine-tune on it, outer epoch by outer epoch",
+    "validate": "Measure the pretrained model, or a checkpoint, on held-out pairs",
+    "predict": "Answer a file of questions",
+    "test": "The same as validate, under Lightning's name for a last measurement",
+}
+COMMANDS = {
+    "compare": "Say what the differences between runs are worth",
+    "report": "Write the report of a run, one file for a browser",
+    "export": "Write adapter, merged model and data set as other tools load them",
+    "completion": "Print what lets a shell complete names and options",
+}
+LINES = LIGHTNINGS | COMMANDS
+ABOUT = "align a causal language model to a domain from fewer than 100 question-answer pairs"
 # the groups of Lightning's options in their order behind this project's: an option that each holds, and its title
 MEMBERS = (None, "ckpt_path", "checkpoint.monitor", "trainer.devices")
 TITLES = (None, "Lightning's options of this subcommand", None, "Lightning's Trainer")
@@ -28,28 +41,46 @@ EPILOG = (
 )
 
 
-class IsaraParser(PlainErrors, LightningArgumentParser):
-    """Lightning's parser, with errors in plain words and help in an order for people."""
+def start() -> str:
+    """Give what is shown where nothing was asked for: the three commands to begin with."""
+    return f"""\
+{version_line()}: {ABOUT}.
 
-    def format_help(self, formatter: HelpFormatter | None = None) -> str:
-        """Give the help, Lightning's options last; without those that follow from others and cannot be given.
+Fine-tune on your pairs and on those that the model writes from them, and measure the model on others:
+    isara-pl fit --model.name MODEL --data.seeds PAIRS.jsonl --data.held_out OTHERS.jsonl --run_dir runs/mine
+See in a browser whether that helped, why it ended, and every sample:
+    isara-pl report runs/mine
+Know what the difference between runs is worth:
+    isara-pl compare runs/mine runs/other
 
-        Args:
-            formatter: What Python 3.15 hands over.
-        """
-        groups = [group for group in self._action_groups if group.title != "Linked arguments"]
-        self._action_groups = sorted(groups, key=_place)
-        for group in groups:
-            group.title = TITLES[_place(group)] or group.title
-        return super().format_help() if formatter is None else super().format_help(formatter)
+All subcommands: isara-pl --help. All options of one: isara-pl fit --help. `python -m isara_pl` is the same command."""
+
+
+def overview() -> str:
+    """Give the help of the command line as a whole."""
+    return "\n".join([
+        "usage: isara-pl SUBCOMMAND [OPTIONS]",
+        "",
+        f"ISARA (arXiv 2401.06785): {ABOUT}.",
+        "",
+        "subcommands:",
+        *(f"  {name:<11} {line}" for name, line in LINES.items()),
+        "",
+        "options:",
+        "  -h, --help  Show this help message and exit; after a subcommand, that of the subcommand",
+        "  --version   Show the version and exit",
+        "",
+        "Set ISARA_PL_DEBUG=1 to see the traceback behind an error message.",
+    ])  # fmt: skip
+
+
+def version_line() -> str:
+    """Give name and version."""
+    return f"isara_pl {version('isara_pl')}"
 
 
 def texts(subcommand: str) -> dict[str, str]:
-    """Give the parts of a subcommand's help, as arguments of its parser.
-
-    Args:
-        subcommand: One of Lightning's.
-    """
+    """Give the parts of a subcommand's help, as arguments of its parser."""
     start = f"isara-pl {subcommand} "
     examples = ("--config FILE [--OPTION VALUE ...]", *EXAMPLES.get(subcommand, ()))
     # the full usage has a hundred lines
@@ -57,7 +88,14 @@ def texts(subcommand: str) -> dict[str, str]:
     return {"usage": usage, "description": f"{LINES[subcommand]}.", "epilog": EPILOG}
 
 
+def ordered(groups: Iterable[Any]) -> list[Any]:
+    """Put Lightning's options behind this project's, which keep their order; without those that cannot be given."""
+    shown = sorted((group for group in groups if group.title != "Linked arguments"), key=_place)
+    for group in shown:
+        group.title = TITLES[_place(group)] or group.title
+    return shown
+
+
 def _place(group: _ArgumentGroup) -> int:
-    """Give a group's place in the help; this project's groups have the first one, in their own order."""
     names = {action.dest for action in group._group_actions}
     return max((place for place, name in enumerate(MEMBERS) if name in names), default=0)

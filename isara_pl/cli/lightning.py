@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import zipfile
+from argparse import HelpFormatter
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,9 @@ from isara_pl.callbacks import (
     prediction_writer,
 )
 from isara_pl.callbacks.evaluation import Evaluation
-from isara_pl.cli.config_files import file_with
-from isara_pl.cli.faults import users_fault
-from isara_pl.cli.help import IsaraParser, texts
-from isara_pl.cli.links import link
-from isara_pl.cli.options import refuse_null
-from isara_pl.cli.usage import refuse_linked
+from isara_pl.cli.errors import PlainErrors, refuse_linked, users_fault
+from isara_pl.cli.help import ordered, texts
+from isara_pl.cli.options import file_with, link, refuse_null
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.growth.pool import is_grown
@@ -72,6 +70,15 @@ class RunConfig(SaveConfigCallback):
         if stage == "fit" and trainer.is_global_zero:
             config = self.parser.dump(all_absolute(self.config), skip_unset=False)
             write_whole(Path(trainer.default_root_dir) / CONFIG, config)
+
+
+class IsaraParser(PlainErrors, LightningArgumentParser):
+    """Lightning's parser, with errors in plain words and help in an order for people."""
+
+    def format_help(self, formatter: HelpFormatter | None = None) -> str:
+        """Give the help, Lightning's options last; Python 3.15 hands a formatter over."""
+        self._action_groups = ordered(self._action_groups)
+        return super().format_help() if formatter is None else super().format_help(formatter)
 
 
 class IsaraCLI(LightningCLI):
@@ -200,17 +207,16 @@ class IsaraCLI(LightningCLI):
         """Refuse a used folder, and measure the pretrained model."""
         self._make_run_folder()
         config = self.config[self.config.subcommand]
-        run_dir, resuming = Path(config.run_dir), config.ckpt_path is not None
-        used = _holds_run(run_dir)
+        run_dir = Path(config.run_dir)
         # Lightning goes on from the checkpoint of a requeued job by itself
-        resuming = resuming or (SLURMEnvironment.detect() and any(run_dir.glob("hpc_ckpt_*.ckpt")))
-        if used and not resuming and run_folder(self.trainer) is not None:
+        requeued = SLURMEnvironment.detect() and any(run_dir.glob("hpc_ckpt_*.ckpt"))
+        resuming = requeued or config.ckpt_path is not None
+        if _holds_run(run_dir) and not resuming and run_folder(self.trainer) is not None:
             raise InputError(
                 f"{run_dir} holds a run already. Add --ckpt_path last to continue it, "
                 "or choose another folder with --run_dir"
             )
-        measured = 0 in read_rows(run_dir / "metrics.csv")
-        if self._measures() and not measured:
+        if self._measures() and 0 not in read_rows(run_dir / "metrics.csv"):
             self.datamodule.fit_follows = True
             self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
@@ -246,9 +252,7 @@ class IsaraCLI(LightningCLI):
         if run_dir is not None:
             print(ending(run_dir, baselines))
 
-    def after_validate(self) -> None:
-        """Show the figures."""
-        self.after_fit()
+    after_validate = after_fit
 
     def after_predict(self) -> None:
         """Show where the answers lie."""
@@ -267,15 +271,7 @@ def _last_checkpoint(run_dir: str | Path) -> Path:
 
 
 def run(args: list[str] | dict[str, Any] | None = None) -> None:
-    """Run a subcommand of Lightning.
-
-    Args:
-        args: Arguments in place of those of the process, as strings or as a dict.
-
-    Raises:
-        InputError: If something has to be mended by the user that another library found.
-        ArgumentError: If the options cannot be used.
-    """
+    """Run a subcommand of Lightning; what its user can mend, whichever library found it, is an InputError."""
     quieten()
     keep_freed_memory()
     torch.backends.cuda.enable_cudnn_sdp(False)  # it would plan for the length of every training batch

@@ -8,12 +8,11 @@ import signal
 import sys
 import threading
 from argparse import ArgumentError
-from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from isara_pl.cli import subcommands
+from isara_pl.cli import help
 from isara_pl.errors import InputError, did_you_mean, printable
 
 DEBUG = "ISARA_PL_DEBUG"
@@ -38,7 +37,7 @@ def main(args: list[str] | dict[str, Any] | None = None) -> None:
     try:
         _run(words, args)
     except ArgumentError as error:
-        known = f"{words[0]} " if words[0] in subcommands.LINES else ""
+        known = f"{words[0]} " if words[0] in help.LINES else ""
         tip = f"tip: `isara-pl {known}--help` shows what there is"
         print(f"error: {printable(str(error))}\n{tip}", file=sys.stderr)
         sys.exit(2)
@@ -61,17 +60,19 @@ def main(args: list[str] | dict[str, Any] | None = None) -> None:
 
 def _run(words: list[str], args: list[str] | dict[str, Any] | None) -> None:
     first = words[0] if words else None
-    if first in subcommands.LINES:
+    if first in help.LINES:
         _refuse_homeless()
     if first is None:
-        print(subcommands.start())
+        print(help.start())
     elif first in ("-h", "--help"):
-        print(subcommands.overview())
+        print(help.overview())
     elif first == "--version":
-        print(subcommands.version_line())
-    elif first in subcommands.OTHERS:
-        import_module(subcommands.OTHERS[first]).main(words[1:])
-    elif first in subcommands.LINES or first.startswith("-"):
+        print(help.version_line())
+    elif first in help.COMMANDS:
+        from isara_pl.cli.commands import run_command
+
+        run_command(first, words[1:])
+    elif first in help.LINES or first.startswith("-"):
         if args is None and str(Path.cwd()) not in sys.path:
             sys.path.append(str(Path.cwd()))  # as `python -m isara_pl` has it: a user's own callbacks lie here
         from isara_pl.cli.lightning import run  # with torch and Lightning
@@ -80,8 +81,7 @@ def _run(words: list[str], args: list[str] | dict[str, Any] | None) -> None:
     else:
         raise ArgumentError(
             None,
-            f"no subcommand is named {first!r}.{did_you_mean(first, subcommands.LINES)} "
-            f"Allowed: {', '.join(subcommands.LINES)}",
+            f"no subcommand is named {first!r}.{did_you_mean(first, help.LINES)} Allowed: {', '.join(help.LINES)}",
         )
 
 

@@ -1,26 +1,49 @@
-"""What the command line refuses by itself, before anything is made of the options."""
+"""Options: which follow from others, what each admits, where in a file one stands, and what is refused at once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from jsonargparse import Namespace
+import yaml
+from jsonargparse import ArgumentParser, Namespace
 
-from isara_pl.errors import InputError
+from isara_pl.errors import InputError, first_line
+from isara_pl.run.paths import expanded
+
+WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true, false",
+    str: "text",
+    NoneType: "null",
+    dict: "a mapping",
+    **dict.fromkeys((list, tuple, Sequence, Iterable), "a list"),
+}
+
+
+def link(parser: ArgumentParser) -> None:
+    """Let options of a run follow from others, so that what must agree is given once."""
+    parser.link_arguments("run_dir", "trainer.default_root_dir")
+    parser.link_arguments("run_dir", "trainer.logger.init_args.save_dir")  # what a logger writes is part of the run
+    parser.link_arguments("run_dir", "checkpoint.dirpath", compute_fn=_checkpoint_folder)
+    parser.link_arguments(
+        ("data.outer_epochs", "data.epochs_per_outer_epoch"), "trainer.max_epochs", compute_fn=_product
+    )
+    parser.link_arguments("data.epochs_per_outer_epoch", "trainer.check_val_every_n_epoch")
+    parser.link_arguments("data.epochs_per_outer_epoch", "model.epochs_per_outer_epoch")
+    parser.link_arguments("model.objective", "data.objective")
+    parser.link_arguments("model.name", "data.tokenizer")
+    parser.link_arguments("model.trust_remote_code", "data.trust_remote_code")
+    for target in ("model.seed", "data.seed"):
+        parser.link_arguments("seed_everything", target, compute_fn=_number)
+    for target in ("data.question_sampling", "data.answer_sampling", "model.prediction_sampling"):
+        parser.link_arguments("data.prompt_format", f"{target}.stop_at_newline", compute_fn=_is_single_line)
 
 
 def refuse_null(kind: type, values: Mapping[str, Any], prefix: str) -> None:
-    """Refuse null for options that have no such value; jsonargparse admits it for every option.
-
-    Args:
-        kind: The class that the options are for.
-        values: The options.
-        prefix: Name of the group that they stand in.
-
-    Raises:
-        InputError: If there is one; the message names it.
-    """
+    """Refuse null for options of a class that have no such value; jsonargparse admits it for every option."""
     # of a dataclass the fields, of another class the arguments of its __init__
     hints = get_type_hints(kind if is_dataclass(kind) else kind.__init__)  # type: ignore[misc]  # of this very class
     names = {field.name for field in fields(kind)} if is_dataclass(kind) else hints.keys()
@@ -32,3 +55,119 @@ def refuse_null(kind: type, values: Mapping[str, Any], prefix: str) -> None:
             if not isinstance(value, Mapping | Namespace):
                 raise InputError(f"{prefix}.{name} is {value!r}; allowed: {', '.join(f.name for f in fields(hint))}")
             refuse_null(hint, vars(value) if isinstance(value, Namespace) else value, f"{prefix}.{name}")
+
+
+def allowed(hint: Any) -> str | None:
+    """Say what a type admits, e.g. `knn, random` or `a whole number, null`; None where it does not tell."""
+    parts = _allowed_parts(hint)
+    return None if None in parts else ", ".join(dict.fromkeys(filter(None, parts)))
+
+
+def choices(hint: Any) -> list[str]:
+    """Give the values of a type that has few: of a Literal, a truth value, or null."""
+    if get_origin(hint) in (Union, UnionType):
+        return [choice for part in get_args(hint) for choice in choices(part)]
+    if get_origin(hint) is Literal:
+        return [str(value) for value in get_args(hint)]
+    return {bool: ["true", "false"], NoneType: ["null"]}.get(hint, [])
+
+
+def admits_text(hint: Any) -> bool:
+    """Whether an option of this type takes any text, such as a path."""
+    return str in (hint, *get_args(hint))
+
+
+def class_names(hint: Any) -> list[str]:
+    """Give the names of the known classes that an option admits, be it one or a list of them."""
+    if get_args(hint) and get_origin(hint) is not Literal:
+        return sorted({name for part in get_args(hint) for name in class_names(part)})
+    if not isinstance(hint, type) or hint in WORDS:
+        return []
+    return sorted({kind.__name__ for kind in _with_subclasses(hint) if not kind.__name__.startswith("_")})
+
+
+def config_files(args: Sequence[str]) -> list[str]:
+    """Give the configuration files that a command line names."""
+    found = []
+    for word, following in zip(args, [*args[1:], ""], strict=False):
+        option, equals, value = word.partition("=")
+        if option in ("-c", "--config"):
+            found.append(value if equals else following)
+    return [expanded(file) for file in found if file]
+
+
+def place(key: str, args: Sequence[str]) -> str:
+    """Give where a key such as `data.seeds` stands, as `FILE:LINE: `; of several files the last one decides.
+
+    Nothing where it was given on the command line, or nowhere.
+    """
+    options = [word.partition("=")[0].rstrip("+") for word in args]
+    if any(option == f"--{key}" or option.startswith(f"--{key}.") for option in options):
+        return ""
+    for file in reversed(config_files(args)):
+        try:
+            node = yaml.compose(Path(file).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)  # makes no objects
+        except (OSError, ValueError, yaml.YAMLError):
+            continue
+        line = None
+        for name in key.split("."):
+            entries = node.value if isinstance(node, yaml.MappingNode) else []
+            line, node = next(((k.start_mark.line, v) for k, v in entries if k.value == name), (None, None))
+        if line is not None:
+            return f"{file}:{line + 1}: "
+    return ""
+
+
+def file_with(key: str, args: Sequence[str]) -> Path | None:
+    """Give the configuration file that decides a key; None where it was given on the command line, or nowhere."""
+    file = place(key, args).rsplit(":", 2)[0]
+    return Path(file) if file else None
+
+
+def what_is_wrong(file: str) -> str | None:
+    """Say why a file is no configuration; None where it is YAML of the form `name: value`."""
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        return f"{file}{line}: not plain YAML: {error.problem}"
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        return f"{file}: cannot be read: {first_line(error)}"
+    return None if isinstance(content, dict) else f"{file}: no options in it; expected lines of `name: value`"
+
+
+# functions with names: jsonargparse's messages have these
+def _checkpoint_folder(run_dir: str) -> str:
+    from isara_pl.run.folder import CHECKPOINTS  # with torch and Lightning
+
+    return str(Path(run_dir) / CHECKPOINTS)
+
+
+def _product(outer_epochs: int, epochs: int) -> int:
+    return outer_epochs * epochs
+
+
+def _number(seed: bool | int) -> int:
+    return 0 if isinstance(seed, bool) else seed
+
+
+def _is_single_line(prompt_format: str) -> bool:
+    return prompt_format != "chat"
+
+
+def _allowed_parts(hint: Any) -> list[str | None]:
+    kind = get_origin(hint) or hint
+    if kind in (Union, UnionType):
+        return [part for member in get_args(hint) for part in _allowed_parts(member)]
+    if kind is Literal:
+        return [str(value) for value in get_args(hint)]
+    if kind in WORDS:
+        return [WORDS[kind]]
+    # the types of jsonargparse have rules that their names do not tell
+    return [f"a {kind.__name__}" if isinstance(kind, type) and kind.__module__ != "jsonargparse.typing" else None]
+
+
+def _with_subclasses(kind: type[Any]) -> Iterator[type[Any]]:
+    yield kind
+    for subclass in kind.__subclasses__():
+        yield from _with_subclasses(subclass)

@@ -10,7 +10,7 @@ import yaml
 from helpers.report_runs import accepted, write_run
 
 from isara_pl.callbacks.report_writer import ReportWriter
-from isara_pl.cli.report import main
+from isara_pl.cli.commands import run_command
 from isara_pl.errors import InputError
 from isara_pl.growth.retrieval import SentenceEncoder
 from isara_pl.report import page
@@ -27,7 +27,7 @@ def copy(undisturbed, tmp_path) -> Path:
 
 def test_the_command_writes_what_the_run_wrote(copy, undisturbed, capsys):
     (copy / "report.html").unlink()
-    main([str(copy)])
+    run_command("report", [str(copy)])
     assert (copy / "report.html").read_bytes() == (undisturbed / "report.html").read_bytes()
     assert str(undisturbed.parent) not in (copy / "report.html").read_text()
     assert "Why did it stop? All 2 outer epochs were done" in capsys.readouterr().out
@@ -80,7 +80,7 @@ def test_baselines_are_refused_before_anything_runs(undisturbed, tmp_path):
 
 def test_the_command_compares_and_writes_elsewhere(copy, undisturbed, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
-    main([str(copy), "--baselines", f"twin={undisturbed}", "--to", str(tmp_path / "out" / "it.html")])
+    run_command("report", [str(copy), "--baselines", f"twin={undisturbed}", "--to", str(tmp_path / "out" / "it.html")])
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
     text = (tmp_path / "out" / "it.html").read_text()
     assert "Outer epoch 2 against twin (self-generation)" in text
@@ -94,9 +94,9 @@ def test_a_wrong_folder_is_told_with_the_nearest_one(copy, tmp_path, monkeypatch
     copy.rename(tmp_path / "runs" / "mine")
     for typed in ("runs/mime", "mine", "ruins/mine"):
         with pytest.raises(InputError, match=r"is no folder\. Did you mean runs/mine\?"):
-            main([typed])
+            run_command("report", [typed])
     with pytest.raises(InputError, match=r"no pool\.jsonl\. These folders inside of it have one: runs/mine\."):
-        main(["runs"])
+        run_command("report", ["runs"])
 
 
 def test_an_encoder_that_is_not_here_is_not_asked_for(tmp_path, capsys, monkeypatch):
@@ -112,7 +112,7 @@ def test_an_encoder_that_is_not_here_is_not_asked_for(tmp_path, capsys, monkeypa
     for name in ("nobody/nothing", str(tmp_path / "gone")):
         (folder / "conditions.json").write_text(json.dumps({"data.encoder": name}))
         (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"encoder": name}}))
-        main([str(folder)])
+        run_command("report", [str(folder)])
         assert "no map: " in capsys.readouterr().out
         text = (folder / "report.html").read_text()
         assert f"No map: the sentence encoder {name if 'nobody' in name else 'gone'} was not at hand" in text
@@ -120,7 +120,7 @@ def test_an_encoder_that_is_not_here_is_not_asked_for(tmp_path, capsys, monkeypa
 
 
 def test_what_a_model_wrote_does_not_steer_the_terminal(tmp_path, capsys):
-    main([str(write_run(tmp_path / "run", pool=[accepted(1, 0, question="red \x1b[31m word")]))])
+    run_command("report", [str(write_run(tmp_path / "run", pool=[accepted(1, 0, question="red \x1b[31m word")]))])
     printed = capsys.readouterr().out
     assert "\x1b" not in printed
     assert "red \\x1b[31m word" in printed

@@ -56,7 +56,7 @@ def test_the_script_is_small_enough_for_every_start_of_a_shell(script):
 
 
 def test_without_shtab_the_extra_is_named(monkeypatch, capsys):
-    monkeypatch.setattr("isara_pl.cli.completion.find_spec", lambda name: None)
+    monkeypatch.setattr("isara_pl.cli.commands.find_spec", lambda name: None)
     with pytest.raises(SystemExit) as stop:
         main(["completion", "zsh"])
     assert stop.value.code == 1

@@ -20,7 +20,7 @@ from isara_pl.module import IsaraModule
 
 # a process whose files may not grow beyond a size: a write fails after a part of it, as on a full disk
 FULL = (
-    "import resource, sys; from isara_pl.cli.lightning import main\n"
+    "import resource, sys; from isara_pl.cli.main import main\n"
     "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY)); main(sys.argv[2:])"
 )
 

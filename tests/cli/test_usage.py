@@ -4,10 +4,10 @@ import pytest
 from helpers.command_line import fails
 from jsonargparse import ArgumentParser, capture_parser
 
-from isara_pl.cli import compare
+from isara_pl.cli.commands import parser_of
+from isara_pl.cli.errors import UsageError
 from isara_pl.cli.lightning import run
 from isara_pl.cli.main import main
-from isara_pl.cli.usage import UsageError
 from isara_pl.errors import did_you_mean, did_you_mean_path
 
 CALLBACKS = "trainer: {{callbacks: [{{class_path: {}}}]}}"
@@ -139,4 +139,4 @@ def test_names_that_are_near():
 
 def test_what_nobody_has_foreseen_is_shown_as_it_is():
     with pytest.raises(UsageError, match="of another form"):
-        compare._parser().error("a message of another form")
+        parser_of("compare").error("a message of another form")

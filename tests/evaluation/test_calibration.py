@@ -9,7 +9,7 @@ import torch
 from helpers.compare import FAST, contrast, items, only, row, write_run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from isara_pl.cli.compare import main
+from isara_pl.cli.commands import run_command
 from isara_pl.errors import InputError
 from isara_pl.evaluation.calibration import NLL_BY_TEMPERATURE, TEMPERATURES, cross_fitted
 from isara_pl.evaluation.choice_scores import row_scores, tree_scores
@@ -43,7 +43,7 @@ def measured(confidence: float, count: int = 120) -> list[dict]:
 
 
 def compared(tmp_path: Path, *args: str) -> dict:
-    main([*args, *FAST, "--json", str(tmp_path / "found.json")])
+    run_command("compare", [*args, *FAST, "--json", str(tmp_path / "found.json")])
     return json.loads((tmp_path / "found.json").read_text())
 
 
@@ -172,7 +172,7 @@ def test_a_damaged_list_is_named_with_its_line(tmp_path, values, message):
     first, second, *others = measured(1.0)
     run = write_run(tmp_path / "isara", {1: [first, {**second, NLL_BY_TEMPERATURE: values}, *others]}, generated=1)
     with pytest.raises(InputError, match=message):
-        main([run, *FAST])
+        run_command("compare", [run, *FAST])
 
 
 def test_numbers_beyond_all_floats_are_not_finite(tmp_path):

@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, GenerationConfig
 
-from isara_pl.cli.export import main
+from isara_pl.cli.commands import run_command
 from isara_pl.errors import InputError
 from isara_pl.export.finished_run import read_run
 from isara_pl.growth.prompts import FormatName, prompt_format
@@ -40,7 +40,7 @@ def strict(monkeypatch):
 @pytest.fixture(scope="module")
 def exported(undisturbed, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "export"
-    main([str(undisturbed), f"--to={folder}", "--license=apache-2.0"])
+    run_command("export", [str(undisturbed), f"--to={folder}", "--license=apache-2.0"])
     return folder
 
 
@@ -92,7 +92,7 @@ def test_prompt_and_completion_are_encoded_as_the_run_encoded_them(copied, tiny_
     pool = lines(copied / "pool.jsonl")
     pool[1]["answer"] = "It ends <|end|> here."  # what spells a control token is text
     (copied / "pool.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in pool))
-    main([str(copied), f"--to={tmp_path / 'export'}"])
+    run_command("export", [str(copied), f"--to={tmp_path / 'export'}"])
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "export/model")
     own = load_tokenizer(tiny_llama)
     pairs = lines(tmp_path / "export/dataset/prompt_completion.jsonl")
@@ -124,7 +124,7 @@ def test_the_card_of_a_baseline_does_not_speak_of_pairs_that_a_model_wrote(copie
     seeds = [sample for sample in lines(copied / "pool.jsonl") if sample["outer_epoch"] == 0]
     (copied / "pool.jsonl").write_text("".join(json.dumps(seed) + "\n" for seed in seeds))
     (copied / "rejected.jsonl").unlink()
-    main([str(copied), f"--to={tmp_path / 'export'}"])
+    run_command("export", [str(copied), f"--to={tmp_path / 'export'}"])
     for part in PARTS:
         fields, body = card(tmp_path / "export" / part)
         assert "fine-tuned on the seeds alone" in body
@@ -154,7 +154,7 @@ def test_the_card_of_a_baseline_does_not_speak_of_pairs_that_a_model_wrote(copie
 def test_the_cards_of_a_distilled_run_name_objective_and_teacher(copied, tmp_path, objective, of_data, said):
     change(copied, "model", objective=objective)
     change(copied, "data", **of_data)
-    main([str(copied), f"--to={tmp_path / 'export'}"])
+    run_command("export", [str(copied), f"--to={tmp_path / 'export'}"])
     for part in PARTS:
         body = card(tmp_path / "export" / part)[1]
         assert f"The objective was `{objective}`, context distillation: from" in body
@@ -192,7 +192,7 @@ def test_no_file_names_a_folder_of_this_machine(exported, undisturbed, tiny_llam
 
 
 def test_a_second_export_is_the_same_byte_for_byte(exported, undisturbed, tmp_path):
-    main([str(undisturbed), f"--to={tmp_path / 'again'}", "--license=apache-2.0"])
+    run_command("export", [str(undisturbed), f"--to={tmp_path / 'again'}", "--license=apache-2.0"])
     files = sorted(path.relative_to(exported) for path in exported.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(tmp_path / "again") for path in tmp_path.rglob("*") if path.is_file())
     assert all((exported / file).read_bytes() == (tmp_path / "again" / file).read_bytes() for file in files)
@@ -205,7 +205,7 @@ def test_a_model_of_the_hub_is_named_and_taken_from_the_cache_only(copied, tiny_
     (cache / "refs/main").write_text("abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     change(copied, "model", name="me/tiny")
-    main([str(copied), f"--to={tmp_path / 'export'}"])
+    run_command("export", [str(copied), f"--to={tmp_path / 'export'}"])
     fields, body = card(tmp_path / "export/adapter")
     assert (fields["base_model"], fields["base_model_relation"]) == ("me/tiny", "adapter")
     assert "license" not in fields
@@ -214,12 +214,12 @@ def test_a_model_of_the_hub_is_named_and_taken_from_the_cache_only(copied, tiny_
     assert config["base_model_name_or_path"] == "me/tiny"
     change(copied, "model", name="me/another")
     with pytest.raises(InputError, match="neither a folder here nor in the hub's cache"):
-        main([str(copied), f"--to={tmp_path / 'another'}"])
+        run_command("export", [str(copied), f"--to={tmp_path / 'another'}"])
 
 
 def test_options_of_generation_that_transformers_does_not_save_are_kept(copied, tmp_path):
     change(copied, "model", prediction_sampling={"do_sample": False, "generation_config": {"min_p": 0.1}})
-    main([str(copied), f"--to={tmp_path / 'export'}"])
+    run_command("export", [str(copied), f"--to={tmp_path / 'export'}"])
     assert GenerationConfig.from_pretrained(tmp_path / "export/model").min_p == 0.1
 
 
@@ -238,7 +238,7 @@ def test_what_files_and_models_say_stays_text_in_the_cards(copied, tiny_encoder,
     (copied / "rejected.jsonl").write_text(json.dumps({"filter": f"a\n\n<script>\n# {HOSTILE}"}) + "\n")
     metrics = (copied / "metrics.csv").read_text()
     (copied / "metrics.csv").write_text(metrics.replace("mc_not_finite", f"# {HOSTILE}"))
-    main([str(copied), f"--to={tmp_path / 'export'}"])
+    run_command("export", [str(copied), f"--to={tmp_path / 'export'}"])
     for part in PARTS:
         fields, body = card(tmp_path / "export" / part)
         assert "license" not in fields
@@ -316,7 +316,7 @@ def test_a_run_that_cannot_be_exported_is_refused_with_one_message(copied, tmp_p
     damage(copied)
     before = {path.name for path in tmp_path.iterdir()}
     with pytest.raises(InputError, match=message):
-        main([str(copied), f"--to={tmp_path / 'export'}"])
+        run_command("export", [str(copied), f"--to={tmp_path / 'export'}"])
     assert {path.name for path in tmp_path.iterdir()} == before, "nothing is left"
 
 
@@ -333,13 +333,13 @@ def test_a_run_that_cannot_be_exported_is_refused_with_one_message(copied, tmp_p
 def test_options_are_refused_before_anything_is_loaded(undisturbed, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
-        main([str(undisturbed), *(argument.format(run=undisturbed) for argument in arguments)])
+        run_command("export", [str(undisturbed), *(argument.format(run=undisturbed) for argument in arguments)])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_a_run_writes_into_is_refused(copied, tmp_path):
     with FileLock(copied / "run.lock"), pytest.raises(InputError, match="a process is writing into"):
-        main([str(copied), f"--to={tmp_path / 'export'}"])
+        run_command("export", [str(copied), f"--to={tmp_path / 'export'}"])
 
 
 def test_an_export_that_fails_half_way_leaves_nothing_and_the_next_one_is_whole(undisturbed, tmp_path, monkeypatch):
@@ -353,9 +353,9 @@ def test_an_export_that_fails_half_way_leaves_nothing_and_the_next_one_is_whole(
     with monkeypatch.context() as patch:
         patch.setattr("isara_pl.export.exporting.write_pairs", full)
         with pytest.raises(InputError, match="could not be written: No space left on device"):
-            main([str(undisturbed), f"--to={tmp_path / 'export'}"])
+            run_command("export", [str(undisturbed), f"--to={tmp_path / 'export'}"])
     assert [*tmp_path.rglob("*")] == [tmp_path / "export"]
-    main([str(undisturbed), f"--to={tmp_path / 'export'}"])
+    run_command("export", [str(undisturbed), f"--to={tmp_path / 'export'}"])
     assert {path.name for path in tmp_path.iterdir()} == {"export"}
     assert {path.name for path in (tmp_path / "export").iterdir()} == set(PARTS)
 
@@ -375,7 +375,7 @@ def test_push_uploads_each_part_into_a_private_repository_and_the_cards_name_the
 
     monkeypatch.setattr(HfApi, "create_repo", create_repo)
     monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
-    main([str(undisturbed), f"--to={tmp_path / 'export'}", "--push=me/aligned"])
+    run_command("export", [str(undisturbed), f"--to={tmp_path / 'export'}", "--push=me/aligned"])
     parts = (("me/aligned", "model"), ("me/aligned-adapter", "adapter"), ("me/aligned-data", "dataset"))
     types = {"model": "model", "adapter": "model", "dataset": "dataset"}
     assert done[:3] == [(name, types[part], True) for name, part in parts]
@@ -388,7 +388,7 @@ def test_push_uploads_each_part_into_a_private_repository_and_the_cards_name_the
 
 def test_a_push_that_fails_says_how_to_do_it_and_leaves_the_export(undisturbed, tmp_path):
     with pytest.raises(InputError, match=r"The export in .* is whole") as raised:  # the tests are offline
-        main([str(undisturbed), f"--to={tmp_path / 'export'}", "--push=me/aligned"])
+        run_command("export", [str(undisturbed), f"--to={tmp_path / 'export'}", "--push=me/aligned"])
     assert f"hf upload me/aligned-data {tmp_path / 'export/dataset'} . --repo-type dataset" in str(raised.value)
     assert {path.name for path in (tmp_path / "export").iterdir()} == set(PARTS)
 
@@ -397,7 +397,7 @@ def test_the_figures_of_an_export_are_those_of_its_adapter(copied, tmp_path):
     saved = torch.load(copied / "checkpoints/epoch=1.ckpt", weights_only=True)["state_dict"]
     adapter = copied / "adapter/adapter_model.safetensors"
     save_file(saved, adapter)  # as a kill after the second outer epoch's row and before its adapter leaves it
-    main([str(copied), f"--to={tmp_path / 'export'}"])
+    run_command("export", [str(copied), f"--to={tmp_path / 'export'}"])
     assert "outer epoch 1" in card(tmp_path / "export/adapter")[1]
     assert "outer epoch 2" not in card(tmp_path / "export/adapter")[1]
     rows = lines(tmp_path / "export/dataset/prompt_completion.jsonl")

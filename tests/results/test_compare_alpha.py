@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from isara_pl.cli.compare import main
+from isara_pl.cli.commands import run_command
 from isara_pl.errors import InputError
 
 
@@ -20,7 +20,7 @@ def write_metrics(path: Path, novelties: list[float], trained_on: list[int]) -> 
 def test_alpha_ranges_are_what_the_rule_gives_for_every_alpha(tmp_path, capsys):
     novelties = [0.6, 0.3, 0.45, 0.1]
     run = write_metrics(tmp_path / "isara", novelties, [70, 100, 145, 155])
-    main(["--alpha", run, *(f"--{name}={tmp_path / name}" for name in ("json", "csv", "markdown"))])
+    run_command("compare", ["--alpha", run, *(f"--{name}={tmp_path / name}" for name in ("json", "csv", "markdown"))])
     ranges = json.loads((tmp_path / "json").read_text())["ranges"]
     for thousandths in range(1, 1001):
         alpha = thousandths / 1000
@@ -58,7 +58,9 @@ def test_alpha_ranges_are_what_the_rule_gives_for_every_alpha(tmp_path, capsys):
 
 
 def test_beyond_an_early_stop_nothing_is_claimed(tmp_path, capsys):
-    main(["--alpha", write_metrics(tmp_path / "isara", [0.6, 0.3], [70, 0]), f"--json={tmp_path / 'json'}"])
+    run_command(
+        "compare", ["--alpha", write_metrics(tmp_path / "isara", [0.6, 0.3], [70, 0]), f"--json={tmp_path / 'json'}"]
+    )
     ranges = json.loads((tmp_path / "json").read_text())["ranges"]
     assert [(each["up_to"], each["stops_in"], each["model_of"]) for each in ranges] == [
         *((0.3, None, None), (0.6, 2, 1), (1.0, 1, 0))
@@ -77,4 +79,4 @@ def test_alpha_needs_the_novelty_of_every_outer_epoch(tmp_path):
     ):
         path.write_text(text)
         with pytest.raises(InputError, match=message):
-            main(["--alpha", run])
+            run_command("compare", ["--alpha", run])

@@ -1,6 +1,6 @@
-"""What is wrong with the options that were given, in a sentence; what jsonargparse says by itself may have pages.
+"""What was wrong, in a sentence: with the options that were given, or in a run, where its user can mend it.
 
-Its messages are taken apart here. One of another form is shown as it is.
+What jsonargparse says by itself may have pages. It is taken apart here; a message of another form is shown as it is.
 """
 
 import re
@@ -12,13 +12,18 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from isara_pl.cli.config_files import config_files, place, what_is_wrong
-from isara_pl.cli.option_types import allowed, choices, class_names
-from isara_pl.errors import did_you_mean, did_you_mean_path
+from isara_pl.cli.options import allowed, choices, class_names, config_files, place, what_is_wrong
+from isara_pl.errors import InputError, did_you_mean, did_you_mean_path, first_line
 
 LONGEST = 100  # characters of a value that is shown
 FEW = 30  # options that are all named
 CLASSES = "the name of a known class, or where to import your own from, such as my_filters.NoDigits"
+OUT_OF_MEMORY = (
+    "the memory does not suffice. Where it trained: lower data.batch_size or data.max_length, or set "
+    "model.gradient_checkpointing true. Where it measured: lower an evaluation's batch_size, or set "
+    "model.evaluation_precision trainer. A run that goes on needs --data.on_change continue for a changed batch or "
+    "length. In a new --run_dir: model.quantization nf4, or a smaller model"
+)
 KEY = r'\AParser key "(?P<key>[^"]+)"[^:]*:'
 
 
@@ -33,22 +38,12 @@ class PlainErrors(ArgumentParser):
     """A parser whose errors name what was wrong, where, the nearest valid name, and what is allowed."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise a UsageError, also where jsonargparse would end the process.
-
-        Args:
-            message: What jsonargparse says, or what the parser of a subcommand has explained already.
-            ex: What it was caused by.
-        """
+        """Raise a UsageError, also where jsonargparse would end the process."""
         raise UsageError(explain(self, message)) from ex
 
 
 def explain(parser: ArgumentParser, message: str) -> str:
-    """Say what a message of jsonargparse means.
-
-    Args:
-        parser: Which parser it comes from: of a subcommand, of a class's arguments, or of the whole command line.
-        message: What it says.
-    """
+    """Say what a message of jsonargparse means, from any parser: of a subcommand, a class's arguments, or of all."""
     for pattern, explanation in EXPLANATIONS.items():
         found = re.search(pattern, message, re.DOTALL)
         if found:
@@ -57,15 +52,7 @@ def explain(parser: ArgumentParser, message: str) -> str:
 
 
 def refuse_linked(parser: ArgumentParser, args: Sequence[str]) -> None:
-    """Refuse options in a configuration file that follow from others; jsonargparse overwrites what stands there.
-
-    Args:
-        parser: The parser of the whole command line.
-        args: The command line.
-
-    Raises:
-        UsageError: If there is one; the message says where, and what it follows from.
-    """
+    """Refuse options in a configuration file that follow from others; jsonargparse overwrites what stands there."""
     for action in _actions(parser):
         name = next(iter(action.option_strings), "")
         start = place(action.dest, args) if " --> " in name else ""  # how jsonargparse notes a link
@@ -73,12 +60,27 @@ def refuse_linked(parser: ArgumentParser, args: Sequence[str]) -> None:
             raise UsageError(start + explain(parser, f"argument {name}: "))
 
 
-def subparsers(parser: ArgumentParser) -> dict[str, ArgumentParser]:
-    """Give the parsers of a parser's subcommands by their names.
+def users_fault(error: BaseException | None) -> str | None:
+    """Say what the user can mend behind an error that ended a run; None where the fault is not the user's."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException  # only here: with torch
 
-    Args:
-        parser: The parser of the whole command line.
-    """
+    from isara_pl.run.memory import is_out_of_memory
+
+    while error is not None:  # jsonargparse wraps what a callback raises
+        if isinstance(error, InputError | MisconfigurationException | OSError):
+            return str(error)
+        if isinstance(error, ModuleNotFoundError) and "pip install" in str(error):  # how Lightning's loggers say it
+            return f"{first_line(error)} They come with: pip install 'isara_pl[loggers]'"
+        if type(error).__module__.startswith("wandb.errors"):
+            return f"W&B: {error} Without an account: --trainer.logger.offline true"
+        if isinstance(error, Exception) and is_out_of_memory(error):
+            return f"{OUT_OF_MEMORY} ({first_line(error)})"
+        error = error.__cause__
+    return None
+
+
+def subparsers(parser: ArgumentParser) -> dict[str, ArgumentParser]:
+    """Give the parsers of a parser's subcommands by their names."""
     return {
         name: subparser
         for action in parser._actions
@@ -214,8 +216,8 @@ def _where(parser: ArgumentParser, key: str) -> str:
     return f"{place(key, _args(parser))}{key}"
 
 
-def _shortened(text: str, longest: int = LONGEST) -> str:
-    return repr(text if len(text) <= longest else f"{text[:longest]}…")
+def _shortened(text: str) -> str:
+    return repr(text if len(text) <= LONGEST else f"{text[:LONGEST]}…")
 
 
 # the first one whose pattern is found in a message explains it
