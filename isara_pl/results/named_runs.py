@@ -11,11 +11,9 @@ USUAL_PLACE = "runs"  # where the configs of this project write
 
 
 def named_run(text: str, option: str) -> tuple[str, Path]:
-    """Give the name of a method, and the folder of a run of it.
+    """Give the name of a method, and the folder of a run of it, from `RUN` or `NAME=RUN`.
 
-    Args:
-        text: `RUN` or `NAME=RUN`. Without NAME the method is called like the folder, without a seed at the end.
-        option: Where it was given, for the error's text.
+    Without NAME the method is called like the folder, without a seed at the end. Errors name the option that it is of.
 
     Raises:
         InputError: If there is no such folder; the message names the nearest one that exists.
@@ -33,11 +31,7 @@ def named_run(text: str, option: str) -> tuple[str, Path]:
 
 
 def run_folder_at(text: str, option: str) -> Path:
-    """Give a run folder that exists.
-
-    Args:
-        text: Its path.
-        option: Where it was given, for the error's text.
+    """Give a run folder that exists; errors name the option that it is of.
 
     Raises:
         InputError: If there is no such folder; the message names the nearest one that exists.

@@ -32,10 +32,9 @@ CLAIMED = (SELF_GENERATION, DISTILLATION)  # whether these help is what a compar
 
 
 class Run:
-    """What the files of a run folder hold. A process may be writing them; one that is missing holds nothing.
+    """What the files of a run folder hold, also while a process writes them; one that is missing holds nothing.
 
-    A damaged file is an `InputError` of whoever asks for it first: it names the file, and the line where there are
-    lines.
+    Where a file is damaged, whoever asks for it first gets an `InputError` that names it, and the line if it has lines.
     """
 
     def __init__(self, folder: Path) -> None:

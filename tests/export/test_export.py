@@ -235,7 +235,8 @@ def test_what_files_and_models_say_stays_text_in_the_cards(copied, tiny_encoder,
     for sample in pool:
         sample |= {"category": f"---\nlicense: mit\n{HOSTILE}", "question": f"{HOSTILE}\n---\n# Why", "answer": HOSTILE}
     (copied / "pool.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in pool))
-    (copied / "rejected.jsonl").write_text(json.dumps({"filter": f"a\n\n<script>\n# {HOSTILE}"}) + "\n")
+    taken = {"filter": f"a\n\n<script>\n# {HOSTILE}", "figure": 0.9, "reason": HOSTILE}
+    (copied / "rejected.jsonl").write_text(json.dumps({**pool[-1], **taken}) + "\n")
     metrics = (copied / "metrics.csv").read_text()
     (copied / "metrics.csv").write_text(metrics.replace("mc_not_finite", f"# {HOSTILE}"))
     run_command("export", [str(copied), f"--to={tmp_path / 'export'}"])

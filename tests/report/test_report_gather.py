@@ -3,6 +3,7 @@ import json
 import shutil
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,6 +128,28 @@ def test_a_run_that_is_going_on_may_have_torn_lines_and_lack_everything_but_its_
     report = gather(Run(folder), [], None)
     assert (len(report.samples), report.curves, report.spent, report.alpha) == (5, [], [], None)
     assert [finding.tone for finding in report.findings[:3]] == ["unsure"] * 3
+
+
+def test_every_file_is_read_once(undisturbed, encoder, monkeypatch):
+    read, plain = Counter(), Path.open
+
+    def counted(path, *args, **kwargs):
+        if path.is_relative_to(undisturbed):
+            read[str(path.relative_to(undisturbed))] += 1
+        return plain(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", counted)
+    gather(Run(undisturbed), [], encoder)
+    assert {
+        "pool.jsonl",
+        "rejected.jsonl",
+        "metrics.csv",
+        "ledger.csv",
+        "config.yaml",
+        "conditions.json",
+    } <= read.keys()
+    assert "evaluation/truthfulness.jsonl" in read
+    assert set(read.values()) == {1}
 
 
 @pytest.mark.parametrize(
