@@ -1,9 +1,12 @@
 """The figures of a run, one row an outer epoch."""
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_warn
+from torch import Tensor
 
 from isara_pl.callbacks.evaluation import data_of
 from isara_pl.datamodule.growing import GrowthCallback
@@ -29,6 +32,7 @@ class OuterEpochTable(GrowthCallback):
     def __init__(self) -> None:
         self.rows: dict[int, Row] = {}
         self.weights: dict[int, str] = {}
+        self._before: dict[str, Tensor] = {}
         self._figures: Row = {}
         self._figures_of = ""  # the name of the weights that they were measured of
         self._since = time.perf_counter()
@@ -41,11 +45,19 @@ class OuterEpochTable(GrowthCallback):
         self.weights = {} if run_dir is None else read_weights(run_dir / FILE)
         self._since = time.perf_counter()
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember what was logged before."""
+        self._before = dict(trainer.callback_metrics)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the figures; write them outside of `fit`, where they are the pretrained model's or a checkpoint's."""
         if trainer.sanity_checking:
             return
-        self._figures, self._figures_of = _logged(trainer), weights_of(pl_module)
+        # `callback_metrics` keeps those of earlier validations as well, and has a new tensor for each that is logged
+        figures = {
+            name: value for name, value in trainer.callback_metrics.items() if value is not self._before.get(name)
+        }
+        self._figures, self._figures_of = _named(figures), weights_of(pl_module)
         if trainer.state.fn != "validate":
             return
         outer_epoch = outer_epoch_of_weights(trainer, pl_module, data_of(trainer, self))
@@ -93,7 +105,8 @@ class OuterEpochTable(GrowthCallback):
         Those of the last validation, unless the weights have changed since, and what was logged by epoch.
         """
         measured = self._figures if weights_of(pl_module) == self._figures_of else {}
-        return {**measured, **_logged(trainer)}
+        untyped: Any = trainer  # what this epoch logged is not told apart otherwise
+        return {**measured, **_named(untyped._results.metrics(on_step=False)["callback"])}
 
     def _write_figures(self, trainer: Trainer, outer_epoch: int) -> None:
         row = self.rows.setdefault(outer_epoch, {"outer_epoch": outer_epoch})
@@ -120,8 +133,5 @@ def measured_figures(trainer: Trainer, pl_module: LightningModule) -> Row:
     return tables[0].figures(trainer, pl_module) if tables else {}
 
 
-def _logged(trainer: Trainer) -> Row:
-    """Give what the running loop logged by epoch; `callback_metrics` keeps those of earlier validations as well."""
-    results = trainer._results
-    logged = results.metrics(on_step=False)["callback"] if results else {}
-    return {name: float(value) for name, value in logged.items() if name not in OF_TRAINING}
+def _named(figures: Mapping[str, Tensor]) -> Row:
+    return {name: float(value) for name, value in figures.items() if name not in OF_TRAINING}
