@@ -84,7 +84,7 @@ def arguments(options, pairs_file, speaker):
 def table(run_dir: Path) -> list[dict[str, float]]:
     with (run_dir / "metrics.csv").open() as file:
         return [
-            {name: float(value) for name, value in row.items() if value and name != "seconds"}
+            {name: float(value) for name, value in row.items() if value and name not in ("seconds", "weights")}
             for row in csv.DictReader(file)
         ]
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -172,7 +173,9 @@ def test_two_processes_make_one_step_of_all_batches(tiny_llama, tiny_encoder, he
     ]
     main([*arguments, f"--run_dir={tmp_path / 'one'}", f"--data.batch_size={len(WORDS)}"])
     several = ["--data.batch_size=5", "--trainer.accumulate_grad_batches=4"]  # 5, 5 and 1: one process has none
-    done = on_two(arguments, tmp_path / "two", *several, PYTHONPATH=str(Path(__file__).parent))
+    done = on_two(
+        arguments, tmp_path / "two", *several, PYTHONPATH=os.pathsep.join(map(str, Path(__file__).parents[:2]))
+    )
     assert done.returncode == 0, done.stdout
     (exact,) = (torch.load(path) for path in (tmp_path / "one").glob("*.pt"))
     found = [torch.load(path) for path in (tmp_path / "two").glob("*.pt")]
