@@ -1,6 +1,9 @@
 """Every figure of a run stands beside the weights that it was measured of, wherever a fit ended."""
 
+import contextlib
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -83,6 +86,50 @@ def test_a_fit_that_ends_within_an_epoch_claims_nothing_of_it_and_goes_on_there(
     assert all({**cut[str(number)], "seconds": ""} == whole[str(number)] for number in range(done + 1))
     assert not {name for name, value in cut[str(done + 1)].items() if value} - (GROWN - {"trained_on", "weights"})
     fit(tmp_path / "run", options, "--ckpt_path=last")
+    assert_same(run_dir, undisturbed)
+    check_weights(run_dir)
+
+
+class EndAfter(Callback):
+    """Ends the process's fit at a batch: by a signal, as a cluster does, or by an error."""
+
+    def __init__(self, batches: int, by: str) -> None:
+        self.batches, self.by, self.seen = batches, by, 0
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen += 1
+        if self.seen == self.batches and self.by == "signal":
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif self.seen == self.batches:
+            raise RuntimeError("stopped here")
+
+
+OTHER_ENDS = {
+    "max_time": ["--trainer.max_time={milliseconds: 1}"],  # of training
+    "EarlyStopping": [
+        *("--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=answer_nll"),
+        "--trainer.callbacks.stopping_threshold=1000",
+    ],
+    **{
+        f"{by} after batch {batches}": [
+            *(f"--trainer.callbacks+={__name__}.EndAfter", f"--trainer.callbacks.batches={batches}"),
+            f"--trainer.callbacks.by={by}",
+        ]
+        for by, batches in (("signal", 2), ("signal", 8), ("error", 6))
+    },
+}
+
+
+@pytest.mark.parametrize("end", OTHER_ENDS)
+def test_wherever_a_fit_ends_its_figures_are_of_their_weights_and_a_resume_gives_all(
+    options, tmp_path, undisturbed, end
+):
+    run_dir = tmp_path / "run"
+    with contextlib.suppress(RuntimeError, SystemExit):
+        fit(run_dir, options, *OTHER_ENDS[end])
+    check_weights(run_dir)
+    assert not (run_dir / "adapter").exists() or adapter(run_dir) != adapter(undisturbed)  # it did end before
+    fit(run_dir, options, "--ckpt_path=last")
     assert_same(run_dir, undisturbed)
     check_weights(run_dir)
 
