@@ -2,7 +2,6 @@
 
 import random
 import shutil
-from collections.abc import Mapping
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_info
@@ -10,7 +9,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from isara_pl.callbacks.alpha_stopping import alpha_of
 from isara_pl.callbacks.evaluation import data_of
 from isara_pl.callbacks.outer_epoch_table import measured_figures
-from isara_pl.datamodule.growing import GrowthCallback, candidate_filters
+from isara_pl.datamodule.growing import GrowthCallback, taken_by_filters
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.report.contents import GrownOuterEpoch
 from isara_pl.report.terminal import WIDEST, format_summary
@@ -77,7 +76,7 @@ class OuterEpochSummary(GrowthCallback):
                 outer_epoch=growth.outer_epoch,
                 candidates=growth.candidates,
                 accepted=growth.accepted,
-                taken=_taken(trainer, growth.rejected),
+                taken=taken_by_filters(trainer, growth),
                 trained=alpha is None or growth.novelty is None or growth.novelty >= alpha,
             ),
             alpha,
@@ -86,12 +85,6 @@ class OuterEpochSummary(GrowthCallback):
             shutil.get_terminal_size((WIDEST, 0)).columns,
         )
         rank_zero_info(text)
-
-
-def _taken(trainer: Trainer, rejected: Mapping[str, int]) -> dict[str, int]:
-    """Give what each filter took, in their order; those that are no callbacks come last."""
-    names = [type(candidate_filter).__name__ for candidate_filter in candidate_filters(trainer)]
-    return {name: rejected.get(name, 0) for name in dict.fromkeys([*names, *sorted(rejected)])}
 
 
 def _beside(trainer: Trainer, outer_epoch: int, measured: Row) -> dict[int, Row]:

@@ -88,8 +88,7 @@ class OuterEpochTable(GrowthCallback):
         grown = {name: value for name, value in self.rows.get(outer_epoch, {}).items() if name in OF_GROWTH}
         self.rows[outer_epoch] = {"outer_epoch": outer_epoch, **grown}
         self.rows[outer_epoch]["trained_on"] = len(data.training_samples(outer_epoch))
-        self._figures = self.figures(trainer, pl_module)
-        self._figures_of = weights_of(pl_module)
+        self.figures(trainer, pl_module)
         self._write_figures(trainer, outer_epoch)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -104,9 +103,12 @@ class OuterEpochTable(GrowthCallback):
 
         Those of the last validation, unless the weights have changed since, and what was logged by epoch.
         """
-        measured = self._figures if weights_of(pl_module) == self._figures_of else {}
+        weights = weights_of(pl_module)
+        measured = self._figures if weights == self._figures_of else {}
         untyped: Any = trainer  # what this epoch logged is not told apart otherwise
-        return {**measured, **_named(untyped._results.metrics(on_step=False)["callback"])}
+        self._figures = {**measured, **_named(untyped._results.metrics(on_step=False)["callback"])}
+        self._figures_of = weights
+        return self._figures
 
     def _write_figures(self, trainer: Trainer, outer_epoch: int) -> None:
         row = self.rows.setdefault(outer_epoch, {"outer_epoch": outer_epoch})

@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from isara_pl.callbacks.alpha_stopping import alpha_of
 from isara_pl.callbacks.evaluation import data_of
-from isara_pl.datamodule.growing import GrowthCallback, candidate_filters
+from isara_pl.datamodule.growing import GrowthCallback, candidate_filters, taken_by_filters
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.growth.pool import SamplePool
@@ -67,13 +67,11 @@ class SampleLogger(GrowthCallback):
         pool = data_of(trainer, self).pool
         if run_folder(trainer) is None or pool is None or self._before.get(growth.outer_epoch) == growth.candidates:
             return
-        filters = [type(one).__name__ for one in candidate_filters(trainer)]
-        taken = {name: growth.rejected[name] for name in [*filters, *growth.rejected]}
         figures: dict[str, float] = {
             "outer_epoch": growth.outer_epoch,
             "candidates": growth.candidates,
             "accepted": growth.accepted,
-            **{f"rejected/{name}": count for name, count in taken.items()},
+            **{f"rejected/{name}": count for name, count in taken_by_filters(trainer, growth).items()},
         }
         if growth.novelty is not None:
             figures["novelty"] = growth.novelty

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Callback, Trainer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (  # type: ignore[attr-defined]  # BertTokenizerFast is made when it is asked for
     AutoConfig,
@@ -27,6 +28,8 @@ from transformers import (  # type: ignore[attr-defined]  # BertTokenizerFast is
     Qwen2Config,
 )
 
+from isara_pl import IsaraDataModule, IsaraModule
+from isara_pl.callbacks import OuterEpochTable, TruthfulnessEvaluation
 from isara_pl.cli.main import main
 from isara_pl.generation.decoding import Batch
 from isara_pl.generation.protocol import Completion, Sampling
@@ -270,6 +273,42 @@ def run_config(
             **of_data,
         },
     }
+
+
+@pytest.fixture
+def parts(
+    tiny_llama: str, tiny_encoder: str, seeds_file: str, held_out_file: str, tmp_path: Path
+) -> Callable[..., tuple[IsaraModule, IsaraDataModule, Trainer]]:
+    """Give module, data and trainer, as people use them without the command line."""
+
+    def give(
+        outer_epochs: int = 2, callbacks: Sequence[Callback] = (), **more: Any
+    ) -> tuple[IsaraModule, IsaraDataModule, Trainer]:
+        data = IsaraDataModule(
+            seeds_file,
+            held_out=held_out_file,
+            tokenizer=tiny_llama,
+            encoder=tiny_encoder,
+            candidates_per_outer_epoch=3,
+            outer_epochs=outer_epochs,
+            demonstrations=2,
+            question_sampling=Sampling(max_new_tokens=8),
+            answer_sampling=Sampling(max_new_tokens=8),
+        )
+        trainer = Trainer(
+            default_root_dir=tmp_path / "run",
+            max_epochs=outer_epochs,
+            reload_dataloaders_every_n_epochs=1,
+            num_sanity_val_steps=0,
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            callbacks=[OuterEpochTable(), TruthfulnessEvaluation(max_new_tokens=0), *callbacks],
+            **more,
+        )
+        return IsaraModule(tiny_llama, learning_rate=0.02), data, trainer
+
+    return give
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ from isara_pl.models.quiet import quieten
 from isara_pl.module import IsaraModule
 from isara_pl.report.terminal import ending
 from isara_pl.results.metrics import read_rows
+from isara_pl.results.run import CONFIG
 from isara_pl.run.checkpoints import WholeCheckpointIO
 from isara_pl.run.files import write_whole
 from isara_pl.run.folder import CHECKPOINTS, LAST_CHECKPOINT, make_run_folder, run_folder, safe_on_disk
@@ -52,7 +53,6 @@ from isara_pl.run.processes import STARTER, end_together
 from isara_pl.run.trainer import callbacks_of
 from isara_pl.training.loaders import HeldOutEvaluation
 
-CONFIG = "config.yaml"
 # callbacks of every run that have options of their own, and where those stand
 WITH_OPTIONS: dict[type[Callback], str] = {
     AlphaStopping: "alpha_stopping",

@@ -108,6 +108,12 @@ def candidate_filters(trainer: Trainer) -> list[CandidateFilter]:
     return [callback for callback in callbacks_of(trainer) if isinstance(callback, CandidateFilter)]
 
 
+def taken_by_filters(trainer: Trainer, growth: Growth) -> dict[str, int]:
+    """Give what each filter rejected, in their order; those that are no callbacks come last."""
+    names = [type(candidate_filter).__name__ for candidate_filter in candidate_filters(trainer)]
+    return {name: growth.rejected.get(name, 0) for name in dict.fromkeys([*names, *sorted(growth.rejected)])}
+
+
 def text_generator(module: LightningModule, user: str) -> TextGenerator:
     """Give a module as what completes prompts, or refuse it with an InputError that names its user."""
     generate = getattr(module, "generate", None)

@@ -21,9 +21,9 @@ def outer_epoch_of_weights(trainer: Trainer, module: LightningModule, data: Isar
 
     None where they stand at the end of none of this run's, so that their figures belong in no row of it.
     """
-    outer_epoch, weights = data.trained_outer_epochs, weights_of(module)
     if data.within_outer_epoch:
         return None
+    outer_epoch, weights = data.trained_outer_epochs, weights_of(module)
     if isinstance(module, IsaraModule) and weights.startswith(PRETRAINED) != (outer_epoch == 0):
         return None
     run_dir = run_folder(trainer)

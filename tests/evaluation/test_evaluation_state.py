@@ -9,45 +9,12 @@ from helpers.evaluations import WordJudge, lines, table
 from lightning.pytorch import LightningModule, Trainer
 
 from isara_pl import IsaraDataModule, IsaraModule
-from isara_pl.callbacks import AlphaStopping, HarmEvaluation, OuterEpochTable, TooShort, TruthfulnessEvaluation
+from isara_pl.callbacks import AlphaStopping, HarmEvaluation, TooShort, TruthfulnessEvaluation
 from isara_pl.cli.main import main
 from isara_pl.errors import InputError
-from isara_pl.generation.protocol import Sampling
 from isara_pl.results.items import read_results
 
 SCORES_ONLY = {"max_new_tokens": 0}
-
-
-@pytest.fixture
-def parts(tiny_llama, tiny_encoder, seeds_file, held_out_file, tmp_path):
-    """Give module, data and trainer, as people use them without the command line."""
-
-    def give(outer_epochs: int = 2, callbacks=(), **more):
-        data = IsaraDataModule(
-            seeds_file,
-            held_out=held_out_file,
-            tokenizer=tiny_llama,
-            encoder=tiny_encoder,
-            candidates_per_outer_epoch=3,
-            outer_epochs=outer_epochs,
-            demonstrations=2,
-            question_sampling=Sampling(max_new_tokens=8),
-            answer_sampling=Sampling(max_new_tokens=8),
-        )
-        trainer = Trainer(
-            default_root_dir=tmp_path / "run",
-            max_epochs=outer_epochs,
-            reload_dataloaders_every_n_epochs=1,
-            num_sanity_val_steps=0,
-            accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
-            callbacks=[OuterEpochTable(), TruthfulnessEvaluation(max_new_tokens=0), *callbacks],
-            **more,
-        )
-        return IsaraModule(tiny_llama, learning_rate=0.02), data, trainer
-
-    return give
 
 
 def test_another_checkpoint_measured_after_fit_is_written_as_its_own_outer_epoch(parts, tmp_path):

@@ -12,10 +12,9 @@ from helpers.command_line import adapter, assert_same, fit, rows
 from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors.torch import load_file
 
-from isara_pl import IsaraDataModule, IsaraModule
+from isara_pl import IsaraDataModule
 from isara_pl.callbacks import OuterEpochTable, RunCheckpoint, TruthfulnessEvaluation
 from isara_pl.cli.main import main
-from isara_pl.generation.protocol import Sampling
 from isara_pl.results.items import read_results
 from isara_pl.run.checkpoints import weights_hash
 
@@ -195,44 +194,12 @@ def test_the_weights_of_another_run_and_another_base_overwrite_no_row(options, u
     assert rows(run_dir) == before
 
 
-@pytest.fixture
-def parts(tiny_llama, tiny_encoder, seeds_file, held_out_file, tmp_path):
-    """Give module, data and trainer, as people use them without the command line."""
-
-    def give(*callbacks: Callback, **more):
-        data = IsaraDataModule(
-            seeds_file,
-            held_out=held_out_file,
-            tokenizer=tiny_llama,
-            encoder=tiny_encoder,
-            candidates_per_outer_epoch=3,
-            outer_epochs=2,
-            demonstrations=2,
-            question_sampling=Sampling(max_new_tokens=8),
-            answer_sampling=Sampling(max_new_tokens=8),
-        )
-        trainer = Trainer(
-            default_root_dir=tmp_path / "run",
-            max_epochs=2,
-            reload_dataloaders_every_n_epochs=1,
-            num_sanity_val_steps=0,
-            accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
-            callbacks=[OuterEpochTable(), TruthfulnessEvaluation(max_new_tokens=0), *callbacks],
-            **more,
-        )
-        return IsaraModule(tiny_llama, learning_rate=0.02), data, trainer
-
-    return give
-
-
 def test_the_best_checkpoint_of_lightnings_own_is_measured_as_what_it_is(parts, tmp_path):
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     # saved at the end of the validation, when Lightning does not count the epoch yet
     best = ModelCheckpoint(tmp_path / "best", monitor="answer_nll", save_on_train_epoch_end=False, save_top_k=-1)
-    module, data, trainer = parts(best)
+    module, data, trainer = parts(callbacks=[best])
     trainer.validate(module, datamodule=data, verbose=False)
     trainer.fit(module, datamodule=data)
     before = rows(tmp_path / "run")

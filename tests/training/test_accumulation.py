@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import write_options
-from helpers.distillation import dense, lesson
+from helpers.distillation import lesson, plain_loss
 from helpers.module import trainer_in
 from helpers.several_processes import FakeTrainer, on_two
 from helpers.training import loaded
@@ -40,21 +40,6 @@ def pairs_of(module: IsaraModule, objective: str) -> list[EncodedPair]:
         lesson(pair, vocabulary, place, learned=objective == "sft+distill") if OF_TEACHER[objective](place) else pair
         for place, pair in enumerate(pairs)
     ]
-
-
-def plain_loss(module: IsaraModule, pairs: list[EncodedPair]) -> torch.Tensor:
-    """Give the mean over all tokens of all pairs, one pair at a time, in plain PyTorch."""
-    total, tokens = torch.zeros(()), 0
-    for pair in pairs:
-        ids = torch.tensor([pair.input_ids])
-        log_q = module.adapted(input_ids=ids).logits[0, pair.prompt_length - 1 : -1].log_softmax(-1)
-        if pair.learned:
-            total = total + torch.nn.functional.nll_loss(log_q, ids[0, pair.prompt_length :], reduction="sum")
-        if pair.distributions is not None:
-            p = dense(pair.distributions, log_q.shape[1])
-            total = total + module.distill_weight * torch.nn.functional.kl_div(log_q, p, reduction="sum")
-        tokens += len(log_q)
-    return total / tokens
 
 
 def flat(gradients) -> torch.Tensor:

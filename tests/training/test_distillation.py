@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ARCHITECTURES, hold_at_most, make_model, make_seeds
-from helpers.distillation import ALL, LINE, dense, lesson, plain
+from helpers.distillation import ALL, LINE, dense, lesson, plain, plain_loss
 from helpers.generation import PROMPTS, SHARING, engine
 from helpers.several_processes import FakeTrainer
 from helpers.training import loaded
@@ -153,20 +153,9 @@ def test_the_loss_and_its_gradient_are_those_of_plain_pytorch_one_pair_at_a_time
     pairs[1], pairs[4] = (lesson(pairs[place], vocabulary, place, learned) for place in (1, 4))
     weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
     loss = module.training_step(collate(pairs, 1), 0)
-    total, tokens = torch.zeros(()), 0
-    for pair in pairs:
-        ids = torch.tensor([pair.input_ids])
-        log_q = module.adapted(input_ids=ids).logits[0, pair.prompt_length - 1 : -1].log_softmax(-1)
-        if pair.learned:
-            total = total + torch.nn.functional.nll_loss(log_q, ids[0, pair.prompt_length :], reduction="sum")
-        if pair.distributions is not None:
-            p = dense(pair.distributions, vocabulary)
-            total = total + 0.3 * torch.nn.functional.kl_div(log_q, p, reduction="sum")
-        tokens += len(log_q)
-    torch.testing.assert_close(loss, total / tokens)
-    for gradient, exact in zip(
-        torch.autograd.grad(loss, weights), torch.autograd.grad(total / tokens, weights), strict=True
-    ):
+    expected = plain_loss(module, pairs)
+    torch.testing.assert_close(loss, expected)
+    for gradient, exact in zip(torch.autograd.grad(loss, weights), torch.autograd.grad(expected, weights), strict=True):
         torch.testing.assert_close(gradient, exact, rtol=1e-3, atol=1e-6)
 
 
