@@ -4,13 +4,12 @@ from isara_pl.callbacks.adapter_export import AdapterExport
 from isara_pl.callbacks.alpha_stopping import AlphaStopping
 from isara_pl.callbacks.best_epoch import BestEpoch
 from isara_pl.callbacks.contamination import ContaminationGuard
-from isara_pl.callbacks.copied_answer import CopiedAnswer
 from isara_pl.callbacks.diversity import DiversityMonitor
+from isara_pl.callbacks.filters import CopiedAnswer, NearDuplicate, TooShort, Unfinished
 from isara_pl.callbacks.graceful_stop import GracefulStop
 from isara_pl.callbacks.harm import HarmEvaluation
 from isara_pl.callbacks.harm_preference import HarmPreferenceEvaluation
 from isara_pl.callbacks.ledger import Ledger
-from isara_pl.callbacks.near_duplicate import NearDuplicate
 from isara_pl.callbacks.outer_epoch_summary import OuterEpochSummary
 from isara_pl.callbacks.outer_epoch_table import OuterEpochTable
 from isara_pl.callbacks.prediction_writer import PredictionWriter
@@ -19,9 +18,7 @@ from isara_pl.callbacks.reward import RewardEvaluation
 from isara_pl.callbacks.run_checkpoint import RunCheckpoint
 from isara_pl.callbacks.sample_logger import SampleLogger
 from isara_pl.callbacks.stage_progress import StageProgress
-from isara_pl.callbacks.too_short import TooShort
 from isara_pl.callbacks.truthfulness import TruthfulnessEvaluation
-from isara_pl.callbacks.unfinished import Unfinished
 
 __all__ = [
     "AdapterExport",

@@ -8,7 +8,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from isara_pl.datamodule.growing import GrowthCallback
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth
-from isara_pl.report.words import to_accept_more
+from isara_pl.report.contents import to_accept_more
 from isara_pl.run.trainer import callbacks_of
 
 

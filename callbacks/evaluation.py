@@ -21,10 +21,9 @@ from isara_pl.growth.samples import Sample
 from isara_pl.module import IsaraModule
 from isara_pl.results.items import write_results
 from isara_pl.run.folder import run_folder
-from isara_pl.run.processes import Processes
 from isara_pl.run.randomness import derive_seed
 from isara_pl.run.stages import stage
-from isara_pl.run.trainer import callbacks_of, is_trial
+from isara_pl.run.trainer import Processes, callbacks_of, is_trial
 
 Line = dict[str, Any]
 RESERVED = ("diversity", "contamination", "held-out")  # other files, and the ids of the held-out pairs

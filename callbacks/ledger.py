@@ -29,9 +29,8 @@ from isara_pl.results.ledger import (
 )
 from isara_pl.run.files import write_whole
 from isara_pl.run.folder import run_folder
-from isara_pl.run.processes import Processes
 from isara_pl.run.stages import Stage, StageListener, count, listen, stage, unlisten
-from isara_pl.run.trainer import finished_outer_epoch
+from isara_pl.run.trainer import Processes, finished_outer_epoch
 
 LOGGED = ("wall_seconds", "flops", "cost", "seconds_per_accepted", "cost_per_accepted", "break_even_queries")
 

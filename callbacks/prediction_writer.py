@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from isara_pl.run.folder import run_folder
-from isara_pl.run.processes import Processes
+from isara_pl.run.trainer import Processes
 
 FILE = "predictions.jsonl"
 

@@ -6,9 +6,9 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from isara_pl.callbacks.evaluation import data_of
 from isara_pl.datamodule.growing import GrowthCallback
 from isara_pl.errors import first_line
-from isara_pl.report.embedding import EmbeddedOnce
-from isara_pl.report.writing import FILE, write_report
-from isara_pl.results.named_runs import named_run
+from isara_pl.report.curves import EmbeddedOnce
+from isara_pl.report.page import FILE, write_report
+from isara_pl.results.compare import named_run
 from isara_pl.results.run import Run, measured_run
 from isara_pl.run.files import POOL
 from isara_pl.run.folder import run_folder

@@ -12,8 +12,8 @@ from isara_pl.datamodule.growing import GrowthCallback, candidate_filters, taken
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.growth.pool import SamplePool
-from isara_pl.report.facts import shown
-from isara_pl.report.sample_table import COLUMNS, drawn_rows, markdown
+from isara_pl.report.findings import shown
+from isara_pl.report.tables import COLUMNS, drawn_rows, markdown
 from isara_pl.results.metrics import FILE, read_rows
 from isara_pl.run.conditions import described
 from isara_pl.run.folder import run_folder

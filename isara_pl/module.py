@@ -15,9 +15,8 @@ from typing_extensions import Self
 
 from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL
-from isara_pl.generation.budget import GenerationTokens
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
-from isara_pl.generation.engine import GenerationEngine
+from isara_pl.generation.engine import GenerationEngine, GenerationTokens
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.models.adapter import Folding, LoraOptions, with_adapter
 from isara_pl.models.flops import count_flops
@@ -27,8 +26,8 @@ from isara_pl.run.checkpoints import base_fingerprint, check_base, check_shapes,
 from isara_pl.run.randomness import derive_seed
 from isara_pl.training import step
 from isara_pl.training.loaders import MeasuredBatch
-from isara_pl.training.losses import Objective, answer_losses
 from isara_pl.training.pairs import Batch, answer_nll
+from isara_pl.training.step import Objective, answer_losses
 
 PRETRAINED = "pretrained"
 # options that decide what the trained model becomes, beside its dtype and the adapter's

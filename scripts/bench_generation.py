@@ -33,7 +33,7 @@ from shapes import SHAPES, load_shape, tokenizer_name
 
 from isara_pl.generation.decoding import Batch
 from isara_pl.generation.engine import GenerationEngine
-from isara_pl.generation.shared_prefixes import Row
+from isara_pl.generation.kv_cache import Row
 from isara_pl.models.loading import load_tokenizer
 from isara_pl.models.precision import fast_precision
 from isara_pl.run.memory import keep_freed_memory

@@ -13,8 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from isara_pl.errors import first_line
-from isara_pl.generation.drawing import next_tokens
 from isara_pl.generation.protocol import Sampling
+from isara_pl.generation.writing import next_tokens
 
 
 @torch.inference_mode()

@@ -15,15 +15,13 @@ from jsonargparse.typing import NonNegativeInt
 
 from isara_pl.cli.errors import PlainErrors, subparsers
 from isara_pl.cli.help import LINES
-from isara_pl.cli.options import admits_text, choices, class_names
+from isara_pl.cli.options import admits_text, all_expanded, choices, class_names
 from isara_pl.errors import InputError, printable
 from isara_pl.results import alpha as alpha_ranges
+from isara_pl.results.compare import as_markdown, as_text, named_run, run_folder_at
 from isara_pl.results.compare import compare as compared
-from isara_pl.results.comparison_table import as_markdown, as_text
-from isara_pl.results.named_runs import named_run, run_folder_at
 from isara_pl.results.run import Run as RunFolder
 from isara_pl.run.files import write_whole
-from isara_pl.run.paths import all_expanded
 
 Run = Annotated[str, "RUN"]  # the second is what stands for the value in the help
 Runs = Annotated[list[str], "[NAME=]RUN"]
@@ -94,8 +92,8 @@ def report(run: Run, *, baselines: Runs = [], to: File = None) -> None:  # noqa:
 
     # only here: torch takes seconds to import
     from isara_pl.report import findings
-    from isara_pl.report.embedding import encoder_of
-    from isara_pl.report.writing import FILE, write_report
+    from isara_pl.report.curves import encoder_of
+    from isara_pl.report.page import FILE, write_report
 
     try:
         encoder = encoder_of(read)

@@ -34,23 +34,21 @@ from isara_pl.callbacks import (
 from isara_pl.callbacks.evaluation import Evaluation
 from isara_pl.cli.errors import PlainErrors, refuse_linked, users_fault
 from isara_pl.cli.help import ordered, texts
-from isara_pl.cli.options import file_with, link, refuse_null
+from isara_pl.cli.options import all_absolute, all_expanded, file_with, link, refuse_null
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.growth.pool import is_grown
+from isara_pl.models.loading import quieten
 from isara_pl.models.precision import fast_precision
-from isara_pl.models.quiet import quieten
 from isara_pl.module import IsaraModule
 from isara_pl.report.terminal import ending
 from isara_pl.results.metrics import read_rows
 from isara_pl.results.run import CONFIG
 from isara_pl.run.checkpoints import WholeCheckpointIO
-from isara_pl.run.files import write_whole
+from isara_pl.run.files import expanded, write_whole
 from isara_pl.run.folder import CHECKPOINTS, LAST_CHECKPOINT, make_run_folder, run_folder, safe_on_disk
 from isara_pl.run.memory import keep_freed_memory
-from isara_pl.run.paths import all_absolute, all_expanded, expanded
-from isara_pl.run.processes import STARTER, end_together
-from isara_pl.run.trainer import callbacks_of
+from isara_pl.run.trainer import STARTER, callbacks_of, end_together
 from isara_pl.training.loaders import HeldOutEvaluation
 
 # callbacks of every run that have options of their own, and where those stand

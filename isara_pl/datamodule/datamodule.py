@@ -19,8 +19,7 @@ from isara_pl.growth.pool import SamplePool, is_grown
 from isara_pl.growth.prompts import FormatName, PromptFormat, notes, prompt_format
 from isara_pl.growth.retrieval import EMBEDDED_ENCODER, Context, EncoderUser, PoolIndex, SentenceEncoder
 from isara_pl.growth.samples import Sample, read_questions, read_samples, seeds_hash
-from isara_pl.models.checks import check_tokens
-from isara_pl.models.loading import load_tokenizer
+from isara_pl.models.loading import check_tokens, load_tokenizer
 from isara_pl.models.sources import is_local, resolve_path
 from isara_pl.run.conditions import OnChange
 from isara_pl.run.folder import run_folder
@@ -36,8 +35,8 @@ from isara_pl.training.loaders import (
     training_loader,
     training_part,
 )
-from isara_pl.training.losses import Objective
 from isara_pl.training.pairs import PairEncoder
+from isara_pl.training.step import Objective
 from isara_pl.training.teacher_files import TeacherFiles
 
 # options, beside those of growth, that decide what the pool becomes

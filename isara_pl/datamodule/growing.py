@@ -17,9 +17,8 @@ from isara_pl.growth.outer_epoch import CandidateFilter, Growth, GrowthPlan, Out
 from isara_pl.growth.pool import Empty, SamplePool
 from isara_pl.models.tokens import encode_prompt
 from isara_pl.run.memory import give_back_freed_memory
-from isara_pl.run.processes import Processes
 from isara_pl.run.stages import stage
-from isara_pl.run.trainer import callbacks_of, is_trial
+from isara_pl.run.trainer import Processes, callbacks_of, is_trial
 from isara_pl.training.pairs import PairEncoder, TooLong
 
 

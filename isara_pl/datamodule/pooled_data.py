@@ -17,8 +17,7 @@ from isara_pl.growth.samples import Sample
 from isara_pl.models.sources import content_of
 from isara_pl.run.conditions import CONTENT, OnChange, check_conditions, described, files_of, forget_conditions
 from isara_pl.run.folder import RunLock, run_folder
-from isara_pl.run.processes import ALONE, Processes
-from isara_pl.run.trainer import trained_epochs
+from isara_pl.run.trainer import ALONE, Processes, trained_epochs
 
 MODELS = ("model.name", "data.encoder")  # options that may name a place
 

@@ -20,11 +20,11 @@ from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.samples import Sample, read_questions, seeds_hash
 from isara_pl.growth.words import wording
 from isara_pl.models.sources import resolve_path
-from isara_pl.run.processes import Processes
 from isara_pl.run.randomness import derive_seed
 from isara_pl.run.stages import stage
-from isara_pl.training.losses import Objective
+from isara_pl.run.trainer import Processes
 from isara_pl.training.pairs import EncodedPair, PairEncoder
+from isara_pl.training.step import Objective
 from isara_pl.training.teacher_files import CURE, TeacherFiles
 
 DistillOn = Literal["generated", "seeds", "file"]

@@ -17,8 +17,7 @@ from transformers import (
 
 from isara_pl.errors import InputError
 from isara_pl.evaluation.judge_inputs import JudgeInputs, check_template
-from isara_pl.models.checks import check_complete
-from isara_pl.models.loading import context_window, one_clear_error
+from isara_pl.models.loading import check_complete, context_window, one_clear_error
 from isara_pl.models.sources import is_local, resolve_path
 from isara_pl.run.stages import count, stage
 

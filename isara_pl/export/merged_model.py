@@ -16,8 +16,7 @@ from safetensors.torch import load_file
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError, first_line
-from isara_pl.export.finished_run import ADAPTER, ADAPTER_FILES, FinishedRun
-from isara_pl.export.run_options import RunOptions
+from isara_pl.export.finished_run import ADAPTER, ADAPTER_FILES, FinishedRun, RunOptions
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.plain import generation_config
 from isara_pl.generation.protocol import Sampling

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from isara_pl.errors import first_line
-from isara_pl.generation.kv_cache import RowsCache, layers_of
-from isara_pl.generation.shared_prefixes import LEAST_SAVED, Row
+from isara_pl.generation.kv_cache import LEAST_SAVED, Row, RowsCache, layers_of
 from isara_pl.models.loading import only_logits_of
 from isara_pl.models.precision import allowed_difference
 from isara_pl.run.memory import is_out_of_memory

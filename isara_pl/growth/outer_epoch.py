@@ -16,9 +16,9 @@ from isara_pl.growth.pool import Rejected, SamplePool, Verdict
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.retrieval import Context, PoolIndex, draw_samples
 from isara_pl.growth.samples import Sample
-from isara_pl.run.processes import ALONE, Processes
 from isara_pl.run.randomness import derive_seed
 from isara_pl.run.stages import count, stage
+from isara_pl.run.trainer import ALONE, Processes
 
 QuestionWriter = Literal["current", "pretrained"]
 

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.growth.samples import Sample
-from isara_pl.models.checks import check_complete
 from isara_pl.models.flops import Flops
+from isara_pl.models.loading import check_complete
 from isara_pl.models.sources import is_local, resolve_path
 from isara_pl.run.memory import is_out_of_memory
 from isara_pl.run.randomness import derive_seed

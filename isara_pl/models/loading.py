@@ -1,12 +1,15 @@
-"""Loading a causal LM and its tokenizer, from wherever they come."""
+"""Loading a causal LM and its tokenizer, from wherever they come, and whether the model is what it seems."""
 
 import hashlib
 import importlib.util
 import json
+import logging
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,8 +21,8 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError, first_line
-from isara_pl.models.checks import check_causal, check_complete
 from isara_pl.models.sources import SOURCES, is_local, resolve_path
+from isara_pl.models.tokens import encode
 from isara_pl.run.files import give_usual_permissions
 from isara_pl.run.memory import is_out_of_memory
 
@@ -259,4 +262,107 @@ def _nf4(dtype: torch.dtype) -> Any:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
+    )
+
+
+# saved beside the weights by older releases of transformers: causal masks, rotary frequencies, positions
+_COMPUTED = re.compile(r"(attn|attention)\.(masked_)?bias$|\.causal_mask$|rotary_emb\.inv_freq$|(^|\.)position_ids$")
+_SHOWN = 3
+_LEAK = 0.1  # of the logits' spread; rounding is far below, and attention to later tokens above, once it is trained
+
+
+def check_complete(model: Any, report: Mapping[str, Any], name: str, option: str, remedy: str) -> None:
+    """Refuse a model whose files do not hold all of its weights, or hold some that it has no place for.
+
+    transformers fills what is missing with random numbers. Another head beside the model, such as the value head of a
+    reinforcement learner, changes nothing that is computed here. `report` is what `from_pretrained(...,
+    output_loading_info=True, ignore_mismatched_sizes=True)` told of the model, `remedy` what to do, a sentence without
+    its full stop. Raises InputError if weights are missing, of another shape, or not the model's.
+    """
+    unexpected = [key for key in report["unexpected_keys"] if not _COMPUTED.search(key) and _is_inside(model, key)]
+    faults = (
+        ("missing", report["missing_keys"]),
+        ("of another shape", [key for key, *_ in report["mismatched_keys"]]),
+        ("unexpected", unexpected),
+    )
+    told = [f"{what} {_named(keys)}" for what, keys in faults if keys]
+    if told:
+        raise InputError(
+            f"{option}: the weights of {name} are not those of {type(model).__name__}: {'; '.join(told)}. {remedy}"
+        )
+
+
+def check_causal(model: Any, name: str) -> None:
+    """Refuse a model whose logits depend on tokens that come later: it would read the answers.
+
+    Raises InputError if it is none.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    ids = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 8, 9, 10, 11]], device=model.device) % rows
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, :4].float()
+    if (logits[0] - logits[1]).abs().max() > _LEAK * logits.std():
+        raise InputError(
+            f"model.name: {name} is no causal model: what {type(model).__name__} says of a token depends on later "
+            "ones, so it would read the answers. Take a model that was trained to continue texts, as GPT-2 was"
+        )
+
+
+def check_tokens(tokenizer: PreTrainedTokenizerBase, text: str, rows: int) -> None:
+    """Refuse a tokenizer that gives ids for which the model has no embedding.
+
+    Special tokens that are only listed do no harm: content that spells them is encoded as plain text. `text` is a
+    prompt with its answer, in the format of the run; `rows` is how many embeddings the model has. Raises InputError if
+    there are such ids in the text, among those that begin, end or pad, or among ordinary tokens.
+    """
+    used = {*encode(tokenizer, text), tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    added = tokenizer.added_tokens_decoder
+    misfits = sorted(
+        id
+        for id in tokenizer.get_vocab().values()
+        if id >= rows and (id in used or not (id in added and added[id].special))
+    )
+    if misfits:
+        raise InputError(
+            f"model.name: the model has {rows} embeddings, and none for tokens of its tokenizer: "
+            f"{_named([f'{tokenizer.convert_ids_to_tokens(id)} (id {id})' for id in misfits])}. Save the model after "
+            "`model.resize_token_embeddings(len(tokenizer))`, or take these tokens out of its tokenizer"
+        )
+
+
+def _is_inside(model: Any, key: str) -> bool:
+    """Whether a weight belongs to a part that the model has, or to the encoder that a decoder was trained with."""
+    prefix = f"{model.base_model_prefix}."
+    parts = {"encoder", *(name for part in (model, model.base_model) for name, _ in part.named_children())}
+    return key.removeprefix(prefix).partition(".")[0] in parts
+
+
+def _named(keys: Iterable[str]) -> str:
+    names = sorted(keys)
+    further = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{further}"
+
+
+def quieten() -> None:
+    """Silence what is said in every run and helps nobody."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns whenever a process forks
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # nothing phones home
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # neither does a logger that says it is offline
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # a bar for each load
+    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # batches are lists of ids: workers would only cost
+        ".*Checkpoint directory .* exists and is not empty.*",  # so it is after every resume
+        ".*The number of training batches .* is smaller than the logging interval.*",
+        ".*Total length of `list` across ranks is zero.*",  # no held-out pairs, which is allowed
+        ".*LeafSpec.*",  # a deprecation inside lightning 2.6 with torch 2.13
+        # the newer name is not in every transformers that is admitted
+        ".*`(is_gradient_checkpointing|gradient_checkpointing_enable)` is deprecated.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+    # an advertisement
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "litlogger" not in record.getMessage()
     )

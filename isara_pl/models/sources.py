@@ -5,8 +5,8 @@ import importlib.util
 from pathlib import Path
 
 from isara_pl.errors import InputError
+from isara_pl.run.files import expanded
 from isara_pl.run.folder import LOCK
-from isara_pl.run.paths import expanded
 
 PACKAGE_SCHEME = "package://"
 SOURCES = (

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from isara_pl.report.contents import Curve, DiversityRow, GrownOuterEpoch, Report, SampleRow
-from isara_pl.report.words import count, figure
+from isara_pl.report.contents import Curve, DiversityRow, GrownOuterEpoch, Report, SampleRow, count, figure
 from isara_pl.results.metrics import outer_epoch_name
 
 MAP = "map-chart"

@@ -10,11 +10,8 @@ from isara_pl.growth.pool import Rejected
 from isara_pl.growth.retrieval import Encoder
 from isara_pl.growth.samples import Sample
 from isara_pl.report.contents import Report, SampleRow, Status
-from isara_pl.report.curves import Rows, curves, grown_outer_epochs
-from isara_pl.report.drift import Embeddings, drift, nearest_seed_cosines
-from isara_pl.report.embedding import on_plane
-from isara_pl.report.facts import facts, without_place
-from isara_pl.report.findings import cost, look_first, stopped
+from isara_pl.report.curves import Embeddings, Rows, curves, drift, grown_outer_epochs, nearest_seed_cosines, on_plane
+from isara_pl.report.findings import cost, facts, look_first, stopped, without_place
 from isara_pl.report.helped import helped
 from isara_pl.report.suspicious import Look, traits_of, worth_a_look
 from isara_pl.results.ledger import ALL

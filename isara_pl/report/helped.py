@@ -4,11 +4,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from isara_pl.errors import InputError
-from isara_pl.report.contents import Finding, Tone
+from isara_pl.report.contents import Finding, Tone, counted, listed
 from isara_pl.report.curves import TELLING
-from isara_pl.report.words import counted, listed
 from isara_pl.results.comparison import BASELINES, FEW_ITEMS, Contrast, Evaluated, evaluate, sentence, summary
-from isara_pl.results.measures import MEASURES
+from isara_pl.results.items import MEASURES
 from isara_pl.results.methods import Entry, pool_runs
 from isara_pl.results.metrics import Row
 from isara_pl.results.run import CLAIMED, CONTROL, DISTILLATION, OF_SEEDS, PRETRAINED, SFT, Run

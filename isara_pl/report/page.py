@@ -16,9 +16,13 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # plotly ships no types
 
-from isara_pl.report import charts, tables
+from isara_pl.growth.retrieval import Encoder
+from isara_pl.report import charts, page, tables
 from isara_pl.report.charts import Chart, rounded
 from isara_pl.report.contents import Report, SampleRow
+from isara_pl.report.gather import gather
+from isara_pl.results.run import Run
+from isara_pl.run.files import write_whole
 
 _PARTS = Path(__file__).with_name("page")
 _SCRIPTS = ("elements.js", "charts.js", "sample.js", "table.js", "start.js")
@@ -110,3 +114,17 @@ def _coded(values: Sequence[str | None]) -> dict[str, list[Any]]:
     places: dict[str, int] = {}
     codes = [-1 if value is None else places.setdefault(value, len(places)) for value in values]
     return {"names": [*places], "codes": codes}
+
+
+FILE = "report.html"
+
+
+def write_report(run: Run, baselines: Sequence[tuple[str, Path]], encoder: Encoder | None, target: Path) -> Report:
+    """Write the report of a run to a file, and give what it shows; `gather` says of what.
+
+    Raises:
+        InputError: If a folder cannot be reported on, or the file cannot be written.
+    """
+    report = gather(run, baselines, encoder)
+    write_whole(target, page.render(report))
+    return report

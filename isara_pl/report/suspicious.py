@@ -7,7 +7,7 @@ from itertools import pairwise
 from isara_pl.evaluation.diversity import is_refusal
 from isara_pl.growth.samples import Sample
 from isara_pl.growth.words import count_words, wording
-from isara_pl.report.words import counted, quoted
+from isara_pl.report.contents import counted, quoted
 from isara_pl.results.items import Touch
 from isara_pl.results.statistics import finite
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from isara_pl.errors import InputError
-from isara_pl.results.comparison_table import Section, Table, measure_label, to_csv
-from isara_pl.results.measures import MEASURES
+from isara_pl.results.compare import Section, Table, measure_label, to_csv
+from isara_pl.results.items import MEASURES
 from isara_pl.results.metrics import FILE, NO_FIGURES, Row, columns_of
 from isara_pl.results.run import Run
 

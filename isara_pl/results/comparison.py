@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isara_pl.errors import InputError
-from isara_pl.results.items import Line
-from isara_pl.results.measures import MEASURES
+from isara_pl.results.items import MEASURES, Line
 from isara_pl.results.methods import Entry
 from isara_pl.results.run import CLAIMED, CONTROL, ICL, OF_SEEDS, PRETRAINED, SFT
 from isara_pl.results.statistics import Difference, Figure, Unit, average_units, pair_units, weighted_mean

@@ -1,4 +1,4 @@
-"""Files that are never seen half-written: whole ones, and append-only ones that survive a kill at any line."""
+"""Files: their paths as users write them; never seen half-written, whole or append-only, whenever a kill comes."""
 
 import errno
 import os
@@ -19,6 +19,21 @@ UNFINISHED = ".unfinished"  # ending of a file's name while it is written, after
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 T = TypeVar("T")
+
+
+def expanded(path: str) -> str:
+    """Give a path with the home folder in place of a `~` that it begins with.
+
+    A text that does not begin so stays as it is. Raises InputError if this user has no home folder.
+    """
+    if not path.startswith("~"):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        if path != "~" and not path.startswith("~/"):  # that of a user who is unknown: a name like any other
+            return path
+        raise InputError(f"{path}: there is no home folder here, since HOME is not set. Give the whole path") from None
 
 
 def write_whole(path: Path, text: str) -> None:

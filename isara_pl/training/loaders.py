@@ -13,8 +13,8 @@ from isara_pl.errors import InputError
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.samples import Sample
 from isara_pl.growth.words import wording
-from isara_pl.run.processes import Processes
 from isara_pl.run.randomness import derive_seed
+from isara_pl.run.trainer import Processes
 from isara_pl.training.pairs import Batch, EncodedPair, SftLoader, collate, length_grouped_batches
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from isara_pl.generation.protocol import Completion
 from isara_pl.growth.pool import Rejected, SamplePool, Verdict
 from isara_pl.growth.samples import Sample
 from isara_pl.module import IsaraModule
-from isara_pl.report.sample_table import COLUMNS, drawn_rows, markdown
+from isara_pl.report.tables import COLUMNS, drawn_rows, markdown
 
 # three, so that the second outer epoch has nothing new to say, and the α rule ends it
 HOSTILE = (

@@ -108,7 +108,7 @@ def test_an_encoder_that_is_not_here_is_not_asked_for(tmp_path, capsys, monkeypa
         raise FileNotFoundError
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", no_network)
-    monkeypatch.setattr("isara_pl.report.embedding.snapshot_download", no_network)
+    monkeypatch.setattr("isara_pl.report.curves.snapshot_download", no_network)
     for name in ("nobody/nothing", str(tmp_path / "gone")):
         (folder / "conditions.json").write_text(json.dumps({"data.encoder": name}))
         (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"encoder": name}}))

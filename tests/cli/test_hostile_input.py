@@ -5,7 +5,7 @@ import pytest
 
 from isara_pl.errors import InputError, printable
 from isara_pl.growth.samples import LONGEST_TEXT, read_preferences, read_questions, read_samples
-from isara_pl.results.comparison_table import Section, Table, as_markdown, as_text
+from isara_pl.results.compare import Section, Table, as_markdown, as_text
 
 GOOD = {"question": "Why?", "answer": "So."}
 DEEP = "[" * 100_000

@@ -3,9 +3,8 @@ import torch
 from conftest import hold_at_most, make_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from isara_pl.generation import budget
-from isara_pl.generation.budget import ON_A_CPU, Budget, budget_of
-from isara_pl.generation.engine import GenerationEngine
+from isara_pl.generation import engine
+from isara_pl.generation.engine import ON_A_CPU, Budget, GenerationEngine, budget_of
 from isara_pl.generation.protocol import Sampling
 from isara_pl.models.loading import load_causal_lm, load_tokenizer
 from isara_pl.module import IsaraModule
@@ -28,7 +27,7 @@ def test_on_a_gpu_a_full_batch_of_a_7b_shape_fits_the_free_memory(monkeypatch, f
     )  # fmt: skip
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
-    monkeypatch.setattr(budget, "_free_bytes", lambda device: free)
+    monkeypatch.setattr(engine, "_free_bytes", lambda device: free)
     found = budget_of(model, "auto")
     state = 2 * 32 * heads * 128 * 2  # keys and values of a token: layers, heads, width, bytes
     length = 400
@@ -44,7 +43,7 @@ def test_a_little_more_or_less_free_memory_seldom_gives_another_budget(monkeypat
     model = load_causal_lm(tiny_llama)
     found = []
     for free in range(10 * GIB, 20 * GIB, 2**26):  # 160 of them
-        monkeypatch.setattr(budget, "_free_bytes", lambda device, free=free: free)
+        monkeypatch.setattr(engine, "_free_bytes", lambda device, free=free: free)
         found.append(budget_of(model, "auto").tokens)
     assert found == sorted(found)
     assert len(set(found)) <= 6
@@ -99,7 +98,7 @@ def test_a_checkpoint_of_an_earlier_release_has_no_budgets(tiny_llama):
 def test_recurrent_models_without_keys_have_a_budget_of_tokens(monkeypatch):
     from transformers import MambaConfig, MambaForCausalLM
 
-    monkeypatch.setattr(budget, "_free_bytes", lambda device: GIB)
+    monkeypatch.setattr(engine, "_free_bytes", lambda device: GIB)
     config = MambaConfig(vocab_size=50, hidden_size=16, state_size=4, num_hidden_layers=1)
     assert budget_of(MambaForCausalLM(config).eval(), "auto") == Budget(ON_A_CPU)
 
@@ -113,7 +112,7 @@ def test_keys_and_values_that_heads_share_are_repeated_for_one_layer(shared_by):
     model = AutoModelForCausalLM.from_config(config).eval()
     of_layer = 2 * (14 // shared_by) * 4 * 4  # keys and values, heads, width, bytes
     repeated = 2 * 14 * 4 * 4 if shared_by > 1 else 0
-    assert budget._bytes_of_a_token(model) == 3 * of_layer + repeated
+    assert engine._bytes_of_a_token(model) == 3 * of_layer + repeated
 
 
 def test_every_architecture_tells_the_size_of_its_keys_and_values(tmp_path, monkeypatch):
@@ -122,4 +121,4 @@ def test_every_architecture_tells_the_size_of_its_keys_and_values(tmp_path, monk
         with torch.inference_mode():
             cache = model(input_ids=torch.tensor([[5] * 7]), use_cache=True).past_key_values
         whole = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-        assert budget._bytes_of_a_token(model) == whole // 7
+        assert engine._bytes_of_a_token(model) == whole // 7

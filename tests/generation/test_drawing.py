@@ -2,9 +2,9 @@ import pytest
 import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from isara_pl.generation import drawing
-from isara_pl.generation.drawing import kept_probabilities, next_tokens, uniform_numbers
+from isara_pl.generation import writing
 from isara_pl.generation.protocol import Sampling
+from isara_pl.generation.writing import kept_probabilities, next_tokens, uniform_numbers
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.0, 5.0])  # nearly flat: a nucleus of thousands; and peaked
@@ -52,7 +52,7 @@ def test_a_row_that_is_not_numbers_has_no_likeliest_token_either():
 @pytest.mark.parametrize("columns", [1, 2, 5, 64, 4999])
 def test_sums_by_doubling_are_running_sums(columns):
     values = torch.rand(3, columns, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(drawing._sum_by_doubling(values), values.cumsum(-1), rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(writing._sum_by_doubling(values), values.cumsum(-1), rtol=1e-14, atol=1e-14)
 
 
 def test_under_deterministic_algorithms_a_gpu_draws_the_same_tokens_by_sums_of_its_own(monkeypatch):
@@ -60,7 +60,7 @@ def test_under_deterministic_algorithms_a_gpu_draws_the_same_tokens_by_sums_of_i
     uniform = torch.rand(50, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     sampling = Sampling(temperature=0.9, top_p=0.95)
     drawn = next_tokens(logits, sampling, uniform)
-    monkeypatch.setattr(drawing, "_running_sum", drawing._sum_by_doubling)
+    monkeypatch.setattr(writing, "_running_sum", writing._sum_by_doubling)
     assert torch.equal(next_tokens(logits, sampling, uniform), drawn)
 
 

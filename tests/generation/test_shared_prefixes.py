@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from isara_pl.generation.shared_prefixes import rounds, sharing_order
+from isara_pl.generation.kv_cache import rounds, sharing_order
 
 
 def make_prompts(seed: int) -> list[list[int]]:

@@ -14,11 +14,11 @@ from transformers import MistralConfig, MistralForCausalLM
 from isara_pl.generation import writing
 from isara_pl.generation.decoding import Batch
 from isara_pl.generation.distributions import TopLogprobs
-from isara_pl.generation.drawing import uniform_numbers
 from isara_pl.generation.engine import GenerationEngine
+from isara_pl.generation.kv_cache import Row
 from isara_pl.generation.protocol import Sampling
-from isara_pl.generation.shared_prefixes import Row
 from isara_pl.generation.step_graphs import StepGraphs
+from isara_pl.generation.writing import uniform_numbers
 from isara_pl.models.loading import load_causal_lm, load_tokenizer
 from isara_pl.run.stages import count, stage
 

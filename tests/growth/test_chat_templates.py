@@ -20,7 +20,7 @@ from isara_pl.generation.protocol import Completion
 from isara_pl.growth.prompts import notes, prompt_format
 from isara_pl.growth.samples import Sample
 from isara_pl.module import IsaraModule
-from isara_pl.run.processes import ALONE
+from isara_pl.run.trainer import ALONE
 from isara_pl.training.loaders import held_out_loader, question_loader
 from isara_pl.training.pairs import PairEncoder, encode_pair
 

@@ -30,8 +30,7 @@ from isara_pl.cli.main import main
 from isara_pl.errors import InputError
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.retrieval import SentenceEncoder
-from isara_pl.models.checks import check_tokens
-from isara_pl.models.loading import load_causal_lm, load_tokenizer
+from isara_pl.models.loading import check_tokens, load_causal_lm, load_tokenizer
 from isara_pl.models.tokens import encode
 from isara_pl.module import IsaraModule
 

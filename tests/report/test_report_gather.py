@@ -12,8 +12,8 @@ from helpers.report_runs import SEEDS, accepted, rejected, write_run
 from isara_pl.errors import InputError
 from isara_pl.evaluation.diversity import diversity, is_copy, nearest_cosine
 from isara_pl.growth.retrieval import SentenceEncoder
-from isara_pl.report import drift
-from isara_pl.report.embedding import on_plane
+from isara_pl.report import curves
+from isara_pl.report.curves import on_plane
 from isara_pl.report.gather import gather
 from isara_pl.results.items import write_results
 from isara_pl.results.run import Run
@@ -96,12 +96,12 @@ def test_diversity_is_that_of_the_callback(report, encoder, monkeypatch):
         )
         assert row.samples == len(own)
         assert row.figures == pytest.approx(figures, abs=1e-5)
-    everything = drift._nearest_others(embeddings).mean()
-    monkeypatch.setattr(drift, "MOST_LOOKED_UP", 3)  # of more samples, some at even distances stand for all
+    everything = curves._nearest_others(embeddings).mean()
+    monkeypatch.setattr(curves, "MOST_LOOKED_UP", 3)  # of more samples, some at even distances stand for all
     cosines = nearest_cosine(embeddings)
     looked_up = np.linspace(0, len(embeddings) - 1, 3).astype(int)
     assert everything == pytest.approx(cosines.mean(), abs=1e-5)
-    assert drift._nearest_others(embeddings).mean() == pytest.approx(cosines[looked_up].mean(), abs=1e-5)
+    assert curves._nearest_others(embeddings).mean() == pytest.approx(cosines[looked_up].mean(), abs=1e-5)
 
 
 def test_nothing_in_it_names_a_place_of_the_machine(undisturbed, report, tmp_path):

@@ -9,7 +9,7 @@ from helpers.compare import FAST, ITEMS, contrast, items, only, row, write_run
 
 from isara_pl.cli.commands import run_command
 from isara_pl.errors import InputError
-from isara_pl.results.comparison_table import WIDTH
+from isara_pl.results.compare import WIDTH
 from isara_pl.results.items import write_results
 
 

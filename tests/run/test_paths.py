@@ -14,9 +14,10 @@ from jsonargparse import Namespace
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from isara_pl.cli.main import main
+from isara_pl.cli.options import all_absolute
 from isara_pl.errors import InputError
 from isara_pl.models.loading import load_tokenizer
-from isara_pl.run.paths import all_absolute, expanded
+from isara_pl.run.files import expanded
 
 
 @pytest.fixture

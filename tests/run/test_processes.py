@@ -5,7 +5,7 @@ import pytest
 from torch import distributed, multiprocessing
 
 from isara_pl.errors import InputError
-from isara_pl.run.processes import ALONE, Processes
+from isara_pl.run.trainer import ALONE, Processes
 
 
 @pytest.mark.parametrize(("items", "count"), [(7, 2), (6, 3), (2, 3), (0, 2), (5, 1)])

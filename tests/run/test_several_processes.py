@@ -26,7 +26,7 @@ from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.models.loading import load_tokenizer
 from isara_pl.module import IsaraModule
-from isara_pl.run.processes import Processes
+from isara_pl.run.trainer import Processes
 from isara_pl.training.loaders import held_out_loader, question_loader, text_loader, training_loader
 from isara_pl.training.pairs import PairEncoder, collate, encode_pair
 

@@ -15,8 +15,8 @@ from isara_pl.generation import writing
 from isara_pl.generation.distributions import TopLogprobs, joined, top_logprobs
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.growth.prompts import prompt_format
-from isara_pl.training.losses import divergence
 from isara_pl.training.pairs import collate, encode_pair
+from isara_pl.training.step import divergence
 
 # -- what is kept
 

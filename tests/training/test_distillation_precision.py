@@ -11,8 +11,8 @@ from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision
 
 from isara_pl.generation.distributions import TopLogprobs, top_logprobs
 from isara_pl.growth.prompts import prompt_format
-from isara_pl.training.losses import answer_losses
 from isara_pl.training.pairs import collate, encode_pair
+from isara_pl.training.step import answer_losses
 
 
 def taught_batch(module):

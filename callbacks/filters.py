@@ -1,4 +1,4 @@
-"""The filter for questions that the pool already holds."""
+"""The filters that look at one candidate: its length, its end, its words, and those of the pool."""
 
 from typing import Literal
 
@@ -7,7 +7,64 @@ from lightning.pytorch import Callback
 from isara_pl.errors import InputError
 from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.samples import Sample
-from isara_pl.growth.words import RougeLIndex, wording
+from isara_pl.growth.words import RougeLIndex, count_words, wording
+
+
+class TooShort(Callback):
+    """Rejects a candidate whose question or answer has few words (arXiv 2401.06785: under 5).
+
+    Args:
+        min_words: Fewest words, split at white space, of a question and of an answer. In a script without spaces
+            between words, such as Chinese, Japanese or Thai, each character counts as one.
+
+    Raises:
+        InputError: If min_words is below 1.
+    """
+
+    def __init__(self, min_words: int = 5) -> None:
+        if min_words < 1:
+            raise InputError(f"TooShort: min_words is {min_words}; allowed: at least 1")
+        self.min_words = min_words
+
+    def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
+        """Judge by the shorter of question and answer; the figure is its count of words."""
+        question, answer = count_words(candidate.question), count_words(candidate.answer)
+        if question < self.min_words:
+            return Verdict(question, f"question under {self.min_words} words")
+        if answer < self.min_words:
+            return Verdict(answer, f"answer under {self.min_words} words")
+        return Verdict(min(question, answer))
+
+
+class Unfinished(Callback):
+    """Rejects a candidate whose question or answer reached its `max_new_tokens` before its end."""
+
+    def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
+        """Judge by whether the model ended both; the figure is 1 if not, else 0."""
+        if not candidate.question_finished:
+            return Verdict(1.0, "question ran out of tokens")
+        if candidate.answer_finished:
+            return Verdict(0.0)
+        return Verdict(1.0, "answer ran out of tokens")
+
+
+class CopiedAnswer(Callback):
+    """Rejects a candidate whose question contains its answer, or the other way round.
+
+    Letter case, punctuation at the ends and runs of white space make no difference.
+    """
+
+    def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
+        """Judge by containment; the figure is 1 for a copy, else 0."""
+        question, answer = _bare(candidate.question), _bare(candidate.answer)
+        if question in answer or answer in question:
+            return Verdict(1.0, "answer and question contain one another")
+        return Verdict(0.0)
+
+
+def _bare(text: str) -> str:
+    return " ".join(text.lower().split()).strip(" .,;:!?\"'。，、；：！？؟،؛।")
+
 
 KNOWN = "question is in the pool already"
 
