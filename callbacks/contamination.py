@@ -12,7 +12,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from isara_pl.callbacks.evaluation import Evaluation, data_of
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.datamodule.growing import GrowthCallback
-from isara_pl.datamodule.measured_weights import outer_epoch_of_weights
+from isara_pl.datamodule.pooled_data import outer_epoch_of_weights
 from isara_pl.evaluation.contamination import Contact, ContaminationIndex
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.growth.pool import SamplePool, Verdict

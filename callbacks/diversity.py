@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from isara_pl.callbacks.evaluation import Measurement, data_of
 from isara_pl.datamodule.datamodule import IsaraDataModule
-from isara_pl.datamodule.measured_weights import outer_epoch_of_weights
+from isara_pl.datamodule.pooled_data import outer_epoch_of_weights
 from isara_pl.evaluation.diversity import diversity, is_copy, is_refusal, nearest_cosine
 from isara_pl.growth.samples import Sample
 from isara_pl.results.items import write_results

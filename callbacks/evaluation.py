@@ -13,7 +13,7 @@ from torch import Tensor
 
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.datamodule.growing import fits_window, text_generator
-from isara_pl.datamodule.measured_weights import outer_epoch_of_weights, weights_of
+from isara_pl.datamodule.pooled_data import outer_epoch_of_weights, weights_of
 from isara_pl.errors import InputError
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.growth.retrieval import Context, Demonstrations

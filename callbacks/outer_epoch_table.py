@@ -10,7 +10,7 @@ from torch import Tensor
 
 from isara_pl.callbacks.evaluation import data_of
 from isara_pl.datamodule.growing import GrowthCallback
-from isara_pl.datamodule.measured_weights import outer_epoch_of_weights, weights_of
+from isara_pl.datamodule.pooled_data import outer_epoch_of_weights, weights_of
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.results.metrics import FILE, OF_GROWTH, OF_TRAINING, Row, read_rows, read_weights, rows_text
 from isara_pl.run.files import write_whole

@@ -1,4 +1,4 @@
-"""The data module's part in a run: its pool is opened in the run folder, locked, and remembered by checkpoints."""
+"""The data module's part in a run: its pool, opened, locked and remembered by checkpoints; which weights stand when."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,6 +15,9 @@ from isara_pl.errors import InputError
 from isara_pl.growth.pool import SamplePool, is_grown, seeds_of
 from isara_pl.growth.samples import Sample
 from isara_pl.models.sources import content_of
+from isara_pl.module import PRETRAINED, IsaraModule
+from isara_pl.results.metrics import FILE, read_weights
+from isara_pl.run.checkpoints import weights_hash
 from isara_pl.run.conditions import CONTENT, OnChange, check_conditions, described, files_of, forget_conditions
 from isara_pl.run.folder import RunLock, run_folder
 from isara_pl.run.trainer import ALONE, Processes, trained_epochs
@@ -313,3 +316,26 @@ def _check_epochs(trainer: Any, outer_epochs: int, epochs_per_outer_epoch: int) 
             "callback ends the run, Lightning would train on, on a pool that does not grow any more. Leave both out; "
             "a run goes on longer with a lower alpha_stopping.alpha, or with more patience of what else stops it"
         )
+
+
+def weights_of(module: LightningModule) -> str:
+    """Name the weights of a module: those that training changes decide."""
+    if isinstance(module, IsaraModule):
+        return module.weights()
+    return weights_hash({name: weight for name, weight in module.named_parameters() if weight.requires_grad})
+
+
+def outer_epoch_of_weights(trainer: Trainer, module: LightningModule, data: PooledDataModule) -> int | None:
+    """Give the outer epoch at whose end the weights stand that are measured; 0 for the pretrained model.
+
+    None where they stand at the end of none of this run's, so that their figures belong in no row of it.
+    """
+    if data.within_outer_epoch:
+        return None
+    outer_epoch, weights = data.trained_outer_epochs, weights_of(module)
+    if isinstance(module, IsaraModule) and weights.startswith(PRETRAINED) != (outer_epoch == 0):
+        return None
+    run_dir = run_folder(trainer)
+    if trainer.state.fn == "fit" or run_dir is None:
+        return outer_epoch
+    return outer_epoch if read_weights(run_dir / FILE).get(outer_epoch, weights) == weights else None

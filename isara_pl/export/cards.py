@@ -10,9 +10,9 @@ from typing import Any
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
 
 from isara_pl.errors import printable
-from isara_pl.export.exporting import METADATA, PROMPT_COMPLETION, TEXTS, with_marks
 from isara_pl.export.finished_run import FinishedRun, RunOptions
 from isara_pl.export.merged_model import dtype_of_base, is_quantised
+from isara_pl.export.pairs import METADATA, PROMPT_COMPLETION, TEXTS, with_marks
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.models.sources import PACKAGE_SCHEME, is_local
 from isara_pl.results import metrics

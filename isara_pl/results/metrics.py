@@ -43,7 +43,7 @@ def read_rows(path: Path) -> dict[int, Row]:
 def read_weights(path: Path) -> dict[int, str]:
     """Read the names of the weights that were measured, by outer epoch; nothing for a row that does not name them.
 
-    They are those of `isara_pl.datamodule.measured_weights`.
+    They are those of `isara_pl.datamodule.pooled_data`.
     """
     return {outer_epoch: weights for outer_epoch, _, weights in _read(path) if weights}
 
