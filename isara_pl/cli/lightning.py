@@ -47,8 +47,9 @@ from isara_pl.results.run import CONFIG
 from isara_pl.run.checkpoints import WholeCheckpointIO
 from isara_pl.run.files import expanded, write_whole
 from isara_pl.run.folder import CHECKPOINTS, LAST_CHECKPOINT, make_run_folder, run_folder, safe_on_disk
+from isara_pl.run.heartbeat import STARTER, end_together
 from isara_pl.run.memory import keep_freed_memory
-from isara_pl.run.trainer import STARTER, callbacks_of, end_together
+from isara_pl.run.trainer import callbacks_of
 from isara_pl.training.loaders import HeldOutEvaluation
 
 # callbacks of every run that have options of their own, and where those stand

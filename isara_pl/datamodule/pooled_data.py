@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+from uuid import uuid4
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
@@ -19,8 +20,10 @@ from isara_pl.module import PRETRAINED, IsaraModule
 from isara_pl.results.metrics import FILE, read_weights
 from isara_pl.run.checkpoints import weights_hash
 from isara_pl.run.conditions import CONTENT, OnChange, check_conditions, described, files_of, forget_conditions
-from isara_pl.run.folder import RunLock, run_folder
-from isara_pl.run.trainer import ALONE, Processes, trained_epochs
+from isara_pl.run.files import UNFINISHED
+from isara_pl.run.folder import RunLock, make_run_folder, run_folder
+from isara_pl.run.heartbeat import Heartbeat
+from isara_pl.run.trainer import ALONE, Processes, is_trial, trained_epochs
 
 MODELS = ("model.name", "data.encoder")  # options that may name a place
 
@@ -67,6 +70,7 @@ class PooledDataModule(LightningDataModule, ABC):
         self._grown: set[int] = set()
         self._checkpointed: dict[str, Any] = {}
         self._lock = RunLock()
+        self._heartbeat = Heartbeat()
         self._trained_outer_epochs = 0
         self._within = False
         self._exhausted_epoch: int | None = None
@@ -92,11 +96,29 @@ class PooledDataModule(LightningDataModule, ABC):
         elif self.trainer is not None:
             check_processes(self.trainer, self.batch_size)
         if self.trainer is not None:
+            self._heartbeat.start(self.processes)
+            self._check_one_folder()
             # the first process opens the pool; every other one gets a copy that writes nothing
             self.seeds = self.processes.from_first(self._seeds_of_run)
             self.pool = self.processes.from_first(self._opened_pool)
             if self.pool is not None and not self.processes.is_first:
                 self.pool.folder = None
+
+    def _check_one_folder(self) -> None:
+        """Refuse processes that do not see the first one's run folder: each reads checkpoints and figures there."""
+        trainer: Any = self.trainer
+        if self.processes.count == 1 or is_trial(trainer):
+            return
+        folder = Path(trainer.default_root_dir)
+        marker = self.processes.from_first(lambda: _marker_in(folder))
+        seen = self.processes.gathered(lambda: [(folder / marker).exists()])
+        if self.processes.is_first:
+            (folder / marker).unlink()
+        if not all(seen):
+            raise InputError(
+                f"process {seen.index(False)} does not see what the first one writes into {folder}. Allowed: a run_dir "
+                "on a file system that all nodes share, with the same path on each"
+            )
 
     def _seeds_of_run(self) -> list[Sample]:
         """Take the run folder for this run alone; where a pool of other seeds may continue, give its own."""
@@ -163,6 +185,7 @@ class PooledDataModule(LightningDataModule, ABC):
     def teardown(self, stage: str) -> None:
         """Let others use the run folder, and remember how far `fit` trained the model, for a later validation."""
         self._lock.release()
+        self._heartbeat.stop()
         if stage == "fit":
             self._trained_outer_epochs, self._within = self._progress()
             self._remember_training()
@@ -170,6 +193,7 @@ class PooledDataModule(LightningDataModule, ABC):
     def on_exception(self, exception: BaseException) -> None:
         """Let others use the run folder."""
         self._lock.release()
+        self._heartbeat.stop(failed=True)
         self._remember_training()
 
     def _remember_training(self) -> None:
@@ -260,6 +284,13 @@ class PooledDataModule(LightningDataModule, ABC):
         if outer_epochs < self._trained_outer_epochs:  # Lightning loads its own progress after the checkpoint's data
             return self._trained_outer_epochs, self._within
         return outer_epochs, within or more > 0
+
+
+def _marker_in(folder: Path) -> str:
+    make_run_folder(folder)
+    marker = f".shared-{uuid4().hex}{UNFINISHED}"  # should this process be killed, the next run removes it
+    (folder / marker).touch()
+    return marker
 
 
 def check_processes(trainer: Any, batch_size: int) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -60,8 +56,6 @@ def trained_epochs(trainer: Trainer) -> tuple[int, bool]:
 
 
 T = TypeVar("T")
-_PATIENCE = 5.0  # seconds
-STARTER = "ISARA_PL_STARTER"
 
 
 @dataclass(frozen=True)
@@ -137,32 +131,6 @@ class Processes:
 
 
 ALONE = Processes()
-
-
-def end_together(rank: int) -> None:
-    """Let a process that is not the first end some seconds after the one that started it.
-
-    Lightning's first process ends when another one has died, but not the other way round: those would
-    generate on, or wait for the first one for half an hour.
-
-    Args:
-        rank: Which process this is. The first one tells its number to those that it starts.
-    """
-    if os.name != "posix":  # elsewhere a process does not learn that the one that started it is gone
-        return
-    if rank == 0:
-        os.environ[STARTER] = str(os.getpid())
-        return
-    starter = int(os.environ.get(STARTER, os.getppid()))  # else it is a launcher, such as torchrun
-
-    def watch() -> None:
-        while os.getppid() == starter:
-            time.sleep(1)
-        time.sleep(_PATIENCE)  # where all ended well, this process has ended by then
-        print(f"process {rank}: ends, since the process that started it is gone", file=sys.stderr, flush=True)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="end-together", daemon=True).start()
 
 
 def _tried(make: Callable[[], T]) -> tuple[T | None, Exception | None]:

@@ -1,22 +1,18 @@
 """Growing, training and measuring on two processes: real ones, and threads for what only the growth does."""
 
-import csv
-import json
 import math
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from conftest import FakeGenerator, make_seeds
 from helpers.outer_epoch import SETTINGS, NothingOdd, outer_epoch
-from helpers.several_processes import FakeTrainer, on_two
+from helpers.several_processes import GREEDY, FakeTrainer, assert_like, on_two, table
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
-from safetensors.torch import load_file
 
 from isara_pl.cli.main import main
 from isara_pl.datamodule.pooled_data import check_processes
@@ -52,12 +48,6 @@ class Fatal(Callback):
         if PLACE == "train" and trainer.global_rank == int(RANK):
             raise RuntimeError("this callback is broken")
 """
-GREEDY = (
-    "--data.question_sampling.do_sample=false",
-    "--data.answer_sampling.do_sample=false",
-    "--data.candidates_per_outer_epoch=7",
-    "--data.batch_size=5",
-)
 
 
 @pytest.fixture
@@ -79,38 +69,6 @@ def arguments(options, pairs_file, speaker):
         "--trainer.callbacks.context=random",
         "--trainer.callbacks+=isara_pl.callbacks.DiversityMonitor",
     ]
-
-
-def table(run_dir: Path) -> list[dict[str, float]]:
-    with (run_dir / "metrics.csv").open() as file:
-        return [
-            {name: float(value) for name, value in row.items() if value and name not in ("seconds", "weights")}
-            for row in csv.DictReader(file)
-        ]
-
-
-def assert_like(run_dir: Path, alone: Path) -> None:
-    for name in ("pool.jsonl", "rejected.jsonl"):
-        assert (run_dir / name).read_bytes() == (alone / name).read_bytes()
-    for row, of_one in zip(table(run_dir), table(alone), strict=True):
-        assert row == pytest.approx(of_one, rel=1e-3, abs=1e-5, nan_ok=True)
-    adapters = [load_file(folder / "adapter/adapter_model.safetensors") for folder in (run_dir, alone)]
-    for key, value in adapters[0].items():
-        torch.testing.assert_close(value, adapters[1][key], rtol=0, atol=1e-3)  # a step changes a weight by 1e-2
-    files = [{path.name: load_file(path) for path in (folder / "teacher").iterdir()} for folder in (run_dir, alone)]
-    assert files[0].keys() == files[1].keys()
-    for name, of_two in files[0].items():
-        torch.testing.assert_close(of_two["log_probs"], files[1][name]["log_probs"], rtol=0, atol=1e-3)
-    names = [sorted(path.name for path in (folder / "evaluation").iterdir()) for folder in (run_dir, alone)]
-    assert names[0] == names[1]
-    for name in names[0]:
-        lines = [map(json.loads, (folder / "evaluation" / name).open()) for folder in (run_dir, alone)]
-        for line, of_one in zip(*lines, strict=True):
-            assert (line["id"], line["outer_epoch"], line.get("demonstrations")) == (
-                of_one["id"],
-                of_one["outer_epoch"],
-                of_one.get("demonstrations"),
-            )
 
 
 def test_two_processes_give_the_pool_the_figures_and_the_adapter_of_one(arguments, tmp_path):
