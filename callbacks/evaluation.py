@@ -177,11 +177,12 @@ class Evaluation(Measurement):
         precision = (
             pl_module.measuring() if isinstance(pl_module, IsaraModule) else trainer.precision_plugin.forward_context()
         )
-        steps = len(data.processes.share(items)) * self.passes()
+        computing = Processes.computing(trainer)
+        steps = len(computing.share(items)) * self.passes()
         with stage(self.name, data.measured_outer_epoch, total=steps):
             prompts = self._prompts(data, pl_module, items)
             with precision:
-                measured = data.processes.gathered(lambda: self._share(data.processes, pl_module, items, prompts))
+                measured = computing.gathered(lambda: self._share(computing, pl_module, items, prompts))
         demonstrations = {item.id: shown for item, (_, shown) in zip(items, measured, strict=True)}
         guards = [callback for callback in callbacks_of(trainer) if isinstance(callback, ContaminationSource)]
         # the first process alone has filtered, and knows what touches an item

@@ -24,6 +24,7 @@ from isara_pl.models.loading import Quantization, context_window, load_causal_lm
 from isara_pl.models.precision import Widened, base_dtype, narrow, widen, without_vain_casts
 from isara_pl.run.checkpoints import base_fingerprint, check_base, check_shapes, weights_hash
 from isara_pl.run.randomness import derive_seed
+from isara_pl.strategies import AdapterFSDP
 from isara_pl.training import step
 from isara_pl.training.loaders import MeasuredBatch
 from isara_pl.training.pairs import Batch, answer_nll
@@ -163,6 +164,8 @@ class IsaraModule(LightningModule):
         self._folding = Folding(self.model)
         # now, since generation folds the adapter into the base's weights
         self._base_fingerprint = base_fingerprint(self.adapted)
+        if self._trainer is not None and isinstance(self._trainer.strategy, AdapterFSDP):
+            self._trainer.strategy.shard(base, self.evaluation_precision)
         # kept for start_from: base
         self._fresh_adapter = {key: value.clone() for key, value in self.state_dict().items()}
 

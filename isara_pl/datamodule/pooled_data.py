@@ -7,9 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 from uuid import uuid4
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from isara_pl.datamodule.checks import check_epochs, check_processes, check_reloading
 from isara_pl.datamodule.growing import candidate_filters
 from isara_pl.datamodule.teaching import Lessons
 from isara_pl.errors import InputError
@@ -223,8 +223,8 @@ class PooledDataModule(LightningDataModule, ABC):
         trainer: Any = self.trainer  # Lightning sets many of its attributes without declaring them
         if trainer is None:
             raise RuntimeError("IsaraDataModule needs a Trainer: trainer.fit(module, datamodule=...)")
-        _check_reloading(trainer)
-        _check_epochs(trainer, self.outer_epochs, self.epochs_per_outer_epoch)
+        check_reloading(trainer)
+        check_epochs(trainer, self.outer_epochs, self.epochs_per_outer_epoch)
         check_processes(trainer, self.batch_size)
         return trainer
 
@@ -291,62 +291,6 @@ def _marker_in(folder: Path) -> str:
     marker = f".shared-{uuid4().hex}{UNFINISHED}"  # should this process be killed, the next run removes it
     (folder / marker).touch()
     return marker
-
-
-def check_processes(trainer: Any, batch_size: int) -> None:
-    """Refuse several processes that could not split growing, training and measuring."""
-    strategy, count = trainer.strategy, trainer.world_size
-    if count == 1:
-        return
-    # spawned and forked processes take what the data module knows with them when they end
-    whole = isinstance(strategy, DDPStrategy) and not isinstance(strategy, DeepSpeedStrategy)
-    if not whole or strategy._start_method != "popen":
-        raise InputError(
-            f"trainer.strategy is {type(strategy).__name__} with {count} processes. Allowed: ddp (not ddp_spawn, "
-            "ddp_fork or ddp_notebook), where each process generates with a whole model; or trainer.devices 1"
-        )
-    if trainer._accelerator_connector.use_distributed_sampler:
-        raise InputError(
-            f"trainer.use_distributed_sampler is true with {count} processes, but IsaraDataModule splits its batches "
-            "itself; use Trainer(use_distributed_sampler=False)"
-        )
-    if batch_size < count:
-        raise InputError(
-            f"data.batch_size is {batch_size}, the pairs of a batch over all processes, of which there are {count}; "
-            f"allowed: at least {count}"
-        )
-
-
-def _check_reloading(trainer: Any) -> None:
-    """Refuse a trainer that would ask for the training set only once."""
-    if trainer.reload_dataloaders_every_n_epochs != 1:
-        raise InputError(
-            "IsaraDataModule needs Trainer(reload_dataloaders_every_n_epochs=1), found "
-            f"{trainer.reload_dataloaders_every_n_epochs}: otherwise later outer epochs would never be grown"
-        )
-
-
-def _check_epochs(trainer: Any, outer_epochs: int, epochs_per_outer_epoch: int) -> None:
-    """Refuse a trainer or a module that would count other outer epochs than the data, or not stop where told to."""
-    of_module = getattr(trainer.lightning_module, "epochs_per_outer_epoch", epochs_per_outer_epoch)
-    if of_module != epochs_per_outer_epoch:
-        raise InputError(
-            f"{type(trainer.lightning_module).__name__} has epochs_per_outer_epoch={of_module} and IsaraDataModule "
-            f"{epochs_per_outer_epoch}: learning rate and optimiser would begin anew at other places than the pool "
-            "grows. Give both the same"
-        )
-    epochs = outer_epochs * epochs_per_outer_epoch
-    if trainer.max_epochs != epochs and not trainer.fast_dev_run:  # which has one epoch, whatever was asked for
-        raise InputError(
-            f"IsaraDataModule needs Trainer(max_epochs={epochs}), found {trainer.max_epochs}: it has outer_epochs="
-            f"{outer_epochs} with epochs_per_outer_epoch={epochs_per_outer_epoch}"
-        )
-    if trainer.min_epochs or trainer.min_steps:
-        raise InputError(
-            f"trainer.min_epochs is {trainer.min_epochs} and trainer.min_steps {trainer.min_steps}: where α or another "
-            "callback ends the run, Lightning would train on, on a pool that does not grow any more. Leave both out; "
-            "a run goes on longer with a lower alpha_stopping.alpha, or with more patience of what else stops it"
-        )
 
 
 def weights_of(module: LightningModule) -> str:

@@ -182,7 +182,7 @@ class Lessons:
             InputError: If any of those `before` is not known any more: known when the checkpoint was written, it is of
                 a model that has changed since.
         """
-        processes = Processes.of(trainer)
+        processes, computing = Processes.of(trainer), Processes.computing(trainer)
         # the first one alone reads and records; what it told before is not sent again
         untold = {name: each for name, each in self.files.known.items() if name not in self._told}
         self.files.known.update(processes.from_first(lambda: untold))
@@ -201,11 +201,11 @@ class Lessons:
         weights = pretrained_state(module, "data.teacher") if self.distillation.teacher == "pretrained" else nullcontext
 
         def asked() -> list[TokenDistributions]:
-            share = processes.share(missing)
+            share = computing.share(missing)
             return self._asked(module, share, self._contexts(share, pool)) if share else []
 
-        with stage("teaching", outer_epoch, total=len(processes.share(missing))), generating(trainer), weights():
-            given = processes.gathered(asked)
+        with stage("teaching", outer_epoch, total=len(computing.share(missing))), generating(trainer), weights():
+            given = computing.gathered(asked)
         damaged = [one.id for one, found in zip(missing, given, strict=True) if not found.rest.isfinite().all()]
         if damaged:
             raise InputError(

@@ -11,6 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -93,10 +94,13 @@ class MergedWeights:
     """The weights of a base with its adapter folded in, beside the base's own.
 
     The sum of base and update is computed in float32 from the base itself, and rounded to its type once:
-    merging and unmerging in place would wear the base off.
+    merging and unmerging in place would wear the base off. Raises RuntimeError for a sharded base, whose forward pass
+    would gather the own weights again and so leave the adapter out.
     """
 
     def __init__(self, model: PeftModel) -> None:
+        if is_sharded(model):
+            raise RuntimeError("a sharded base has no adapter folded in: its parts are gathered anew in each pass")
         self._model = model
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(model.device.type, enabled=False):
             self._merged = {weight: _merged(weight, layer) for weight, layer in adapted_weights(model)}
@@ -173,12 +177,19 @@ def _fold_in(model: PeftModel) -> MergedWeights | None:
 
 
 def can_merge(model: PeftModel) -> bool:
-    """Whether an adapter can be folded in: it is switched on, its weights neither quantised nor shared by layers."""
+    """Whether an adapter can be folded in: it is switched on, no weight quantised, sharded or shared by layers."""
+    if is_sharded(model):
+        return False
     uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
     return all(
         weight is not None and weight.is_floating_point() and uses[id(weight)] == 1 and not layer.disable_adapters
         for weight, layer in _all_adapted(model)
     )
+
+
+def is_sharded(model: torch.nn.Module) -> bool:
+    """Whether this process holds only a part of a model's weights, as under `AdapterFSDP`."""
+    return any(isinstance(weight, DTensor) for weight in model.parameters())
 
 
 def adapted_weights(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter, LoraLayer]]:

@@ -65,15 +65,22 @@ class Processes:
     Attributes:
         rank: Which one this is, from 0.
         count: How many there are.
+        in_step: Whether all do the same work: a forward pass of a sharded model is one of all processes.
     """
 
     rank: int = 0
     count: int = 1
+    in_step: bool = False
 
     @classmethod
     def of(cls, trainer: Any) -> Processes:
         """Give the processes of a trainer."""
         return cls(trainer.global_rank, trainer.world_size)
+
+    @classmethod
+    def computing(cls, trainer: Any) -> Processes:
+        """Give the processes of a trainer for work that is forward passes: in step, where its model is sharded."""
+        return cls(trainer.global_rank, trainer.world_size, getattr(trainer.strategy, "shards_model", False))
 
     @property
     def is_first(self) -> bool:
@@ -83,8 +90,10 @@ class Processes:
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """Give the part of the items that is this process's: neighbours, and nothing where there are too few.
 
-        All processes must give the same items.
+        All processes must give the same items. In step, each has all of them.
         """
+        if self.in_step:
+            return items
         size, larger = divmod(len(items), self.count)  # so many processes have one item more
         start = self.rank * size + min(self.rank, larger)
         return items[start : start + size + (self.rank < larger)]
@@ -92,19 +101,19 @@ class Processes:
     def gathered(self, part: Callable[[], Sequence[T]]) -> list[T]:
         """Let every process make its part, and give all parts one after the other, the first process's first.
 
-        An error in one is raised in every process, so that none waits in vain.
+        An error in one is raised in every process, so that none waits in vain. In step, all make the same: its own.
         """
         if self.count == 1:
             return [*part()]
         made, error = _tried(part)
         told: list[Any] = [None] * self.count
-        torch.distributed.all_gather_object(told, (made, self._quoted(error)))
+        torch.distributed.all_gather_object(told, (None if self.in_step else made, self._quoted(error)))
         if error is not None:
             raise error
         for _, of_another in told:
             if of_another is not None:
                 raise of_another
-        return [item for items, _ in told for item in items]
+        return [*made] if self.in_step and made is not None else [item for items, _ in told for item in items]
 
     def from_first(self, make: Callable[[], T]) -> T:
         """Let the first process make something, and give it to all. An error in it is raised in every process."""

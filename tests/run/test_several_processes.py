@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from isara_pl.cli.main import main
-from isara_pl.datamodule.pooled_data import check_processes
+from isara_pl.datamodule.checks import check_processes
 from isara_pl.errors import InputError
 from isara_pl.generation.distributions import TopLogprobs, top_logprobs
 from isara_pl.growth.pool import SamplePool
