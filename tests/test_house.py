@@ -19,6 +19,7 @@ ROOMS = (
         "training",
         "evaluation",
         "results",
+        "strategies",
         "module",
         "datamodule",
     ),
