@@ -61,6 +61,8 @@ def last_pair(messages: Any, name: str, answers: Any = None) -> ConversationPair
         start -= 1
     if start == max(end, 0):
         raise InputError(f"`{name}` has no turn of role 'user' right before the answer; remove the row")
+    if end < len(turns) and turns[end].role == "user":
+        raise InputError(f"`{name}` has a turn of role 'user' in the answer's place; remove the row")
     return _pair(system, turns, start, end, name)
 
 
