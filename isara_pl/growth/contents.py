@@ -6,10 +6,11 @@ import re
 import zlib
 from pathlib import Path
 
-from isara_pl.errors import InputError
+from isara_pl.errors import InputError, did_you_mean_path
 
 LARGEST = 1 << 30  # bytes, also of what was packed: far more than seeds or items take
 PARQUET = b"PAR1"
+SHEETS = (".csv", ".tsv", ".txt")  # endings of what spreadsheets write
 _GZIP = b"\x1f\x8b"
 _AS_CSV = "save the sheet as CSV, in Excel as `CSV UTF-8`"
 _UNPACK = "unpack it, or pack it with gzip"
@@ -44,7 +45,7 @@ def content_of(path: Path) -> bytes:
     """
     try:
         if not path.exists():
-            raise InputError(f"{path}: no such file")
+            raise InputError(f"{path}: no such file.{did_you_mean_path(str(path))}")
         if not path.is_file():  # a pipe would be waited for
             raise InputError(f"{path}: not a regular file, but a folder, a pipe or a device; give a file")
         with path.open("rb") as file:
@@ -81,9 +82,9 @@ def text_of(path: Path, content: bytes) -> str:
         line = content[: error.start].decode(encoding, "ignore").count("\n") + 1
         name = "UTF-8" if encoding == "utf-8-sig" else encoding.upper()
         hint = _hint(content, error.start) if encoding == "utf-8" else "damaged"
+        in_excel = ", in Excel as `CSV UTF-8`" if path.suffix.lower() in SHEETS else ""
         raise InputError(
-            f"{path}:{line}: not {name} text (byte {error.start}), but {hint}; save the file as UTF-8, in Excel as "
-            "`CSV UTF-8`"
+            f"{path}:{line}: not {name} text (byte {error.start}), but {hint}; save the file as UTF-8{in_excel}"
         ) from None
 
 

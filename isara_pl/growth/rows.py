@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from isara_pl.errors import InputError, short
-from isara_pl.growth.contents import PARQUET, content_of, text_of
+from isara_pl.growth.contents import PARQUET, SHEETS, content_of, text_of
 from isara_pl.growth.tables import Row, csv_rows, doubled, is_table, normal, parquet_rows
 
-_OF_JSON, _OF_TABLES = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv", ".txt")
-_ENDINGS = (*_OF_JSON, *_OF_TABLES, ".parquet")
+_OF_JSON = (".jsonl", ".ndjson", ".json")
+_ENDINGS = (*_OF_JSON, *SHEETS, ".parquet")
 _SPACE = re.compile(r"[ \t\r\n]*")  # what JSON allows between values
 _JSON_START = re.compile(r'(\[\s*)?\{\s*"')
 
@@ -35,7 +35,7 @@ def read_rows(path: Path, names: frozenset[str]) -> Iterator[tuple[str, Row]]:
     start = _after_space(text, 0)
     if not text[start:]:
         return
-    if text[start] in "[{" and (ending not in _OF_TABLES or _JSON_START.match(text, start)):
+    if text[start] in "[{" and (ending not in SHEETS or _JSON_START.match(text, start)):
         for place, row in _listed(path, text, start) if text[start] == "[" else _lines(path, text, start, names):
             yield place, _normal(row, place, names)
     elif ending in _OF_JSON and not is_table(path, text, names):

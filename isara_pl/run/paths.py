@@ -1,6 +1,7 @@
 """Paths as users write them: `~/runs/mine` where no shell has expanded that, and those that start from a folder."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,14 @@ def expanded(path: str) -> str:
         if path != "~" and not path.startswith("~/"):  # that of a user who is unknown: a name like any other
             return path
         raise InputError(f"{path}: there is no home folder here, since HOME is not set. Give the whole path") from None
+
+
+def unnameable(path: str) -> str:
+    """Say that the system's encoding has no name for a path, and what to do."""
+    return (
+        f"{path}: the encoding of this system's locale, {sys.getfilesystemencoding()}, has not all characters of this "
+        "path. Set PYTHONUTF8=1 in the environment"
+    )
 
 
 def all_expanded(values: Any) -> Any:

@@ -138,7 +138,7 @@ def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path):
     (tmp_path / "b.jsonl").mkdir()
     for name in ("a.jsonl", "b.jsonl"):
         assert refused(tmp_path / name) == ": not a regular file, but a folder, a pipe or a device; give a file"
-    assert refused(tmp_path / "c.jsonl") == ": no such file"
+    assert refused(tmp_path / "c.jsonl") == ": no such file."
     assert "cannot be read" in refused(tmp_path / ("d" * 300 + ".jsonl"))
     with pytest.raises(InputError, match="no such file"):
         read_samples(tmp_path / "a\0b.jsonl")

@@ -59,7 +59,12 @@ def test_windows_1252_is_refused_with_its_line_how_it_would_read_and_the_way_out
     assert message.startswith("3:" if "json" not in ending else "2:")
     assert "perhaps Windows-1252, as which this reads" in message
     assert "Tee für zwei" in message
-    assert "save the file as UTF-8, in Excel as `CSV UTF-8`" in message
+    assert message.endswith("save the file as UTF-8" + (", in Excel as `CSV UTF-8`" if "json" not in ending else ""))
+
+
+def test_a_mistyped_file_gets_the_nearest_name(tmp_path):
+    (tmp_path / "seeds.csv").write_text(TABLE)
+    assert refused(tmp_path / "seed.csv") == f" no such file. Did you mean {tmp_path / 'seeds.csv'}?"
 
 
 @pytest.mark.parametrize(
