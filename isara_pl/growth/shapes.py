@@ -90,10 +90,12 @@ def preference_of(row: Row) -> tuple[str, str, str]:
 def category_of(row: Row) -> str | None:
     """Give the category as text; of names that are true or false (BeaverTails), those that are true."""
     value = row.get("category")
+    if value is None:
+        return None
     if isinstance(value, dict) and all(isinstance(flag, bool) for flag in value.values()):
         value = [name for name, flag in value.items() if flag]
     values = value if isinstance(value, list) else [value]
-    if not all(one is None or isinstance(one, str | int | float) for one in values):
+    if not all(isinstance(one, str | int | float | None) for one in values):
         raise InputError("the field `category` must be text, a number, a list of them, or names with true and false")
     return _usable(", ".join(str(one) for one in values if not _is_empty(one)), "category") or None
 
@@ -113,12 +115,13 @@ def incorrect_answers_of(row: Row) -> tuple[str, ...]:
 def left_out_of(row: Row, texts: Sequence[str]) -> list[str]:
     """Give what of a row is in none of the texts that were read of it, though an answer may rest on it."""
     source = _question_field(row)
-    turns = _conversation(row)[1].left_out if source else []
+    turns = _conversation(row)[1].left_out if source in (*_CONVERSATIONS, "prompt") else []
     fields = [
         f"`{name}`"
         for name in _BESIDE
-        if name != source
-        and not _is_empty(value := row.get(name))
+        if name in row
+        and name != source
+        and not _is_empty(value := row[name])
         and not (isinstance(value, str) and any(value.strip() in text for text in texts))
     ]
     return [*turns, *fields]
@@ -171,8 +174,13 @@ def _question_field(row: Row) -> str | None:
 
 def _first(row: Row, names: Sequence[str]) -> str | None:
     """Give the first field that holds anything, else the first that is there."""
-    there = [name for name in names if name in row]
-    return next((name for name in there if not _is_empty(row[name])), there[0] if there else None)
+    there = None
+    for name in names:
+        if name in row:
+            if not _is_empty(row[name]):
+                return name
+            there = there or name
+    return there
 
 
 def _preferred(row: Row, name: str, question: str | None) -> tuple[str, str]:
@@ -230,7 +238,9 @@ def _usable(value: str, name: str) -> str:
 
 
 def _answers(row: Row, name: str) -> tuple[str, ...]:
-    values = row.get(name) or []
+    values = row.get(name)
+    if not values:
+        return ()
     if isinstance(values, str):
         values = [part for part in values.split(";") if part.strip()]
     if not isinstance(values, list) or not all(isinstance(value, str) and value.strip() for value in values):
@@ -243,4 +253,4 @@ def _is_null(value: Any) -> bool:
 
 
 def _is_empty(value: Any) -> bool:
-    return _is_null(value) or (isinstance(value, str) and not value.strip()) or value in ([], {})
+    return not value.strip() if isinstance(value, str) else _is_null(value) or value in ([], {})

@@ -5,10 +5,11 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from isara_pl.errors import InputError, first_line, short
+from isara_pl.errors import InputError, first_line, printable, short
 from isara_pl.growth.contents import LARGEST, too_large
 
 Row = dict[str, Any]
@@ -19,6 +20,7 @@ _ROWS_AT_ONCE = 256
 _OWN_NAMES = "or tell yours by `columns`, as in question=Frage,answer=Antwort"
 
 
+@lru_cache(maxsize=1024)
 def normal(name: str) -> str:
     """Give the name of a field as it is compared: without capitals, with underscores in place of spaces."""
     return name.strip().lower().replace(" ", "_")
@@ -74,7 +76,7 @@ def parquet_rows(path: Path, content: bytes, names: frozenset[str]) -> Iterator[
                 number += 1
                 yield f"{path}: row {number}", {normal(name): value for name, value in row.items()}
     except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
-        raise InputError(f"{path}: not Parquet that can be read: {first_line(error)}") from None
+        raise InputError(f"{path}: not Parquet that can be read: {printable(first_line(error)[:200])}") from None
 
 
 def is_table(path: Path, text: str, names: frozenset[str]) -> bool:
