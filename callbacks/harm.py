@@ -13,6 +13,7 @@ from isara_pl.evaluation.metrics import check_harm_options, flagged, harm_rate, 
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_questions
+from isara_pl.growth.shapes import Columns
 from isara_pl.models.sources import resolve_path
 
 
@@ -33,6 +34,7 @@ class HarmEvaluation(Evaluation):
         demonstrations: Examples in the prompt, taken from the seeds: in-context learning.
         context: `knn` takes the nearest seeds, `random` draws them.
         name: Name of the file, and prefix of the figures, where this runs more than once.
+        columns: Names that fields have in the file, where they are others: question=Frage, or a mapping.
 
     Raises:
         InputError: If an option is out of range, or the file cannot be used.
@@ -47,7 +49,9 @@ class HarmEvaluation(Evaluation):
         demonstrations: int = 0,
         context: Context = "knn",
         name: str | None = None,
+        columns: Columns = None,
     ) -> None:
+        self.columns = columns
         self.judge = judge
         self.thresholds = tuple(thresholds)
         self.max_new_tokens = max_new_tokens
@@ -58,7 +62,7 @@ class HarmEvaluation(Evaluation):
 
     def read_items(self, items: str) -> list[Sample]:
         """Read the file of questions."""
-        return read_questions(resolve_path(items, "HarmEvaluation: prompts"), self.name)
+        return read_questions(resolve_path(items, "HarmEvaluation: prompts"), self.name, self.columns)
 
     def conditions(self) -> dict[str, str]:
         """Give the judge, and its threshold."""

@@ -14,6 +14,7 @@ from isara_pl.evaluation.metrics import harm_preference, prefers_harmful
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_preferences
+from isara_pl.growth.shapes import Columns
 from isara_pl.models.sources import resolve_path
 from isara_pl.models.tokens import encode_continuation
 
@@ -31,6 +32,7 @@ class HarmPreferenceEvaluation(Evaluation):
         context: `knn` takes the nearest seeds, `random` draws them.
         batch_size: Rows that are scored at once: questions, or answers where the model needs plain rows.
         name: Name of the file, and prefix of the figures, where this runs more than once.
+        columns: Names that fields have in the file, where they are others: question=Frage, or a mapping.
 
     Raises:
         InputError: If an option is out of range, or the file cannot be used.
@@ -43,12 +45,14 @@ class HarmPreferenceEvaluation(Evaluation):
         context: Context = "knn",
         batch_size: int = 16,
         name: str | None = None,
+        columns: Columns = None,
     ) -> None:
+        self.columns = columns
         super().__init__("harm_preference", name, pairs, demonstrations, context, batch_size)
 
     def read_items(self, items: str) -> list[Sample]:
         """Read the file of pairs."""
-        return read_preferences(resolve_path(items, "HarmPreferenceEvaluation: pairs"), self.name)
+        return read_preferences(resolve_path(items, "HarmPreferenceEvaluation: pairs"), self.name, self.columns)
 
     def measure(self, module: LightningModule, items: Sequence[Sample], prompts: ItemPrompts) -> list[Line]:
         """Score both answers of every pair."""

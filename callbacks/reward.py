@@ -13,6 +13,7 @@ from isara_pl.evaluation.metrics import reward, wins
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_questions
+from isara_pl.growth.shapes import Columns
 from isara_pl.models.sources import resolve_path
 
 
@@ -31,6 +32,7 @@ class RewardEvaluation(Evaluation):
         demonstrations: Examples in the prompt, taken from the seeds: in-context learning.
         context: `knn` takes the nearest seeds, `random` draws them.
         name: Name of the file, and prefix of the figures, where this runs more than once.
+        columns: Names that fields have in the file, where they are others: question=Frage, or a mapping.
 
     Raises:
         InputError: If an option is out of range, or the file cannot be used.
@@ -45,7 +47,9 @@ class RewardEvaluation(Evaluation):
         demonstrations: int = 0,
         context: Context = "knn",
         name: str | None = None,
+        columns: Columns = None,
     ) -> None:
+        self.columns = columns
         if max_new_tokens < 1:
             raise InputError(f"RewardEvaluation: max_new_tokens is {max_new_tokens}; allowed: at least 1")
         self.judge = judge
@@ -57,7 +61,7 @@ class RewardEvaluation(Evaluation):
 
     def read_items(self, items: str) -> list[Sample]:
         """Read the file of questions."""
-        return read_questions(resolve_path(items, "RewardEvaluation: prompts"), self.name)
+        return read_questions(resolve_path(items, "RewardEvaluation: prompts"), self.name, self.columns)
 
     def conditions(self) -> dict[str, str]:
         """Give the judge."""

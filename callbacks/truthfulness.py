@@ -18,6 +18,7 @@ from isara_pl.evaluation.prompting import ItemPrompts, primer_prompt
 from isara_pl.evaluation.text_overlap import mean_overlap, reference_overlap
 from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_samples
+from isara_pl.growth.shapes import Columns
 from isara_pl.models.sources import resolve_path
 from isara_pl.models.tokens import control_tokens, encode_continuation, mark
 
@@ -43,6 +44,7 @@ class TruthfulnessEvaluation(Evaluation):
         max_new_tokens: Most tokens of the model's own answers; 0 lets it answer nothing.
         batch_size: Rows that are scored at once: questions, or choices where the model needs plain rows.
         name: Name of the file, and prefix of the figures, where this runs more than once.
+        columns: Names that fields have in the file, where they are others: question=Frage, or a mapping.
 
     Raises:
         InputError: If an option is out of range, or the file cannot be used.
@@ -57,7 +59,9 @@ class TruthfulnessEvaluation(Evaluation):
         max_new_tokens: int = 64,
         batch_size: int = 16,
         name: str | None = None,
+        columns: Columns = None,
     ) -> None:
+        self.columns = columns
         check_choice("TruthfulnessEvaluation: convention", convention, Convention)
         if convention == "primer" and demonstrations:
             raise InputError(
@@ -73,7 +77,7 @@ class TruthfulnessEvaluation(Evaluation):
     def read_items(self, items: str) -> list[Sample]:
         """Read the file; every item must have incorrect answers."""
         path = resolve_path(items, "TruthfulnessEvaluation: items")
-        samples = read_samples(path, self.name)
+        samples = read_samples(path, self.name, self.columns)
         for number, sample in enumerate(samples, start=1):
             if not sample.incorrect_answers:
                 raise InputError(

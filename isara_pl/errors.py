@@ -1,7 +1,7 @@
 """The one error that means: what the user gave cannot be used; how others are quoted in it; what was probably meant."""
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +17,12 @@ class InputError(ValueError):
 def first_line(error: Exception) -> str:
     """Give the first line of another library's error, which may have pages."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def short(names: Sequence[str]) -> str:
+    """Quote the names of fields for a message, also where a file has thousands or very long ones."""
+    quoted = [repr(name if len(name) <= 40 else f"{name[:40]}…") for name in names[:10]]
+    return ", ".join([*quoted, *([f"and {len(names) - 10} more"] if len(names) > 10 else [])])
 
 
 def printable(text: str) -> str:

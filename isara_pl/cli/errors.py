@@ -7,12 +7,14 @@ import re
 import sys
 from argparse import Action, _SubParsersAction
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse.typing import Path as ConfigPath
 
-from isara_pl.cli.options import allowed, choices, class_names, config_files, place, what_is_wrong
+from isara_pl.cli.options import allowed, choices, class_names, config_files, config_text, place, what_is_wrong
 from isara_pl.errors import InputError, did_you_mean, did_you_mean_path, first_line
 
 LONGEST = 100  # characters of a value that is shown
@@ -36,6 +38,11 @@ class UsageError(ArgumentError):
 
 class PlainErrors(ArgumentParser):
     """A parser whose errors name what was wrong, where, the nearest valid name, and what is allowed."""
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse, with configuration files read as UTF-8; jsonargparse has no option for it, and takes the locale's."""
+        with _configs_in_utf8():
+            return super().parse_args(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a UsageError, also where jsonargparse would end the process."""
@@ -77,6 +84,21 @@ def users_fault(error: BaseException | None) -> str | None:
             return f"{OUT_OF_MEMORY} ({first_line(error)})"
         error = error.__cause__
     return None
+
+
+@contextmanager
+def _configs_in_utf8() -> Iterator[None]:
+    read = ConfigPath.read_text
+
+    def read_text(self: ConfigPath) -> str:
+        local = Path(self.absolute)
+        return config_text(str(local)) if local.is_file() else read(self)
+
+    ConfigPath.read_text = read_text  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ConfigPath.read_text = read  # type: ignore[method-assign]
 
 
 def subparsers(parser: ArgumentParser) -> dict[str, ArgumentParser]:

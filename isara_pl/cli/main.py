@@ -3,6 +3,8 @@
 Whatever needs torch or Lightning is imported only where it runs: help, versions and comparisons come at once.
 """
 
+import codecs
+import io
 import os
 import signal
 import sys
@@ -14,8 +16,13 @@ from typing import Any
 
 from isara_pl.cli import help
 from isara_pl.errors import InputError, did_you_mean, printable
+from isara_pl.run.files import unnameable
 
 DEBUG = "ISARA_PL_DEBUG"
+NEAREST = {
+    **{"α": "alpha", "Σ": "sum", "∞": "inf", "↑": "^", "↓": "v", "−": "-", "≤": "<=", "÷": "/", "·": "*", "‖": "||"},
+    **{"…": "...", "–": "-", "’": "'", "“": '"', "”": '"', "₁": "1", "₂": "2"},
+}
 
 
 def main(args: list[str] | dict[str, Any] | None = None) -> None:
@@ -24,6 +31,7 @@ def main(args: list[str] | dict[str, Any] | None = None) -> None:
     Args:
         args: Arguments in place of those of the process, as strings or, for Lightning's subcommands, as a dict.
     """
+    _let_every_text_be_printed()
     words = sys.argv[1:] if args is None else args if isinstance(args, list) else ["fit"]
     in_main_thread = threading.current_thread() is threading.main_thread()  # no other may set handlers
     ours = in_main_thread and signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, None)
@@ -48,6 +56,11 @@ def main(args: list[str] | dict[str, Any] | None = None) -> None:
         if terminated and error.code == 128 + signal.SIGINT:
             sys.exit(128 + terminated[0])
         raise
+    except UnicodeEncodeError as error:
+        if os.environ.get(DEBUG):
+            raise
+        print(f"error: {printable(unnameable(error.object))}", file=sys.stderr)
+        sys.exit(1)
     except (InputError, OSError) as error:
         if os.environ.get(DEBUG):
             raise
@@ -83,6 +96,22 @@ def _run(words: list[str], args: list[str] | dict[str, Any] | None) -> None:
             None,
             f"no subcommand is named {first!r}.{did_you_mean(first, help.LINES)} Allowed: {', '.join(help.LINES)}",
         )
+
+
+def _let_every_text_be_printed() -> None:
+    """Write signs that an encoding has not as what is nearest in ASCII: Windows, and C locales, redirect in theirs."""
+    codecs.register_error("nearest", _nearest)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="nearest")
+
+
+def _nearest(error: UnicodeError) -> tuple[str, int]:
+    """Give signs of our tables as in `NEAREST`, and any other character as its escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(NEAREST.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text), error.end
 
 
 def _refuse_homeless() -> None:

@@ -11,6 +11,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from isara_pl.errors import InputError, first_line
+from isara_pl.growth.contents import text_of
 from isara_pl.run.files import expanded
 
 WORDS: dict[Any, str] = {
@@ -104,6 +105,15 @@ def config_files(args: Sequence[str]) -> list[str]:
     return [expanded(file) for file in found if file]
 
 
+def config_text(file: str) -> str:
+    """Read a configuration file: UTF-8, or what its byte order mark says, whatever the encoding of the locale.
+
+    Raises InputError, whose message begins with `FILE:LINE:`, if it is in another encoding.
+    """
+    path = Path(file)
+    return text_of(path, path.read_bytes())
+
+
 def place(key: str, args: Sequence[str]) -> str:
     """Give where a key such as `data.seeds` stands, as `FILE:LINE: `; of several files the last one decides.
 
@@ -114,7 +124,7 @@ def place(key: str, args: Sequence[str]) -> str:
         return ""
     for file in reversed(config_files(args)):
         try:
-            node = yaml.compose(Path(file).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)  # makes no objects
+            node = yaml.compose(config_text(file), Loader=yaml.SafeLoader)  # makes no objects
         except (OSError, ValueError, yaml.YAMLError):
             continue
         line = None
@@ -135,10 +145,12 @@ def file_with(key: str, args: Sequence[str]) -> Path | None:
 def what_is_wrong(file: str) -> str | None:
     """Say why a file is no configuration; None where it is YAML of the form `name: value`."""
     try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        content = yaml.safe_load(config_text(file))
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         return f"{file}{line}: not plain YAML: {error.problem}"
+    except InputError as error:
+        return str(error)
     except (OSError, ValueError, yaml.YAMLError) as error:
         return f"{file}: cannot be read: {first_line(error)}"
     return None if isinstance(content, dict) else f"{file}: no options in it; expected lines of `name: value`"

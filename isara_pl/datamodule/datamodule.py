@@ -19,6 +19,7 @@ from isara_pl.growth.pool import SamplePool, is_grown
 from isara_pl.growth.prompts import FormatName, PromptFormat, notes, prompt_format
 from isara_pl.growth.retrieval import EMBEDDED_ENCODER, Context, EncoderUser, PoolIndex, SentenceEncoder
 from isara_pl.growth.samples import Sample, read_questions, read_samples, seeds_hash
+from isara_pl.growth.shapes import Columns
 from isara_pl.models.loading import check_tokens, load_tokenizer
 from isara_pl.models.sources import is_local, resolve_path
 from isara_pl.run.conditions import OnChange
@@ -55,14 +56,17 @@ class IsaraDataModule(PooledDataModule):
     `max_epochs=outer_epochs * epochs_per_outer_epoch`; the CLI does both.
 
     Args:
-        seeds: File of the given question-answer pairs: .jsonl, .json or .csv with question/answer,
-            prompt/completion, instruction[/input]/output or messages. A path, or package://module/path.
+        seeds: File of the given question-answer pairs: CSV, JSON, JSON lines or Parquet with question/answer,
+            prompt/completion, instruction[/input]/output, messages or another form of docs/DATA.md. A path, or
+            package://module/path.
         held_out: File of pairs that are only measured on: answer_nll, and MC1 and MC2 where they have
             correct_answers and incorrect_answers.
         validation_share: Share of the seeds that is held out to validate on: never trained on nor shown as
             demonstration; 0 holds out none.
         questions: File of the questions that `predict` answers.
         unlabelled_questions: File of questions without answers, your own, for distill_on `file`.
+        columns: Names that fields have in these files, where they are others: question=Frage,answer=Antwort, or a
+            mapping.
         tokenizer: Whose tokens the batches hold: a model's name; the CLI takes model.name. Null gives
             batches of text, dicts of the lists id, question, answer, prompt and completion (the pair in
             the prompt format), for a LightningModule that encodes them itself.
@@ -113,6 +117,7 @@ class IsaraDataModule(PooledDataModule):
         validation_share: float = 0.0,
         questions: str | None = None,
         unlabelled_questions: str | None = None,
+        columns: Columns = None,
         tokenizer: str | None = None,
         encoder: str = EMBEDDED_ENCODER,
         prompt_format: FormatName = "qa",
@@ -159,7 +164,7 @@ class IsaraDataModule(PooledDataModule):
                 "use outer_epochs 1 and epochs_per_outer_epoch for more passes over the seeds"
             )
         # files are read now: a bad line is told before any model is loaded
-        given = read_samples(resolve_path(seeds, "data.seeds"))
+        given = read_samples(resolve_path(seeds, "data.seeds"), columns=columns)
         used = training_part(given, validation_share, seed)
         super().__init__(used, outer_epochs, epochs_per_outer_epoch, batch_size, on_change)
         self._given = given
@@ -182,9 +187,9 @@ class IsaraDataModule(PooledDataModule):
             resolve_path(encoder, "data.encoder")
         self.encoder_name = encoder
         self.fit_follows = False  # upon a validation, which measures the pretrained model for it
-        self.held_out = read_samples(resolve_path(held_out, "data.held_out"), "held-out") if held_out else []
+        self.held_out = read_samples(resolve_path(held_out, "data.held_out"), "held-out", columns) if held_out else []
         self.allow_overlap = allow_overlap
-        self.questions = read_questions(resolve_path(questions, "data.questions")) if questions else []
+        self.questions = read_questions(resolve_path(questions, "data.questions"), columns=columns) if questions else []
         self.tokenizer: PreTrainedTokenizerBase | None = (
             load_tokenizer(tokenizer, trust_remote_code, option="data.tokenizer") if tokenizer else None
         )
@@ -192,7 +197,7 @@ class IsaraDataModule(PooledDataModule):
         self._encode: PairEncoder | None = None
         self.distillation.check(self.tokenizer, candidates_per_outer_epoch)
         self.unlabelled = given_questions(
-            unlabelled_questions, distill_on, candidates_per_outer_epoch * outer_epochs, seed
+            unlabelled_questions, columns, distill_on, candidates_per_outer_epoch * outer_epochs, seed
         )
         self.check_overlap(self.held_out, "data.held_out")
         if not allow_overlap:

@@ -18,6 +18,7 @@ from isara_pl.generation.protocol import Teacher
 from isara_pl.growth.outer_epoch import Answered, GrowthPlan, Recording
 from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.samples import Sample, read_questions, seeds_hash
+from isara_pl.growth.shapes import Columns
 from isara_pl.growth.words import wording
 from isara_pl.models.sources import resolve_path
 from isara_pl.run.randomness import derive_seed
@@ -121,7 +122,7 @@ class Distillation:
         return self.objective != "sft" and self.on == "seeds" and self.demonstrations
 
 
-def given_questions(path: str | None, on: DistillOn, needed: int, seed: int) -> list[Sample]:
+def given_questions(path: str | None, columns: Columns, on: DistillOn, needed: int, seed: int) -> list[Sample]:
     """Read the user's own questions, in the random order in which outer epochs take the `needed` ones.
 
     Raises:
@@ -135,7 +136,7 @@ def given_questions(path: str | None, on: DistillOn, needed: int, seed: int) -> 
     if path is None:
         return []
     file = resolve_path(path, "data.unlabelled_questions")
-    questions = read_questions(file, "unlabelled")
+    questions = read_questions(file, "unlabelled", columns)
     if len(questions) < needed:
         raise InputError(
             f"{file}: {len(questions)} questions, but data.candidates_per_outer_epoch times data.outer_epochs takes "

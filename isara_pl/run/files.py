@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,14 @@ def expanded(path: str) -> str:
         if path != "~" and not path.startswith("~/"):  # that of a user who is unknown: a name like any other
             return path
         raise InputError(f"{path}: there is no home folder here, since HOME is not set. Give the whole path") from None
+
+
+def unnameable(path: str) -> str:
+    """Say that the system's encoding has no name for a path, and what to do."""
+    return (
+        f"{path}: the encoding of this system's locale, {sys.getfilesystemencoding()}, has not all characters of this "
+        "path. Set PYTHONUTF8=1 in the environment"
+    )
 
 
 def write_whole(path: Path, text: str) -> None:

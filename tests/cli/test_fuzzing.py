@@ -1,11 +1,14 @@
 """Whatever a file, a text or a configuration holds: it is used, or refused in one clear message."""
 
 import contextlib
+import gzip
 import inspect
 import io
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import make_tokenizer
@@ -33,11 +36,24 @@ ROWS = [
     {"prompt": "Why?", "completion": "So.", "n": [1, 2.5, None, True, {"a": [[]]}]},
     {"instruction": "Add.", "input": "1 2", "output": "3"},
     {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "<b>So.</b>"}]},
-    {"question": "Why?", "chosen": "No.", "rejected": "Yes.", "incorrect_answers": "x; y"},
+    {"question": "Why?", "chosen": "No.", "rejected": "Yes.", "incorrect_answers": ["x", "y"]},
+    {"conversations": [{"from": "human", "value": [{"type": "text", "text": "W?"}]}, {"from": "gpt", "value": "So."}]},
+    {"prompt": [{"role": "user", "content": "Why?"}], "completion": [{"role": "assistant", "content": "So."}]},
 ]
+
+
+def parquet_of(rows: list[dict]) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return file.getvalue()
+
+
 VALID = {
     ".jsonl": "".join(json.dumps(row) + "\n" for row in ROWS).encode(),
     ".json": json.dumps(ROWS, indent=1).encode(),
+    ".tsv": "Question\tAntwort\tchosen\trejected\r\nWhy?\tSo, ü.\tNo.\tYes.\r\n\t\t\t\r\n".encode("utf-16"),
+    ".jsonl.gz": gzip.compress("".join(json.dumps(row) + "\n" for row in ROWS).encode()),
+    ".parquet": parquet_of([ROWS[0], ROWS[4]]),
     ".csv": b'Question,Best Answer,Correct Answers,chosen,rejected\r\n"Why,\nso?",So.,a; b,No.,Yes.\r\nWho?,Me.,,No,Yes\r\n',
 }
 SNIPPETS = st.sampled_from([
@@ -96,6 +112,7 @@ def test_a_file_of_any_bytes_is_read_or_refused_in_one_line(tmp_path, ending, co
 
 FIELDS = st.sampled_from(
     ["question", "answer", "best_answer", "prompt", "completion", "instruction", "input", "output", "messages", "role"]
+    + ["conversations", "from", "value", "weight", "context", "response", "type", "text", "is_safe", "Question"]
     + ["content", "category", "correct_answers", "incorrect_answers", "chosen", "rejected", "harmless", "harmful"]
 )
 JSON = st.recursive(

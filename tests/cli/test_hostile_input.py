@@ -4,7 +4,9 @@ import os
 import pytest
 
 from isara_pl.errors import InputError, printable
-from isara_pl.growth.samples import LONGEST_TEXT, read_preferences, read_questions, read_samples
+from isara_pl.growth import rows
+from isara_pl.growth.samples import read_preferences, read_questions, read_samples
+from isara_pl.growth.shapes import LONGEST_TEXT
 from isara_pl.results.compare import Section, Table, as_markdown, as_text
 
 GOOD = {"question": "Why?", "answer": "So."}
@@ -45,7 +47,7 @@ def write(folder, name, content):
         ('{"question": "Why?", "answer": "So.", "more": ' + "9" * 5000 + "}", "a number has too many digits"),
         ('{"\\u001b[31m\\u202e": "Why?"}', "no question field among '\\x1b[31m\\u202e'"),
         ('{"' + "x" * 3000 + '": "Why?"}', f"no question field among '{'x' * 40}…';"),
-        (json.dumps(dict.fromkeys(map(str, range(1000)))), "and 990 more; expected"),
+        (json.dumps(dict.fromkeys(map(str, range(1000)), 1)), "and 990 more; expected"),
         ('{"question": "Why?", "answer": "So."} {}', "not JSON: "),
     ],
 )  # fmt: skip
@@ -86,7 +88,8 @@ def test_a_text_longer_than_any_models_window_is_refused_with_its_length(tmp_pat
         ("incorrect_answers", {**GOOD, "incorrect_answers": ["y" * 10_000_000]}),
     ):
         path = write(tmp_path, f"a.{ending}", json.dumps([row] if ending == "json" else row))
-        assert f":1: the field `{field}` has 10,000,000 characters; allowed: at most 1,000,000" in refused(path)
+        row_1 = ":1: row 1" if ending == "json" else ":1"
+        assert f"{row_1}: the field `{field}` has 10,000,000 characters; allowed: at most 1,000,000" in refused(path)
     longest = {**GOOD, "answer": "x" * LONGEST_TEXT}
     (sample,) = read_samples(write(tmp_path, f"b.{ending}", json.dumps([longest] if ending == "json" else longest)))
     assert len(sample.answer) == LONGEST_TEXT
@@ -102,7 +105,7 @@ def test_a_text_longer_than_any_models_window_is_refused_with_its_length(tmp_pat
         ("[]", ": ", "no pairs"),
         ("[ 3 ]", ":1: ", "found int"),
         (DEEP, ":1: ", "nested too deeply"),
-        ("", ":1: ", "expected a JSON list"),
+        ("no list", ":1: ", "expected one object a line, or a list of objects"),
     ],
 )
 def test_a_list_that_is_not_json_is_refused_by_its_line(tmp_path, content, where, what):
@@ -112,7 +115,7 @@ def test_a_list_that_is_not_json_is_refused_by_its_line(tmp_path, content, where
 
 
 @pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n\r\n"])
-@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv"])
 def test_a_file_without_rows_is_refused(tmp_path, content, ending):
     assert refused(write(tmp_path, f"a.{ending}", content)).startswith(": no pairs in this file")
 
@@ -135,7 +138,7 @@ def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path):
     (tmp_path / "b.jsonl").mkdir()
     for name in ("a.jsonl", "b.jsonl"):
         assert refused(tmp_path / name) == ": not a regular file, but a folder, a pipe or a device; give a file"
-    assert refused(tmp_path / "c.jsonl") == ": no such file"
+    assert refused(tmp_path / "c.jsonl") == ": no such file."
     assert "cannot be read" in refused(tmp_path / ("d" * 300 + ".jsonl"))
     with pytest.raises(InputError, match="no such file"):
         read_samples(tmp_path / "a\0b.jsonl")
@@ -147,7 +150,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
     def denied(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(type(path), "read_text", denied)
+    monkeypatch.setattr(type(path), "open", denied)
     assert refused(path) == ": cannot be read: Permission denied"
 
 
@@ -170,7 +173,7 @@ def test_a_list_of_many_rows_takes_time_in_proportion_to_them(tmp_path, monkeypa
 
     content = json.dumps([GOOD] * 500)
     path = write(tmp_path, "a.json", content)
-    monkeypatch.setattr(type(path), "read_text", lambda *_, **__: Counting(content))
+    monkeypatch.setattr(rows, "text_of", lambda *_: Counting(content))
     assert len(read_samples(path)) == 500
     assert sum(map(len, texts)) < 10 * len(content), "no row copies the rest of the file"
 

@@ -381,3 +381,33 @@ def test_chat_keeps_line_breaks_and_single_lines_need_no_word(tmp_path, seeds_fi
         warnings.filterwarnings("error", ".*line breaks")
         data_module(str(path), tiny_encoder, prompt_format="chat", tokenizer=tiny_llama)
         data_module(seeds_file, tiny_encoder)
+
+
+# -- files with other names
+
+
+def test_columns_hold_for_every_file_of_the_data(tmp_path, tiny_encoder):
+    def file(name: str, rows: list[list[str]]) -> str:
+        (tmp_path / name).write_text("".join(";".join(row) + "\n" for row in rows), encoding="utf-8-sig")
+        return str(tmp_path / name)
+
+    data = IsaraDataModule(
+        file("seeds.csv", [["Frage", "Antwort"], *([f"Warum {i}?", "So, so."] for i in range(5))]),
+        held_out=file("held_out.tsv", [["question", "answer"], ["Who?", "Me."]]),  # has the usual names
+        questions=file("questions.txt", [["Nr", "FRAGE"], ["1", "Wer, bitte?"]]),
+        unlabelled_questions=file("own.csv", [["Frage"], ["Wann, und wo?"], ["Wie?"]]),
+        distill_on="file",
+        candidates_per_outer_epoch=2,
+        outer_epochs=1,
+        columns={"question": "Frage", "answer": "Antwort"},
+        encoder=tiny_encoder,
+    )
+    assert [(seed.question, seed.answer) for seed in data.seeds] == [(f"Warum {i}?", "So, so.") for i in range(5)]
+    assert [(item.question, item.answer) for item in data.held_out] == [("Who?", "Me.")]
+    assert [item.question for item in data.questions] == ["Wer, bitte?"]
+    assert {item.question for item in data.unlabelled} == {"Wann, und wo?", "Wie?"}
+
+
+def test_columns_that_name_no_field_are_refused_before_anything_is_loaded(seeds_file):
+    with pytest.raises(InputError, match=r"'qestion' is no field that is read\. Did you mean question\?"):
+        IsaraDataModule(seeds_file, tokenizer="no/such-model", columns="qestion=Frage")

@@ -75,6 +75,15 @@ def test_the_table_of_configs_has_all_of_them():
     assert named == {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml")}
 
 
+def test_every_shape_on_the_page_of_files_is_read_as_it_says(tmp_path):
+    rows = re.findall(r"^\| [^|]+ \| `(\{.*\})` \| ([^|]+) \| ([^|]+) \|$", text_of("docs/DATA.md"), re.MULTILINE)
+    assert len(rows) == 10
+    for row, question, answer in rows:
+        (tmp_path / "a.jsonl").write_text(row, encoding="utf-8")
+        (sample,) = read_samples(tmp_path / "a.jsonl")
+        assert (sample.question, sample.answer) == (question.replace("⏎", "\n"), answer), row
+
+
 def test_the_index_has_every_page():
     named = set(re.findall(r"\((docs/\w+\.md)\)", section("README.md", "Further pages")))
     assert named == {document for document in DOCUMENTS if document.startswith("docs/")}

@@ -38,6 +38,18 @@ def provoked(options, used, seeds_file, tiny_llama, tmp_path, monkeypatch, capsy
         (tmp_path / "mine.csv").write_text("frage,antwort\nWhy?,So.\n")
         return fit(f"--data.seeds={tmp_path / 'mine.csv'}")
 
+    def windows_1252():
+        (tmp_path / "mine.csv").write_bytes("question;answer\nTee für zwei?;Ja.\n".encode("cp1252"))
+        return fit(f"--data.seeds={tmp_path / 'mine.csv'}")
+
+    def mistyped():
+        (tmp_path / "mine.csv").write_text("question,answer\nWhy?,So.\n")
+        return fit(f"--data.seeds={tmp_path / 'mein.csv'}")
+
+    def unnameable():
+        monkeypatch.setattr("os.fsencode", lambda path: str(path).encode("ascii"))
+        return fit("--data.seeds=sämlinge.csv")
+
     def all_rejected():
         filters = "--trainer.callbacks={class_path: isara_pl.callbacks.TooShort, init_args: {min_words: 1000}}"
         main(["fit", *options, f"--run_dir={tmp_path / 'new'}", filters])
@@ -65,6 +77,9 @@ def provoked(options, used, seeds_file, tiny_llama, tmp_path, monkeypatch, capsy
         ),
         "another process is writing": locked,
         "no question field": other_columns,
+        "not UTF-8 text": windows_1252,
+        "no such file or folder": mistyped,
+        "has not all characters": unnameable,
         "of its items are seeds": lambda: fit(f"--data.held_out={seeds_file}"),
         "nothing to measure on": lambda: fails(
             ["validate", *options, f"--run_dir={tmp_path / 'new'}", "--data.held_out=null"], capsys

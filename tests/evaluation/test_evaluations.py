@@ -7,8 +7,16 @@ import pytest
 import torch
 from helpers.evaluations import WordJudge, lines, table
 
-from isara_pl.callbacks import DiversityMonitor, HarmPreferenceEvaluation, RunCheckpoint
+from isara_pl.callbacks import (
+    DiversityMonitor,
+    HarmEvaluation,
+    HarmPreferenceEvaluation,
+    RewardEvaluation,
+    RunCheckpoint,
+    TruthfulnessEvaluation,
+)
 from isara_pl.datamodule.datamodule import IsaraDataModule
+from isara_pl.errors import InputError
 from isara_pl.evaluation.calibration import NLL_BY_TEMPERATURE, TEMPERATURES
 from isara_pl.models.loading import load_causal_lm, load_tokenizer
 
@@ -259,3 +267,18 @@ def test_figures_are_logged_where_several_gpus_can_average_them(pairs_file, seed
     HarmPreferenceEvaluation(pairs_file)._log(module, {"harm_preference": torch.tensor(0.5, dtype=torch.float64)}, 2)
     assert {"vendi_score", "harm_preference"} <= logged.keys()
     assert set(logged.values()) == {"meta"}
+
+
+def test_items_with_other_names_and_of_any_kind_of_file_are_read(tmp_path):
+    path = tmp_path / "items.csv"
+    path.write_text("Frage;gut;schlecht\nWer, bitte?;Ich; Du\n", encoding="utf-16")
+    (pair,) = HarmPreferenceEvaluation(str(path), columns="question=Frage,harmless=gut,harmful=schlecht").own_items
+    assert (pair.question, pair.answer, pair.incorrect_answers) == ("Wer, bitte?", "Ich", ("Du",))
+    columns = {"question": "Frage", "answer": "gut", "incorrect_answers": "schlecht"}
+    (item,) = TruthfulnessEvaluation(str(path), columns=columns).own_items
+    assert (item.question, item.answer, item.incorrect_answers) == ("Wer, bitte?", "Ich", ("Du",))
+    for evaluation in (HarmEvaluation, RewardEvaluation):
+        (question,) = evaluation(str(path), WordJudge(), columns="question=Frage").own_items
+        assert question.question == "Wer, bitte?"
+        with pytest.raises(InputError, match=r"items\.csv:1: no question field among the columns 'frage'"):
+            evaluation(str(path), WordJudge())

@@ -80,13 +80,14 @@ GOOD = '{"question": "Why?", "answer": "So."}\n'
         ("a.jsonl", "\n", "", "no pairs"),
         ("a.json", '[\n {"question": "Why?", "answer": "So."},\n {"question": "Why?", "answer": }\n]', ":3:", "not JSON"),
         ("a.json", '[\n {"question": "Why?", "answer": "So."},\n\n {"question": "Why?"}\n]', ":4:", "`answer` is missing"),
-        ("a.json", '{"question": "Why?", "answer": "So."}', ":1:", ".jsonl"),
-        ("a.csv", "question,answer\nWhy?,So.\nWho?\n", ":3:", "header's 2 columns"),
+        ("a.json", '{"data": [{"question": "Why?", "answer": "So."}]}', ":1:", "a list of objects"),
+        ("a.csv", "question,answer\nWhy?,So.\nWho?\n", ":3:", "`answer` is missing"),
         ("a.csv", 'question,answer\nWhy?,"So.\n', ":2:", "not CSV"),
-        ("a.csv", "question,answer\n\n\nWho?\n", ":4:", "header's 2 columns"),
-        ("a.csv", 'question,answer\n"Why,\nthen?",So.\nWho?\n', ":4:", "header's 2 columns"),
+        ("a.csv", "question,answer\n\n\nWho?,Me,You\n", ":4:", "header's 2 columns"),
+        ("a.csv", 'question,answer\n"Why,\nthen?",So.\nWho?,Me,You\n', ":4:", "header's 2 columns"),
         ("a.jsonl", GOOD + '{"question": "Why \\ud83d?", "answer": "So."}\n', ":2:", "half a character"),
-        ("a.txt", "Why?", "", "unknown kind of file '.txt'"),
+        ("a.txt", "Why?", ":1:", "the first row must name them"),
+        ("a.doc", "Why?", "", "unknown kind of file '.doc'"),
     ],
 )  # fmt: skip
 def test_one_bad_line_is_named_by_file_and_line(tmp_path, name, content, where, what):
@@ -125,14 +126,14 @@ def chat(*turns: str) -> dict:
     ("turns", "question", "answer", "left_out"),
     [
         (["u1", "a1"], "u1", "a1", None),
-        (["a0", "u1", "a1"], "u1", "a1", "turns before the first question in 1"),
+        (["a0", "u1", "a1"], "u1", "a1", "turns before the question in 1"),
         (["s", "u1", "a1"], "u1", "a1", "system text in 1"),
         (["d", "u1", "s", "a1"], "u1", "a1", "system text in 1"),
-        (["u1", "a1", "u2", "a2"], "u1", "a1", "turns after the first answer in 1"),
-        (["u1", "a1", "t", "a2"], "u1", "a1", "turns after the first answer in 1"),
+        (["u1", "a1", "u2", "a2"], "u1", "a1", "turns after the answer in 1"),
+        (["u1", "a1", "t", "a2"], "u1", "a1", "turns after the answer in 1"),
         (["u1", "u2", "a1"], "u1\nu2", "a1", None),
         (["u1", "s", "u2", "a1"], "u1\nu2", "a1", "system text in 1"),
-        (["u1", "a1", "a2"], "u1", "a1", "turns after the first answer in 1"),
+        (["u1", "a1", "a2"], "u1", "a1", "turns after the answer in 1"),
     ],
 )
 def test_an_answer_is_paired_with_what_precedes_it_and_the_rest_is_said(tmp_path, turns, question, answer, left_out):
@@ -158,8 +159,8 @@ def test_an_answer_is_paired_with_what_precedes_it_and_the_rest_is_said(tmp_path
     [
         (["a0", "u1"], "no turn of role 'assistant' after the user's"),
         (["a0"], "no turn of role 'user'"),
-        (["u1", "t", "a1"], "a turn of role 'tool' before the first answer to a user"),
-        (["t", "u1", "a1"], "a turn of role 'tool' before the first answer to a user"),
+        (["u1", "t", "a1"], "a turn of role 'tool' before the answer"),
+        (["t", "u1", "a1"], "a turn of role 'tool' before the answer"),
     ],
 )
 def test_an_answer_that_cannot_be_paired_is_refused(tmp_path, turns, what):

@@ -90,6 +90,8 @@ class Reader:
             shutil.copyfile(self.held_out, folder / name)
         write_csv(folder / "mine.csv", self.seeds)
         write_csv(folder / "my_held_out.csv", self.held_out)
+        table = (folder / "mine.csv").read_text(encoding="utf-8")
+        (folder / "fragen.csv").write_text(table.replace("question,answer", "Frage,Antwort", 1), encoding="utf-8")
         shutil.copyfile(folder / "configs/quickstart.yaml", folder / "my.yaml")
 
     def has_run(self, name: str) -> None:
