@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers.command_line import assert_same, before_call, fit, judged
+from helpers.command_line import SEEDS_ALONE, assert_same, before_call, fit, judged
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
@@ -96,7 +96,7 @@ def test_a_signal_while_the_pretrained_model_is_measured_ends_at_once(options, t
         with pytest.raises(SystemExit) as stop:
             main([subcommand, *options, f"--run_dir={tmp_path / 'run'}"])
     assert stop.value.code == 143
-    fit(tmp_path / "run", options)
+    fit(tmp_path / "run", [*options, *SEEDS_ALONE])
 
 
 @pytest.mark.parametrize(("owner", "method", "number"), [(OuterEpoch, "_judge", 3), (IsaraModule, "training_step", 6)])
