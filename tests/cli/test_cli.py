@@ -80,7 +80,13 @@ def with_every_step(tmp_path_factory, tiny_llama, tiny_encoder):
     return fit(folder / "run", options, "--checkpoint.every_n_train_steps=1", "--checkpoint.filename={step}")
 
 
-@pytest.mark.parametrize("stop", ["epoch=0", "epoch=1", "epoch=2", "step=3", "step=9"])
+@pytest.mark.parametrize(
+    "stop",
+    [
+        *("epoch=0", "epoch=1", "step=3"),
+        *(pytest.param(stop, marks=pytest.mark.slow) for stop in ("epoch=2", "step=9")),  # the same in outer epoch 2
+    ],
+)
 def test_a_resume_from_anywhere_ends_as_an_undisturbed_run(options, tmp_path, undisturbed, with_every_step, stop):
     whole = with_every_step if stop.startswith("step") else undisturbed
     checkpoint = whole / f"checkpoints/{stop}.ckpt"
@@ -359,6 +365,7 @@ def test_ctrl_c_ends_with_the_way_to_go_on(options, tmp_path, capsys, monkeypatc
     assert [row["outer_epoch"] for row in rows(tmp_path / "run")] == ["0", "1", "2"]
 
 
+@pytest.mark.slow
 def test_an_error_ends_the_real_process_with_1_and_no_traceback(tiny_llama):
     command = [sys.executable, "-m", "isara_pl", "fit", f"--model.name={tiny_llama}", "--data.seeds=nothing.jsonl"]
     failed = subprocess.run(command, capture_output=True, text=True)

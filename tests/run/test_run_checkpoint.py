@@ -29,9 +29,9 @@ def epochs_and_batches(path) -> tuple[int, int]:
     "saving",
     [
         ["--checkpoint.every_n_train_steps=1000"],
-        ["--checkpoint.every_n_train_steps=1000", "--checkpoint.save_last=link"],
         ["--checkpoint.every_n_epochs=3", "--checkpoint.save_last=link"],
-        ["--checkpoint.train_time_interval=1:00:00"],
+        pytest.param(["--checkpoint.train_time_interval=1:00:00"], marks=pytest.mark.slow),
+        pytest.param(["--checkpoint.every_n_train_steps=1000", "--checkpoint.save_last=link"], marks=pytest.mark.slow),
     ],
 )
 def test_the_last_checkpoint_is_that_of_the_last_epoch_however_rarely_others_are_saved(
@@ -53,7 +53,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("accumulated", [2, 3])
+@pytest.mark.parametrize("accumulated", [3, pytest.param(2, marks=pytest.mark.slow)])
 def test_no_checkpoint_falls_into_accumulated_gradients_or_after_an_epochs_last_step(
     options, tmp_path, monkeypatch, accumulated
 ):

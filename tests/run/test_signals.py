@@ -38,17 +38,13 @@ def sends(*signals: signal.Signals) -> Callable[[], None]:
     ("one", "owner", "method", "number", "candidates", "checkpoint"),
     [
         (signal.SIGTERM, OuterEpoch, "_judge", 1, 4, None),  # the batch of 4 candidates is finished
-        (signal.SIGINT, OuterEpoch, "_judge", 3, 10, (2, 0)),  # in the first batch of outer epoch 2, after 2 epochs
         (signal.SIGINT, IsaraModule, "training_step", 2, 6, (0, 2)),  # the step is finished
-        (signal.SIGTERM, IsaraModule, "training_step", 4, 6, (1, 0)),  # the last step of an epoch, which is finished
-        (
-            signal.SIGINT,
-            IsaraModule,
-            "validation_step",
-            2,
-            6,
-            (2, 0),
-        ),  # the measurement is finished; number 1 is the pretrained one
+        # the measurement is finished; number 1 is the pretrained one
+        (signal.SIGINT, IsaraModule, "validation_step", 2, 6, (2, 0)),
+        # in the first batch of outer epoch 2, after 2 epochs
+        pytest.param(signal.SIGINT, OuterEpoch, "_judge", 3, 10, (2, 0), marks=pytest.mark.slow),
+        # the last step of an epoch, which is finished
+        pytest.param(signal.SIGTERM, IsaraModule, "training_step", 4, 6, (1, 0), marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_ends_the_run_between_two_batches_and_it_goes_on_from_there(
@@ -99,7 +95,10 @@ def test_a_signal_while_the_pretrained_model_is_measured_ends_at_once(options, t
     fit(tmp_path / "run", [*options, *SEEDS_ALONE])
 
 
-@pytest.mark.parametrize(("owner", "method", "number"), [(OuterEpoch, "_judge", 3), (IsaraModule, "training_step", 6)])
+@pytest.mark.parametrize(
+    ("owner", "method", "number"),
+    [(OuterEpoch, "_judge", 3), pytest.param(IsaraModule, "training_step", 6, marks=pytest.mark.slow)],
+)
 def test_slurms_signal_waits_for_the_batch_and_lightnings_plugin_requeues(
     options, tmp_path, monkeypatch, undisturbed, owner, method, number
 ):
