@@ -13,6 +13,8 @@ BIN = $(VENV)/bin
 OFFLINE = HF_HUB_OFFLINE=1
 # two torch processes on few cores: one thread each, and no spinning while waiting
 FEW_THREADS = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+# each worker takes one half of the files, and what is left of the other half when it is done
+PYTEST = $(BIN)/pytest -n 2 --dist worksteal
 FIT = $(OFFLINE) $(BIN)/python -m isara_pl fit --config
 
 .PHONY: quickstart test test-slow offline-check chaos gpu-check lint format
@@ -25,10 +27,10 @@ quickstart: $(VENV)/.installed
 	    $(if $(wildcard $(RUN_DIR)/rejected.jsonl),--ckpt_path last)
 
 test: $(VENV)/.installed
-	$(OFFLINE) $(FEW_THREADS) $(BIN)/pytest -n 2 -m "not slow and not cuda"
+	$(OFFLINE) $(FEW_THREADS) $(PYTEST) -m "not slow and not cuda"
 
 test-slow: $(VENV)/.installed
-	$(OFFLINE) $(BIN)/pytest -m slow
+	$(OFFLINE) $(FEW_THREADS) $(PYTEST) -m slow
 
 # docs/OFFLINE.md: what is packed works in an environment that holds nothing but what a machine without a network brings
 offline-check: $(VENV)/.installed

@@ -5,6 +5,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from helpers.command_line import before_call
 from lightning.pytorch import Callback, Trainer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (  # type: ignore[attr-defined]  # BertTokenizerFast is made when it is asked for
@@ -33,6 +35,7 @@ from isara_pl.callbacks import OuterEpochTable, TruthfulnessEvaluation
 from isara_pl.cli.main import main
 from isara_pl.generation.decoding import Batch
 from isara_pl.generation.protocol import Completion, Sampling
+from isara_pl.growth.outer_epoch import OuterEpoch
 from isara_pl.growth.samples import Sample
 
 TEXTS = [
@@ -331,7 +334,10 @@ def run(tiny_llama: str, tiny_encoder: str, seeds_file: str, held_out_file: str,
 
 def write_options(folder: Path, model: str, encoder: str, seeds: str, held_out: str) -> list[str]:
     """Write the config of a run of seconds: 2 outer epochs of 2 epochs, 6 candidates each; give the arguments."""
-    callbacks = [{"class_path": f"isara_pl.callbacks.{name}"} for name in ("NearDuplicate", "TruthfulnessEvaluation")]
+    callbacks = [
+        {"class_path": "isara_pl.callbacks.NearDuplicate"},
+        {"class_path": "isara_pl.callbacks.TruthfulnessEvaluation", "init_args": {"max_new_tokens": 8}},
+    ]
     of_data = {"candidates_per_batch": 4, "epochs_per_outer_epoch": 2, "batch_size": 4}
     config = run_config(model, encoder, seeds, held_out, callbacks, candidates_per_outer_epoch=6, **of_data)
     config["model"]["learning_rate"] = 0.01
@@ -352,6 +358,41 @@ def undisturbed(tiny_llama: str, tiny_encoder: str, tmp_path_factory: pytest.Tem
     files = write_seeds(folder), write_held_out(folder)
     main(["fit", *write_options(folder, tiny_llama, tiny_encoder, *files), f"--run_dir={folder / 'run'}"])
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def cut_runs(tiny_llama: str, tiny_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Give the folder of a run of `options` that was cut before it judged its so manieth batch of candidates."""
+    made: dict[int, Path] = {}
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    def give(number: int) -> Path:
+        if number not in made:
+            folder = tmp_path_factory.mktemp(f"cut_{number}")
+            files = write_seeds(folder), write_held_out(folder)
+            options = write_options(folder, tiny_llama, tiny_encoder, *files)
+            with pytest.MonkeyPatch.context() as patch:
+                before_call(patch, OuterEpoch, "_judge", number, stop)
+                with pytest.raises(SystemExit):
+                    main(["fit", *options, f"--run_dir={folder / 'run'}"])
+            made[number] = folder / "run"
+        return made[number]
+
+    return give
+
+
+@pytest.fixture
+def cut_run(cut_runs: Callable[[int], Path], tmp_path: Path) -> Callable[[int], Path]:
+    """Give a copy of what `cut_runs` gives, to be gone on with."""
+    return lambda number: Path(shutil.copytree(cut_runs(number), tmp_path / "run"))
+
+
+@pytest.fixture
+def finished_run(undisturbed: Path, tmp_path: Path) -> Path:
+    """Give a copy of `undisturbed` to be written into."""
+    return Path(shutil.copytree(undisturbed, tmp_path / "run"))
 
 
 def hold_at_most(prompts: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from isara_pl.models.loading import load_causal_lm, load_tokenizer
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_quickstart_in_small_writes_questions_and_trains_an_adapter_that_answers(tmp_path):
     seeds = tmp_path / "seeds.jsonl"

@@ -1,8 +1,7 @@
 """What goes wrong in the night: every fault ends with a message and an exit code, and the next start works."""
 
 import json
-import subprocess
-import sys
+import resource
 import time
 from pathlib import Path
 
@@ -18,23 +17,20 @@ from isara_pl.generation.protocol import Completion
 from isara_pl.growth.outer_epoch import OuterEpoch
 from isara_pl.module import IsaraModule
 
-# a process whose files may not grow beyond a size: a write fails after a part of it, as on a full disk
-FULL = (
-    "import resource, sys; from isara_pl.cli.main import main\n"
-    "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY)); main(sys.argv[2:])"
-)
+
+def fit_with_little_space(size: int, run_dir: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Fit where no file may grow beyond a size: a write fails after a part of it, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        error = fails(["fit", *options, f"--run_dir={run_dir}", "--trainer.logger=false"], capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "To go on: the same command with --ckpt_path last" in error
+    return error
 
 
-def fit_with_little_space(size: int, run_dir: Path, options: list[str]) -> str:
-    arguments = ["fit", *options, f"--run_dir={run_dir}", "--trainer.logger=false"]
-    ended = subprocess.run([sys.executable, "-c", FULL, str(size), *arguments], capture_output=True, text=True)
-    assert ended.returncode == 1, ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert "To go on: the same command with --ckpt_path last" in ended.stderr
-    return ended.stderr
-
-
-def test_a_disk_that_fills_up_while_samples_are_written_loses_nothing(options, tmp_path):
+def test_a_disk_that_fills_up_while_samples_are_written_loses_nothing(options, tmp_path, capsys):
     # with long lines the pool is larger than all other files of the run's beginning
     seeds = tmp_path / "long.jsonl"
     lines = [{"question": s.question, "answer": s.answer, "category": "c" * 20_000} for s in make_seeds()]
@@ -44,7 +40,7 @@ def test_a_disk_that_fills_up_while_samples_are_written_loses_nothing(options, t
     pool = (whole / "pool.jsonl").read_bytes().splitlines(keepends=True)
     run_dir = tmp_path / "run"
     in_the_second_sample = sum(map(len, pool[:9])) + 50
-    error = fit_with_little_space(in_the_second_sample, run_dir, options)
+    error = fit_with_little_space(in_the_second_sample, run_dir, options, capsys)
     assert f"error: {run_dir}/pool.jsonl could not be appended to: File too large" in error
     assert f"safe in {run_dir}: 8 samples and 0 rejected candidates; there is no checkpoint yet" in error
     assert (run_dir / "pool.jsonl").read_bytes() == b"".join(pool[:8])
@@ -52,10 +48,10 @@ def test_a_disk_that_fills_up_while_samples_are_written_loses_nothing(options, t
     assert_same(run_dir, whole)
 
 
-def test_a_disk_that_fills_up_while_a_checkpoint_is_written_loses_nothing(options, tmp_path, undisturbed):
+def test_a_disk_that_fills_up_while_a_checkpoint_is_written_loses_nothing(options, tmp_path, undisturbed, capsys):
     run_dir = tmp_path / "run"
     half = (undisturbed / "checkpoints/last.ckpt").stat().st_size // 2
-    error = fit_with_little_space(half, run_dir, options)
+    error = fit_with_little_space(half, run_dir, options, capsys)
     assert f"error: {run_dir}/checkpoints/epoch=0.ckpt could not be written: " in error
     assert "there is no checkpoint yet" in error
     fit(run_dir, options, "--ckpt_path=last")

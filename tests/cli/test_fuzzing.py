@@ -282,9 +282,23 @@ OPTIONS = [
 ]
 
 
-@settings(FAST, max_examples=40)
-@given(st.dictionaries(st.sampled_from(OPTIONS), VALUES, min_size=1, max_size=2))
+CONFIGURATIONS = st.dictionaries(st.sampled_from(OPTIONS), VALUES, min_size=1, max_size=2)
+
+
+@settings(FAST, max_examples=15)
+@given(CONFIGURATIONS)
 def test_any_configuration_is_used_or_refused_without_a_traceback(tiny_llama, seeds_file, tmp_path, chosen):
+    assert_used_or_refused(tiny_llama, seeds_file, tmp_path, chosen)
+
+
+@pytest.mark.slow
+@settings(FAST, max_examples=100)
+@given(CONFIGURATIONS)
+def test_many_configurations_are_used_or_refused_without_a_traceback(tiny_llama, seeds_file, tmp_path, chosen):
+    assert_used_or_refused(tiny_llama, seeds_file, tmp_path, chosen)
+
+
+def assert_used_or_refused(tiny_llama, seeds_file, tmp_path, chosen):
     config = {"run_dir": str(tmp_path / "run"), "model": {"name": tiny_llama}, "data": {"seeds": seeds_file}}
     config["trainer"] = {"accelerator": "cpu", "precision": "32-true", "logger": False}
     for (section, option), value in chosen.items():

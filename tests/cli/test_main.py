@@ -83,5 +83,8 @@ def test_the_help_of_fit_shows_this_projects_options_before_lightnings(capsys):
               ("run_dir", "model.name", "data.seeds", "alpha_stopping.alpha", "ckpt_path", "checkpoint.filename", "trainer.devices")]  # fmt: skip
     assert places == sorted(places)
     assert shown.startswith("usage: isara-pl fit --config FILE")
+    for option in ("data.candidates_per_outer_epoch", "model.lora.r", "alpha_stopping.alpha"):
+        assert f"  --{option} " in shown
+    assert "candidates that are generated in an outer epoch" in " ".join(shown.split())
     assert LINES["fit"] in shown
     assert "[applied on parse]" not in shown, "what cannot be given"

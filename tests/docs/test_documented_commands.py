@@ -1,7 +1,7 @@
 """Every command and every piece of code in README, CONTRIBUTING and docs/ works as it stands there, but cheaper.
 
 The command line runs for real on a tiny model, as a reader would go through the page. What cannot run like that is held
-against what it asks: make, pip's parser, a script's parser. Of no kind is anything left out.
+against what it asks: make, pip's options, a script's parser. Of no kind is anything left out.
 """
 
 import re

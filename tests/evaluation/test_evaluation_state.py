@@ -54,10 +54,10 @@ def test_a_checkpoint_measured_elsewhere_says_that_its_training_data_are_not_the
         ("ContaminationGuard", {"cosine": 1.0}),
         ("DiversityMonitor", {}),
     ]
-    fitted = run("fit", callbacks)
+    fitted = run("fit", callbacks, "--data.outer_epochs=1")
     with pytest.warns(UserWarning, match=r"no pool\.jsonl in .*elsewhere"):
         elsewhere = run("validate", callbacks, f"--ckpt_path={fitted / 'checkpoints/last.ckpt'}", name="elsewhere")
-    assert {line["contaminated"] for line in lines(elsewhere, "truthfulness", 2)} == {None}
+    assert {line["contaminated"] for line in lines(elsewhere, "truthfulness", 1)} == {None}
     assert not (elsewhere / "evaluation/diversity.jsonl").exists()
 
 
@@ -181,7 +181,10 @@ def test_runs_that_were_measured_in_different_ways_are_not_compared(run, capsys)
 
 
 def test_a_loop_that_accepted_nothing_is_still_self_generation_and_other_pairs_are_no_baseline(run, tmp_path, capsys):
-    nothing = run("fit", [("TooShort", {"min_words": 50}), ("TruthfulnessEvaluation", SCORES_ONLY)], name="nothing")
+    one = "--data.outer_epochs=1"
+    nothing = run(
+        "fit", [("TooShort", {"min_words": 50}), ("TruthfulnessEvaluation", SCORES_ONLY)], one, name="nothing"
+    )
     more = tmp_path / "more.jsonl"
     more.write_text(
         "".join(json.dumps({"question": f"What is {i} and {i}?", "answer": f"It is {2 * i}."}) + "\n" for i in range(9))
@@ -220,7 +223,7 @@ def test_local_attention_that_counts_along_the_row_is_scored_in_plain_rows(tmp_p
 
 def test_in_mixed_precision_the_batch_size_changes_no_figure_and_the_base_keeps_its_type(run, monkeypatch):
     callbacks = [("TruthfulnessEvaluation", {"max_new_tokens": 5})]
-    mixed = ["--trainer.precision=bf16-mixed", "--data.epochs_per_outer_epoch=2"]
+    mixed = ["--trainer.precision=bf16-mixed", "--data.epochs_per_outer_epoch=2", "--data.outer_epochs=1"]
     kept = []
     own = IsaraModule.training_step
     monkeypatch.setattr(

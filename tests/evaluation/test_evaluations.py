@@ -83,7 +83,7 @@ def test_an_outer_epoch_that_accepted_nothing_has_no_diversity(run):
 
 def test_a_second_evaluation_gives_the_same_and_the_batch_size_changes_nothing(run, pairs_file):
     callbacks = [("TruthfulnessEvaluation", {"max_new_tokens": 5}), ("HarmPreferenceEvaluation", {"pairs": pairs_file})]
-    run_dir = run("fit", callbacks)
+    run_dir = run("fit", callbacks, "--data.outer_epochs=1")
     before = {path: path.read_bytes() for path in (run_dir / "evaluation").iterdir()}
     run("validate", callbacks, "--ckpt_path=last")
     assert {path: path.read_bytes() for path in (run_dir / "evaluation").iterdir()} == before

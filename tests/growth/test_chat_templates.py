@@ -294,7 +294,7 @@ def test_what_a_judge_says_does_not_depend_on_the_day(kind, tmp_path, monkeypatc
 
 def test_a_run_goes_on_on_another_day_as_if_it_were_the_same(options, tiny_llama, tmp_path, monkeypatch):
     model = with_template(tiny_llama, DATED["called"] + CHAT_TEMPLATE, tmp_path / "model")
-    more = (f"--model.name={model}", "--data.prompt_format=chat")
+    more = (f"--model.name={model}", "--data.prompt_format=chat", "--data.epochs_per_outer_epoch=1")
     set_clock(monkeypatch, 1)
     whole = fit(tmp_path / "whole", options, *more)
     fit(tmp_path / "parts", options, *more, "--data.outer_epochs=1")

@@ -11,6 +11,8 @@ import pytest
 from isara_pl.cli.main import main
 
 LISTS = ("pool.jsonl", "rejected.jsonl")
+# the cheapest whole run
+SEEDS_ALONE = ["--data.candidates_per_outer_epoch=0", "--data.outer_epochs=1", "--data.epochs_per_outer_epoch=1"]
 
 
 def fit(run_dir: Path, options: list[str], *more: str) -> Path:

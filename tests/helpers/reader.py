@@ -19,8 +19,7 @@ import yaml
 from conftest import write_held_out, write_seeds
 from helpers.documents import INLINE, ROOT, Block
 from huggingface_hub import HfApi
-from pip._internal.commands import create_command
-from pip._vendor.packaging.requirements import Requirement
+from packaging.requirements import Requirement
 
 from isara_pl.cli.help import LIGHTNINGS, LINES
 from isara_pl.cli.main import main
@@ -236,10 +235,15 @@ def extras() -> dict[str, list[str]]:
 
 
 def check_pip(arguments: list[str]) -> None:
-    """Check what pip is to install: its own parser reads the line, and each thing named exists."""
-    options, named = create_command("install").parse_args(arguments)
-    assert all((ROOT / file).is_file() for file in options.constraints)
-    for text in [*named, *options.editables]:
+    """Check what pip is to install: the options are among those that the pages use, and each thing named exists."""
+    parser = argparse.ArgumentParser("pip install")
+    parser.add_argument("named", nargs="*")
+    parser.add_argument("-c", "--constraint", action="append", default=[])
+    parser.add_argument("-e", "--editable", action="append", default=[])
+    parser.add_argument("--no-deps", action="store_true")
+    given = parser.parse_args(arguments)
+    assert all((ROOT / file).is_file() for file in given.constraint)
+    for text in [*given.named, *given.editable]:
         own = re.fullmatch(r"\.\[([\w,]+)\]", text)
         if own:
             assert set(own[1].split(",")) <= extras().keys()

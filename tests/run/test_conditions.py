@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import make_seeds, write_held_out, write_options, write_seeds
-from helpers.command_line import before_call, fails, fit
+from helpers.command_line import SEEDS_ALONE, before_call, fails, fit
 from lightning.pytorch import Callback
 
 from isara_pl.cli.main import main
 from isara_pl.errors import InputError
-from isara_pl.growth.outer_epoch import OuterEpoch
 from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.samples import Sample
 from isara_pl.models.sources import content_of
@@ -49,12 +48,8 @@ def stop() -> None:
     raise KeyboardInterrupt
 
 
-def test_seeds_that_changed_and_were_continued_with_stay_those_of_the_pool(options, tmp_path, monkeypatch, capsys):
-    run_dir = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        before_call(patch, OuterEpoch, "_judge", 2, stop)
-        with pytest.raises(SystemExit):
-            fit(run_dir, options)
+def test_seeds_that_changed_and_were_continued_with_stay_those_of_the_pool(options, tmp_path, cut_run, capsys):
+    run_dir = cut_run(2)
     other = tmp_path / "other.jsonl"
     other.write_text('{"question": "Why?", "answer": "So."}\n')
     changed = f"--data.seeds={other}"
@@ -85,18 +80,15 @@ def spelled(way: str, folder: str, tmp_path: Path) -> str:
     return str(other)
 
 
-@pytest.mark.parametrize(("way", "number"), [("relative", 1), ("relative", 3), ("link", 1), ("copy", 3)])
+@pytest.mark.parametrize(("ways", "number"), [(("relative", "link"), 2), (("copy", "relative"), 3)])
 def test_a_resume_may_name_the_same_model_and_encoder_otherwise(
-    way, number, options, tmp_path, monkeypatch, tiny_llama, tiny_encoder, undisturbed
+    ways, number, options, tmp_path, cut_run, tiny_llama, tiny_encoder, undisturbed
 ):
-    run_dir = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        before_call(patch, OuterEpoch, "_judge", number, stop)  # in the first outer epoch, or behind a checkpoint
-        with pytest.raises(SystemExit):
-            fit(run_dir, options)
+    run_dir = cut_run(number)  # in the first outer epoch, or behind a checkpoint
     assert (run_dir / "checkpoints/last.ckpt").exists() == (number == 3)
     model, encoder = (
-        spelled(way, folder, make(tmp_path / name)) for folder, name in ((tiny_llama, "m"), (tiny_encoder, "e"))
+        spelled(way, folder, make(tmp_path / name))
+        for way, folder, name in zip(ways, (tiny_llama, tiny_encoder), ("m", "e"), strict=True)
     )
     fit(run_dir, options, f"--model.name={model}", f"--data.encoder={encoder}", "--ckpt_path=last")
     for name in ("pool.jsonl", "rejected.jsonl", "adapter/adapter_model.safetensors"):
@@ -147,28 +139,33 @@ def test_the_content_of_a_model_is_that_of_its_files(tiny_llama, tmp_path):
 
 
 @pytest.fixture
-def moved(undisturbed, tmp_path, options) -> Path:
+def moved(undisturbed, tmp_path) -> Path:
     """Give the folder of a run whose config.yaml names another one, where another run is."""
-    there, here = tmp_path / "there", tmp_path / "here"
-    fit(there, options)
+    there, here = shutil.copytree(undisturbed, tmp_path / "there"), tmp_path / "here"
+    config = yaml.safe_load((there / "config.yaml").read_text())
+    (there / "config.yaml").write_text(yaml.safe_dump({**config, "run_dir": str(there)}))
     shutil.copytree(there, here)
     (tmp_path / "questions.jsonl").write_text('{"question": "Why?"}\n')
     return here
 
 
-@pytest.mark.parametrize("original", ["gone", "there"])
-def test_the_config_of_a_run_means_the_run_that_it_lies_in(original, moved, tmp_path, capsys, monkeypatch):
+def test_the_config_of_a_run_means_the_run_that_it_lies_in(moved, tmp_path, capsys, monkeypatch):
     there = tmp_path / "there"
-    if original == "gone":
-        shutil.rmtree(there)
     before = {path: path.read_bytes() for path in there.rglob("*") if path.is_file()}
     monkeypatch.chdir(moved)
     main(["predict", "--config=config.yaml", "--ckpt_path=last", f"--data.questions={tmp_path / 'questions.jsonl'}"])
     assert (moved / "predictions.jsonl").exists()
-    main(["validate", f"--config={moved / 'config.yaml'}", "--ckpt_path=last"])
     main(["fit", f"--config={moved / 'config.yaml'}", "--ckpt_path=last"])
     assert str(moved) in (moved / "config.yaml").read_text()
     assert {path: path.read_bytes() for path in there.rglob("*") if path.is_file()} == before
+
+
+def test_it_does_so_where_the_run_that_it_names_is_gone(moved, tmp_path):
+    shutil.rmtree(tmp_path / "there")
+    (moved / "report.html").unlink()
+    main(["validate", f"--config={moved / 'config.yaml'}", "--ckpt_path=last"])
+    assert (moved / "report.html").exists()
+    assert not (tmp_path / "there").exists()
 
 
 def test_a_run_folder_that_was_given_stays_and_so_does_that_of_a_new_run(moved, tmp_path, capsys):
@@ -216,30 +213,24 @@ def test_what_was_given_from_one_folder_is_found_from_every_other(
     assert not (at / "run").exists()
 
 
-SEEDS_ALONE = ["--data.candidates_per_outer_epoch=0", "--data.outer_epochs=1", "--data.epochs_per_outer_epoch=1"]
-
-
 @pytest.fixture
 def seeds_alone(options) -> list[str]:
     return [*options, *SEEDS_ALONE]
 
 
-@pytest.mark.parametrize(
-    ("changed", "shown"),
-    [
+def test_training_on_seeds_alone_is_held_to_its_conditions(seeds_alone, tmp_path, capsys):
+    run_dir = fit(tmp_path / "run", seeds_alone)
+    before = (run_dir / "conditions.json").read_bytes()
+    for changed, shown in (
         ("--model.learning_rate=0.5", "model.learning_rate: 0.01 then, 0.5 now"),
         ("--data.batch_size=2", "data.batch_size: 4 then, 2 now"),
         ("--data.prompt_format=safe-rlhf", 'data.prompt_format: "qa" then, "safe-rlhf" now'),
         ("--model.lora.r=2", '"r": 2'),
-    ],
-)
-def test_training_on_seeds_alone_is_held_to_its_conditions(seeds_alone, tmp_path, capsys, changed, shown):
-    run_dir = fit(tmp_path / "run", seeds_alone)
-    before = (run_dir / "conditions.json").read_bytes()
-    error = fails(["fit", *seeds_alone, f"--run_dir={run_dir}", changed, "--ckpt_path=last"], capsys)
-    assert "under other conditions" in error
-    assert shown in error
-    assert (run_dir / "conditions.json").read_bytes() == before
+    ):
+        error = fails(["fit", *seeds_alone, f"--run_dir={run_dir}", changed, "--ckpt_path=last"], capsys)
+        assert "under other conditions" in error
+        assert shown in error
+        assert (run_dir / "conditions.json").read_bytes() == before
     fit(run_dir, seeds_alone, "--ckpt_path=last")  # as it was
 
 
@@ -267,18 +258,7 @@ def test_seeds_alone_that_changed_and_were_continued_with_stay_those_of_the_run(
 # -- what is read when a run starts, and may have changed at its place
 
 
-@pytest.mark.parametrize(
-    ("option", "file"),
-    [
-        ("model.name", "chat_template.jinja"),
-        ("model.name", "generation_config.json"),
-        ("model.name", "tokenizer.json"),
-        ("data.encoder", "modules.json"),
-    ],
-)
-def test_files_that_changed_at_their_place_are_noticed(
-    option, file, seeds_alone, tmp_path, capsys, tiny_llama, tiny_encoder
-):
+def test_files_that_changed_at_their_place_are_noticed(seeds_alone, tmp_path, capsys, tiny_llama, tiny_encoder):
     places = {
         name: shutil.copytree(folder, tmp_path / name)
         for name, folder in (("model.name", tiny_llama), ("data.encoder", tiny_encoder))
@@ -286,14 +266,20 @@ def test_files_that_changed_at_their_place_are_noticed(
     more = [*seeds_alone, *(f"--{name}={place}" for name, place in places.items())]
     run_dir = fit(places["model.name"] / "run", more)  # what a run writes into the model's folder is not the model
     fit(run_dir, more, "--ckpt_path=last")
-    before = (run_dir / "conditions.json").read_bytes()
-    with (places[option] / file).open("a") as changed:
-        changed.write("\n")
     again = ["fit", *more, f"--run_dir={run_dir}", "--ckpt_path=last"]
-    assert f'{option}: "{places[option]}" with other files now' in fails(again, capsys)
-    assert (run_dir / "conditions.json").read_bytes() == before
-    with pytest.warns(UserWarning, match="going on under changed conditions"):
-        main([*again, "--data.on_change=continue"])
+    for option, file in (
+        ("model.name", "chat_template.jinja"),
+        ("model.name", "generation_config.json"),
+        ("model.name", "tokenizer.json"),
+        ("data.encoder", "modules.json"),
+    ):
+        before = (run_dir / "conditions.json").read_bytes()
+        with (places[option] / file).open("a") as changed:
+            changed.write("\n")
+        assert f'{option}: "{places[option]}" with other files now' in fails(again, capsys), file
+        assert (run_dir / "conditions.json").read_bytes() == before
+        with pytest.warns(UserWarning, match="going on under changed conditions"):
+            main([*again, "--data.on_change=continue"])
     main(again)
 
 

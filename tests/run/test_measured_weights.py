@@ -69,8 +69,20 @@ CUTS = {
 }
 
 
-@pytest.mark.parametrize("kind", CUTS)
-@pytest.mark.parametrize("steps", [1, 4, 7, 9])
+# each place by one of them here, by the other one in `make test-slow`
+@pytest.mark.parametrize(
+    ("kind", "steps"),
+    [
+        ("max_steps", 1),
+        ("should_stop", 4),
+        ("max_steps", 7),
+        ("should_stop", 9),
+        pytest.param("should_stop", 1, marks=pytest.mark.slow),
+        pytest.param("max_steps", 4, marks=pytest.mark.slow),
+        pytest.param("should_stop", 7, marks=pytest.mark.slow),
+        pytest.param("max_steps", 9, marks=pytest.mark.slow),
+    ],
+)
 def test_a_fit_that_ends_within_an_epoch_claims_nothing_of_it_and_goes_on_there(
     options, tmp_path, undisturbed, kind, steps
 ):
@@ -133,18 +145,18 @@ def test_wherever_a_fit_ends_its_figures_are_of_their_weights_and_a_resume_gives
     check_weights(run_dir)
 
 
-# an outer epoch is measured in its second epoch only, and an epoch has 2 steps
-@pytest.mark.parametrize(("where", "step"), [("batch", 1), ("validation", 3)])
-def test_a_stop_within_accumulated_gradients_waits_for_their_step(options, tmp_path, where, step):
+def test_a_stop_within_accumulated_gradients_waits_for_their_step(options, tmp_path):
     options = [*options, "--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=1"]
     whole = fit(tmp_path / "whole", options)
     stop = [f"--trainer.callbacks+={__name__}.StopAfter", "--trainer.callbacks.batches=1"]
-    run_dir = fit(tmp_path / "run", options, *stop, f"--trainer.callbacks.where={where}")
-    assert torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["global_step"] == step
-    check_weights(run_dir)
-    fit(tmp_path / "run", options, "--ckpt_path=last")
-    assert adapter(run_dir) == adapter(whole)
-    check_weights(run_dir)
+    # an outer epoch is measured in its second epoch only, and an epoch has 2 steps
+    for where, step in (("batch", 1), ("validation", 3)):
+        run_dir = fit(tmp_path / where, options, *stop, f"--trainer.callbacks.where={where}")
+        assert torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["global_step"] == step
+        check_weights(run_dir)
+        fit(run_dir, options, "--ckpt_path=last")
+        assert adapter(run_dir) == adapter(whole), where
+        check_weights(run_dir)
 
 
 @pytest.mark.parametrize(
@@ -162,11 +174,8 @@ def test_a_row_holds_figures_of_a_validation_of_these_very_weights_or_none(optio
     assert {str(line["outer_epoch"]) for line in read_results(run_dir / "evaluation/truthfulness.jsonl")} == measured
 
 
-def test_weights_within_an_outer_epoch_are_measured_and_stand_in_no_row(options, undisturbed, tmp_path, caplog):
-    import shutil
-
-    run_dir = tmp_path / "run"
-    shutil.copytree(undisturbed, run_dir)
+def test_weights_within_an_outer_epoch_are_measured_and_stand_in_no_row(options, finished_run, caplog):
+    run_dir = finished_run
     before = rows(run_dir), (run_dir / "evaluation/truthfulness.jsonl").read_bytes()
     for checkpoint in ("epoch=0", "epoch=2"):
         with caplog.at_level("WARNING"), pytest.warns(UserWarning, match="stand at the end of none"):
@@ -180,18 +189,14 @@ def test_weights_within_an_outer_epoch_are_measured_and_stand_in_no_row(options,
     assert rows(run_dir) == before[0]
 
 
-def test_the_weights_of_another_run_and_another_base_overwrite_no_row(options, undisturbed, tmp_path, tiny):
-    import shutil
-
-    run_dir, other = tmp_path / "run", tmp_path / "other"
-    shutil.copytree(undisturbed, run_dir)
-    fit(other, options, "--model.learning_rate=0.02")
-    before = rows(run_dir)
+def test_the_weights_of_another_run_and_another_base_overwrite_no_row(options, finished_run, tmp_path, tiny):
+    other = fit(tmp_path / "other", options, "--data.candidates_per_outer_epoch=0", "--data.outer_epochs=1")
+    before = rows(finished_run)
     with pytest.warns(UserWarning, match="stand at the end of none"):
-        main(["validate", *options, f"--run_dir={run_dir}", f"--ckpt_path={other}/checkpoints/last.ckpt"])
+        main(["validate", *options, f"--run_dir={finished_run}", f"--ckpt_path={other}/checkpoints/last.ckpt"])
     with pytest.warns(UserWarning, match="stand at the end of none"):
-        main(["validate", *options, f"--run_dir={run_dir}", f"--model.name={tiny('opt')}"])
-    assert rows(run_dir) == before
+        main(["validate", *options, f"--run_dir={finished_run}", f"--model.name={tiny('opt')}"])
+    assert rows(finished_run) == before
 
 
 def test_the_best_checkpoint_of_lightnings_own_is_measured_as_what_it_is(parts, tmp_path):

@@ -29,9 +29,9 @@ def epochs_and_batches(path) -> tuple[int, int]:
     "saving",
     [
         ["--checkpoint.every_n_train_steps=1000"],
-        ["--checkpoint.every_n_train_steps=1000", "--checkpoint.save_last=link"],
         ["--checkpoint.every_n_epochs=3", "--checkpoint.save_last=link"],
-        ["--checkpoint.train_time_interval=1:00:00"],
+        pytest.param(["--checkpoint.train_time_interval=1:00:00"], marks=pytest.mark.slow),
+        pytest.param(["--checkpoint.every_n_train_steps=1000", "--checkpoint.save_last=link"], marks=pytest.mark.slow),
     ],
 )
 def test_the_last_checkpoint_is_that_of_the_last_epoch_however_rarely_others_are_saved(
@@ -53,23 +53,24 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("accumulated", [2, 3])
+@pytest.mark.parametrize("accumulated", [3, pytest.param(2, marks=pytest.mark.slow)])
 def test_no_checkpoint_falls_into_accumulated_gradients_or_after_an_epochs_last_step(
-    options, tmp_path, monkeypatch, place, accumulated
+    options, tmp_path, monkeypatch, accumulated
 ):
     # an interval of 0 saves after every batch that may be saved after; an epoch has 4 batches
     options = [*options, f"--trainer.accumulate_grad_batches={accumulated}"]
     whole = fit(tmp_path / "whole", options)
     options = [*options, "--checkpoint.train_time_interval=0:00:00"]
-    with monkeypatch.context() as patch:
-        before_call(patch, *PLACES[place], stop)
-        with pytest.raises(RuntimeError, match="stopped here"):
-            fit(tmp_path / "run", options)
-    assert epochs_and_batches(tmp_path / "run/checkpoints/last.ckpt")[1] == accumulated
-    fit(tmp_path / "run", options, "--ckpt_path=last")
-    assert adapter(tmp_path / "run") == adapter(whole)
-    assert [row["answer_nll"] for row in rows(tmp_path / "run")] == [row["answer_nll"] for row in rows(whole)]
+    for place, call in PLACES.items():
+        run_dir = tmp_path / place
+        with monkeypatch.context() as patch:
+            before_call(patch, *call, stop)
+            with pytest.raises(RuntimeError, match="stopped here"):
+                fit(run_dir, options)
+        assert epochs_and_batches(run_dir / "checkpoints/last.ckpt")[1] == accumulated, place
+        fit(run_dir, options, "--ckpt_path=last")
+        assert adapter(run_dir) == adapter(whole), place
+        assert [row["answer_nll"] for row in rows(run_dir)] == [row["answer_nll"] for row in rows(whole)], place
 
 
 def test_checkpoints_of_before_the_end_of_an_epoch_alone_are_refused(options, tmp_path, capsys):

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -13,12 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.command_line import assert_same, before_call, fails, fit, rows
+from helpers.command_line import SEEDS_ALONE, assert_same, before_call, fails, fit, rows
 
 from isara_pl.cli.main import main
 from isara_pl.errors import InputError
 from isara_pl.export.finished_run import at_rest
-from isara_pl.growth.outer_epoch import OuterEpoch
 from isara_pl.module import IsaraModule
 from isara_pl.run.checkpoints import WholeCheckpointIO
 from isara_pl.run.files import write_whole
@@ -41,7 +39,7 @@ def test_a_second_run_in_a_folder_is_refused_and_a_killed_one_leaves_no_lock(opt
             other.kill()
     assert f"another process is writing into {run_dir}" in error
     assert {path.name for path in run_dir.iterdir() if path.is_file()} == {"run.lock"}
-    fit(run_dir, options)
+    fit(run_dir, [*options, *SEEDS_ALONE])
 
 
 def fault() -> None:
@@ -49,6 +47,7 @@ def fault() -> None:
 
 
 def test_after_a_failed_fit_the_same_process_can_fit_again(options, tmp_path, monkeypatch):
+    options = [*options, *SEEDS_ALONE]
     with monkeypatch.context() as patch:
         before_call(patch, IsaraModule, "training_step", 1, fault)
         with pytest.raises(RuntimeError, match="a fault of a library"):
@@ -57,10 +56,6 @@ def test_after_a_failed_fit_the_same_process_can_fit_again(options, tmp_path, mo
 
 
 # -- changed conditions
-
-
-def stop() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.parametrize(
@@ -78,13 +73,9 @@ def stop() -> None:
     ],
 )
 def test_a_resume_under_other_conditions_is_refused_and_shows_what_differs(
-    options, tmp_path, capsys, monkeypatch, tiny, option, shown
+    options, cut_run, capsys, tiny, option, shown
 ):
-    run_dir = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        before_call(patch, OuterEpoch, "_judge", 1, stop)
-        with pytest.raises(SystemExit):
-            fit(run_dir, options)
+    run_dir = cut_run(2)
     before = {path: path.read_bytes() for path in run_dir.iterdir() if path.is_file()}
     option = option.replace("MODEL", tiny("qwen2"))
     arguments = ["fit", *options, f"--run_dir={run_dir}", "--ckpt_path=last", option]
@@ -98,12 +89,8 @@ def test_a_resume_under_other_conditions_is_refused_and_shows_what_differs(
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_going_on_under_other_conditions_keeps_what_is_there_its_seeds_included(options, tmp_path, monkeypatch):
-    run_dir = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        before_call(patch, OuterEpoch, "_judge", 1, stop)
-        with pytest.raises(SystemExit):
-            fit(run_dir, options)
+def test_going_on_under_other_conditions_keeps_what_is_there_its_seeds_included(options, tmp_path, cut_run):
+    run_dir = cut_run(2)
     began = (run_dir / "pool.jsonl").read_text()
     other = tmp_path / "other.jsonl"
     other.write_text('{"question": "Why?", "answer": "So."}\n')
@@ -135,6 +122,7 @@ def test_outputs_are_not_written_through_a_link_out_of_the_folder(options, tmp_p
 def test_a_folder_that_is_itself_a_link_and_links_inside_it_are_fine(options, tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "disk")
+    options = [*options, *SEEDS_ALONE]
     run_dir = fit(tmp_path / "run", options, "--checkpoint.save_last=link")
     assert (run_dir / "checkpoints/last.ckpt").is_symlink()
     fit(run_dir, options, "--checkpoint.save_last=link", "--ckpt_path=last")
@@ -154,12 +142,14 @@ class Harm:
 
 
 @pytest.mark.parametrize("way", ["last", "path"])
-def test_a_checkpoint_that_would_execute_code_is_refused_and_executes_nothing(options, tmp_path, capsys, way):
-    run_dir = fit(tmp_path / "run", options)
-    path = run_dir / "checkpoints/last.ckpt"
+def test_a_checkpoint_that_would_execute_code_is_refused_and_executes_nothing(
+    options, finished_run, tmp_path, capsys, way
+):
+    path = finished_run / "checkpoints/last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     torch.save({**checkpoint, "more": Harm(tmp_path / "harmed")}, path)
-    error = fails(["fit", *options, f"--run_dir={run_dir}", f"--ckpt_path={'last' if way == 'last' else path}"], capsys)
+    way = "last" if way == "last" else str(path)
+    error = fails(["fit", *options, f"--run_dir={finished_run}", f"--ckpt_path={way}"], capsys)
     assert "was not loaded" in error
     assert not (tmp_path / "harmed").exists()
     with pytest.raises(InputError, match="was not loaded"):
@@ -167,20 +157,19 @@ def test_a_checkpoint_that_would_execute_code_is_refused_and_executes_nothing(op
     assert not (tmp_path / "harmed").exists()
 
 
-def test_no_file_of_a_run_is_a_pickle(options, tmp_path):
-    run_dir = fit(tmp_path / "run", options)
-    kinds = {path.suffix for path in run_dir.rglob("*") if path.is_file()}
+def test_no_file_of_a_run_is_a_pickle(undisturbed):
+    kinds = {path.suffix for path in undisturbed.rglob("*") if path.is_file()}
     assert kinds == {".ckpt", ".csv", ".html", ".json", ".jsonl", ".lock", ".safetensors", ".yaml"}
-    for path in run_dir.rglob("*.ckpt"):
+    for path in undisturbed.rglob("*.ckpt"):
         assert zipfile.is_zipfile(path)
         torch.load(path, weights_only=True)
-    assert json.loads((run_dir / "conditions.json").read_text())["seed_everything"] == 7
+    assert json.loads((undisturbed / "conditions.json").read_text())["seed_everything"] == 7
 
 
 def test_links_of_others_in_the_folder_do_not_matter(options, tmp_path):
     (tmp_path / "run/.venv/bin").mkdir(parents=True)
     (tmp_path / "run/.venv/bin/python").symlink_to(sys.executable)
-    fit(tmp_path / "run", options)
+    fit(tmp_path / "run", [*options, *SEEDS_ALONE])
 
 
 # -- file systems of clusters and virtual machines

@@ -83,6 +83,7 @@ def test_two_processes_give_the_pool_the_figures_and_the_adapter_of_one(argument
     assert not all(math.isnan(row["answer_nll"]) for row in table(tmp_path / "two"))
 
 
+@pytest.mark.slow
 def test_a_killed_first_process_takes_the_other_with_it_and_the_run_goes_on_where_it_was(arguments, tmp_path):
     (tmp_path / "fatal.py").write_text(FATAL)
     fatal = {"PYTHONPATH": str(tmp_path), "FATAL": "0:generate"}
@@ -97,6 +98,7 @@ def test_a_killed_first_process_takes_the_other_with_it_and_the_run_goes_on_wher
     assert_like(tmp_path / "two", tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_ends_both_and_is_on_the_screen(arguments, tmp_path):
     (tmp_path / "fatal.py").write_text(FATAL)
     fatal = {"PYTHONPATH": str(tmp_path), "FATAL": "1:train"}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers.command_line import assert_same, before_call, fit, judged
+from helpers.command_line import SEEDS_ALONE, assert_same, before_call, fit, judged
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
@@ -38,17 +38,13 @@ def sends(*signals: signal.Signals) -> Callable[[], None]:
     ("one", "owner", "method", "number", "candidates", "checkpoint"),
     [
         (signal.SIGTERM, OuterEpoch, "_judge", 1, 4, None),  # the batch of 4 candidates is finished
-        (signal.SIGINT, OuterEpoch, "_judge", 3, 10, (2, 0)),  # in the first batch of outer epoch 2, after 2 epochs
         (signal.SIGINT, IsaraModule, "training_step", 2, 6, (0, 2)),  # the step is finished
-        (signal.SIGTERM, IsaraModule, "training_step", 4, 6, (1, 0)),  # the last step of an epoch, which is finished
-        (
-            signal.SIGINT,
-            IsaraModule,
-            "validation_step",
-            2,
-            6,
-            (2, 0),
-        ),  # the measurement is finished; number 1 is the pretrained one
+        # the measurement is finished; number 1 is the pretrained one
+        (signal.SIGINT, IsaraModule, "validation_step", 2, 6, (2, 0)),
+        # in the first batch of outer epoch 2, after 2 epochs
+        pytest.param(signal.SIGINT, OuterEpoch, "_judge", 3, 10, (2, 0), marks=pytest.mark.slow),
+        # the last step of an epoch, which is finished
+        pytest.param(signal.SIGTERM, IsaraModule, "training_step", 4, 6, (1, 0), marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_ends_the_run_between_two_batches_and_it_goes_on_from_there(
@@ -96,10 +92,13 @@ def test_a_signal_while_the_pretrained_model_is_measured_ends_at_once(options, t
         with pytest.raises(SystemExit) as stop:
             main([subcommand, *options, f"--run_dir={tmp_path / 'run'}"])
     assert stop.value.code == 143
-    fit(tmp_path / "run", options)
+    fit(tmp_path / "run", [*options, *SEEDS_ALONE])
 
 
-@pytest.mark.parametrize(("owner", "method", "number"), [(OuterEpoch, "_judge", 3), (IsaraModule, "training_step", 6)])
+@pytest.mark.parametrize(
+    ("owner", "method", "number"),
+    [(OuterEpoch, "_judge", 3), pytest.param(IsaraModule, "training_step", 6, marks=pytest.mark.slow)],
+)
 def test_slurms_signal_waits_for_the_batch_and_lightnings_plugin_requeues(
     options, tmp_path, monkeypatch, undisturbed, owner, method, number
 ):

@@ -94,6 +94,7 @@ def test_the_tests_are_rows(script):
     ]
 
 
+@pytest.mark.slow
 def test_the_cheapest_sections_run_on_a_cpu(tmp_path):
     command = [sys.executable, "scripts/gpu_check.py", *OPTIONS, "--json", str(tmp_path / "rows.json")]
     command += ["--sections", "facts", "attention", "quickstart"]

@@ -142,6 +142,7 @@ class Recorder(Callback):
         torch.save(gradient, folder / f"{trainer.global_step}-{trainer.global_rank}.pt")
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_step_of_all_batches(tiny_llama, tiny_encoder, held_out_file, tmp_path):
     rows = [{"question": one.question, "answer": one.answer} for one in map(sample, range(len(WORDS)))]
     seeds = tmp_path / "seeds.jsonl"

@@ -192,6 +192,7 @@ def test_bf16_true_is_a_16_bit_base_with_an_adapter_in_float32_in_every_subcomma
     questions = tmp_path / "questions.jsonl"
     questions.write_text('{"question": "Why is the sky blue?"}\n')
     own = ["--model.prediction_sampling.max_new_tokens=8", f"--data.questions={questions}"]
+    options = [*options, "--data.outer_epochs=1"]
     folders = [tmp_path / "true", tmp_path / "plain"]
     precisions = [["--trainer.precision=bf16-true"], ["--trainer.precision=32-true", "--model.dtype=bfloat16"]]
     figures = []
