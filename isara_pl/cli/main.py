@@ -57,7 +57,8 @@ def main(args: list[str] | dict[str, Any] | None = None) -> None:
             sys.exit(128 + terminated[0])
         raise
     except UnicodeEncodeError as error:
-        if os.environ.get(DEBUG):
+        of_a_path = error.encoding == sys.getfilesystemencoding() != "utf-8"  # which has no such texts as we write
+        if os.environ.get(DEBUG) or not of_a_path:
             raise
         print(f"error: {printable(unnameable(error.object))}", file=sys.stderr)
         sys.exit(1)

@@ -106,6 +106,19 @@ def test_a_path_that_the_locale_cannot_name_says_so(tmp_path):
     assert python("-c", code, **{**ASCII_LOCALE, "PYTHONUTF8": "1"}).returncode == 0
 
 
+def test_a_folder_that_the_locale_cannot_name_ends_a_run_in_a_sentence(monkeypatch, capsys):
+    def make_folder(*_):
+        raise UnicodeEncodeError("ascii", "runs/läuft", 6, 7, "ordinal not in range(128)")
+
+    monkeypatch.setattr("isara_pl.cli.main._run", make_folder)
+    with pytest.raises(UnicodeEncodeError):  # a fault of ours where names are in UTF-8
+        main(["fit"])
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    with pytest.raises(SystemExit, match="1"):
+        main(["fit"])
+    assert capsys.readouterr().err.startswith("error: runs/läuft: the encoding of this system's locale, ascii, has not")
+
+
 def test_the_nearest_name_of_a_file_is_told(tmp_path):
     (tmp_path / "seeds.csv").write_text("question,answer\nWhy?,So.\n")
     (tmp_path / "models").mkdir()
