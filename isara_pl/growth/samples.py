@@ -20,7 +20,6 @@ from isara_pl.growth.shapes import (
     category_of,
     correct_answers_of,
     incorrect_answers_of,
-    is_blank,
     left_out_of,
     pair_of,
     preference_of,
@@ -160,7 +159,7 @@ def _read(path: Path, kind: str, columns: Columns, sample: Callable[[Row, str], 
     unsafe = 0
     for place, given in read_rows(path, shapes.names):
         row = shapes.known(given)
-        if is_blank(row):
+        if not row:
             blank.append(place)
             continue
         try:

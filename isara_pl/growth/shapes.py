@@ -47,15 +47,10 @@ class Shapes:
         self.names = _FIELDS | self._fields.keys()
 
     def known(self, row: Row) -> Row:
-        """Give what is in a row, under the names of fields; no value is null then."""
+        """Give what is in a row, under the names of fields; no value is null then, and a blank row is empty."""
         known = {name: value for name, value in row.items() if not _is_null(value)}
         own = {field: known.pop(name) for name, field in self._fields.items() if name in known}
         return {**known, **own}
-
-
-def is_blank(row: Row) -> bool:
-    """Whether a row holds nothing, as those below a sheet's last one do."""
-    return all(_is_empty(value) for value in row.values())
 
 
 def pair_of(row: Row) -> tuple[str, str]:

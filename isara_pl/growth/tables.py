@@ -27,7 +27,7 @@ def normal(name: str) -> str:
 
 
 def csv_rows(path: Path, text: str, names: frozenset[str]) -> Iterator[tuple[str, Row]]:
-    """Yield the place and the fields of every row below the header, also of rows without any text.
+    """Yield the place and the fields of every row below the header; a row without any text has none.
 
     Delimiters are commas, semicolons, tabs or bars, whichever make most known `names` of the header, then most columns.
     Raises InputError, whose message begins with `FILE:LINE:`, for a row that cannot be read.
@@ -50,7 +50,8 @@ def csv_rows(path: Path, text: str, names: frozenset[str]) -> Iterator[tuple[str
                 f"{short(columns)}; put quotation marks around a cell that holds {delimiter!r}, or remove what is "
                 f"surplus: {short(surplus)}"
             )
-        yield where, dict(zip(columns, cells, strict=False))  # spreadsheets leave out empty cells at a row's end
+        # spreadsheets leave out empty cells at a row's end
+        yield where, dict(zip(columns, cells, strict=False)) if _any_text(cells) else {}
 
 
 def parquet_rows(path: Path, content: bytes, names: frozenset[str]) -> Iterator[tuple[str, Row]]:

@@ -329,9 +329,9 @@ def test_bad_input_is_one_clear_message(options, tmp_path, capsys, arguments, me
 
 def test_a_bad_line_of_the_seeds_file_is_named(options, tmp_path, capsys):
     path = tmp_path / "bad.jsonl"
-    path.write_text('{"question": "Why?", "answer": "So."}\n{"question": "How?", "answer": ""}\n')
+    path.write_text('{"question": "Why?", "answer": "So."}\n{"question": ""}\n')
     error = fails(["fit", *options, f"--data.seeds={path}"], capsys)
-    assert error.strip().endswith(f"error: {path}:2: the field `answer` is empty; fill it, or remove the row")
+    assert error.strip().endswith(f"error: {path}:2: the field `question` is empty; fill it, or remove the row")
 
 
 def test_validate_and_predict_without_their_files_say_which_option_is_missing(options, tmp_path, capsys):

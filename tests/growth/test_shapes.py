@@ -208,6 +208,13 @@ def test_null_columns_and_blank_rows_of_json(tmp_path):
     assert heard == [f"blank rows were left out, 1 in all, the first at {tmp_path / 'a.jsonl'}:2"]
 
 
+@pytest.mark.parametrize("row", [{"question": ""}, {"question": " ", "answer": ""}, {"messages": []}])
+def test_a_row_of_json_with_empty_texts_is_a_fault_not_a_blank_row(tmp_path, row):
+    message = refused(write(tmp_path, json.loads(GOOD), row))
+    assert message.startswith("2: ")
+    assert "`question` is empty" in message or "`messages` has no turn of role 'user'" in message
+
+
 # -- preferences
 
 
