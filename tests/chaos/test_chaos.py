@@ -78,6 +78,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow  # half a minute of a core; CI runs it
 def test_a_run_that_is_killed_at_every_stage_ends_as_an_undisturbed_one(config, tmp_path):
     assert {kill.stage for kill in KILLS} == set(STAGES)
     with Zygote(hash_seed=1) as zygote:

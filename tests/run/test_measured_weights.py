@@ -131,7 +131,11 @@ OTHER_ENDS = {
 }
 
 
-@pytest.mark.parametrize("end", OTHER_ENDS)
+# the signal in outer epoch 2 as well, in `make test-slow`
+@pytest.mark.parametrize(
+    "end",
+    [pytest.param(end, marks=pytest.mark.slow if end == "signal after batch 8" else ()) for end in OTHER_ENDS],
+)
 def test_wherever_a_fit_ends_its_figures_are_of_their_weights_and_a_resume_gives_all(
     options, tmp_path, undisturbed, end
 ):
