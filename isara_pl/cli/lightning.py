@@ -34,7 +34,7 @@ from isara_pl.callbacks import (
 from isara_pl.callbacks.evaluation import Evaluation
 from isara_pl.cli.errors import PlainErrors, refuse_linked, users_fault
 from isara_pl.cli.help import ordered, texts
-from isara_pl.cli.options import file_with, link, refuse_null
+from isara_pl.cli.options import file_with, in_full, link, refuse_null
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.growth.pool import is_grown
@@ -119,8 +119,9 @@ class IsaraCLI(LightningCLI):
         self, parser: LightningArgumentParser, args: list[str] | dict[str, Any] | Namespace | None
     ) -> None:
         """Parse, and refuse what would be overwritten."""
-        super().parse_arguments(parser, args)
         words = sys.argv[1:] if args is None else args
+        words = in_full(words) if isinstance(words, list) else words
+        super().parse_arguments(parser, words)
         if isinstance(words, list):
             refuse_linked(parser, words)
             self._go_where_the_run_is(parser, words)

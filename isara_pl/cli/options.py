@@ -42,6 +42,12 @@ def link(parser: ArgumentParser) -> None:
         parser.link_arguments("data.prompt_format", f"{target}.stop_at_newline", compute_fn=_is_single_line)
 
 
+def in_full(words: Sequence[str]) -> list[str]:
+    """Give a command line with `--model.generator vllm` as `--model.generator.engine vllm`, for which it is short."""
+    short, full = "--model.generator", "--model.generator.engine"
+    return [word.replace(short, full, 1) if word.partition("=")[0] == short else word for word in words]
+
+
 def refuse_null(kind: type, values: Mapping[str, Any], prefix: str) -> None:
     """Refuse null for options of a class that have no such value; jsonargparse admits it for every option."""
     # of a dataclass the fields, of another class the arguments of its __init__
