@@ -5,6 +5,7 @@ import signal
 import sys
 import zipfile
 from argparse import HelpFormatter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,10 @@ class RunConfig(SaveConfigCallback):
 class IsaraParser(PlainErrors, LightningArgumentParser):
     """Lightning's parser, with errors in plain words and help in an order for people."""
 
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **others: Any) -> Any:  # type: ignore[override]
+        """Parse, with options whose short form is written out."""
+        return super().parse_args(in_full(sys.argv[1:] if args is None else args), *more, **others)
+
     def format_help(self, formatter: HelpFormatter | None = None) -> str:
         """Give the help, Lightning's options last; Python 3.15 hands a formatter over."""
         self._action_groups = ordered(self._action_groups)
@@ -119,9 +124,8 @@ class IsaraCLI(LightningCLI):
         self, parser: LightningArgumentParser, args: list[str] | dict[str, Any] | Namespace | None
     ) -> None:
         """Parse, and refuse what would be overwritten."""
+        super().parse_arguments(parser, args)
         words = sys.argv[1:] if args is None else args
-        words = in_full(words) if isinstance(words, list) else words
-        super().parse_arguments(parser, words)
         if isinstance(words, list):
             refuse_linked(parser, words)
             self._go_where_the_run_is(parser, words)
