@@ -26,7 +26,7 @@ PROMPT = "Question: What is the largest ocean on Earth?\nAnswer:"
 TOKENS = 8  # that are compared
 # between log-probabilities of the same token: measured were up to 2e-5 in float32, and up to .1 where one of both
 # computes in 16 bits
-EXACT, ROUNDED = 1e-3, 0.3
+EXACT, ROUNDED = 1e-3, 0.5
 _STEP = 2.0**-12  # between neighbouring 16-bit numbers of the size of likely tokens' logits, or less
 
 
@@ -58,7 +58,7 @@ def ask_greedy(servers: VllmServers, tokenizer: PreTrainedTokenizerBase, adapter
     """Let every server continue a prompt by its likeliest tokens."""
     body = {
         "prompt": encode_prompt(tokenizer, PROMPT), "add_special_tokens": False, "max_tokens": TOKENS,
-        "min_tokens": TOKENS, "ignore_eos": True, "temperature": 0.0, "repetition_penalty": 1.0, "logprobs": 5,
+        "ignore_eos": True, "temperature": 0.0, "repetition_penalty": 1.0, "logprobs": 5,
         "presence_penalty": 0.0, "frequency_penalty": 0.0,
         "return_token_ids": True, "return_tokens_as_token_ids": True,
     }  # fmt: skip

@@ -19,7 +19,7 @@ AGAIN = (408, 409, 425, 429)  # what may be answered differently later, as may 5
 FIRST_WAIT, LONGEST_WAIT = 0.2, 5.0  # seconds between two tries
 
 
-class RefusalError(Exception):
+class RefusalError(InputError):
     """An answer of a server that asking again would not change.
 
     Attributes:
@@ -28,7 +28,7 @@ class RefusalError(Exception):
     """
 
     def __init__(self, url: str, path: str, status: int, message: str) -> None:
-        super().__init__(f"{url}{path} answers {status}: {message}")
+        super().__init__(f"model.generator: {url}{path} answers {status}: {message}")
         self.status = status
         self.message = message
 

@@ -150,7 +150,7 @@ class VllmServers:
                     return choice
                 except RefusalError as refusal:
                     if refusal.status != 404 or adapter is None or body["model"] != adapter.name:
-                        raise InputError(f"model.generator: {refusal}") from None
+                        raise
                 with loading:
                     self._load(client, adapter)
 
@@ -190,7 +190,7 @@ class VllmServers:
                         client.ask("POST", "/v1/unload_lora_adapter", {"lora_name": model["id"]}, final=[500])
                     except RefusalError as refusal:
                         if refusal.status != 404:  # another process has done it
-                            raise InputError(f"model.generator: {refusal}") from None
+                            raise
 
 
 def _why_not_loaded(url: str, adapter: Path, refusal: RefusalError) -> str:

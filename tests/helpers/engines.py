@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from conftest import make_tokenizer
+from conftest import TEXTS, make_tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 
@@ -19,13 +19,13 @@ def make_served(folder: Path) -> str:
     model = AutoModelForCausalLM.from_config(config)
     texts = [str(tokenizer.decode([token])) for token in range(len(tokenizer))]
     words = [token for token, text in enumerate(texts) if text[:1] == " " and text[1:].isalpha() and len(text) > 2]
-    # a direction that all tokens share makes words, and the end, likely
+    # a direction that all hidden states share makes words, and the end, likely
     shared = torch.nn.functional.normalize(torch.randn(64), dim=0)
     with torch.no_grad():
-        model.lm_head.weight *= 0.5
-        model.model.embed_tokens.weight += shared
-        model.lm_head.weight[words] += 0.5 * shared
-        model.lm_head.weight[tokenizer.eos_token_id] += 0.55 * shared
+        model.model.embed_tokens.weight += 3 * shared
+        states = model.model(tokenizer(TEXTS[0], return_tensors="pt").input_ids).last_hidden_state[0].mean(dim=0)
+        model.lm_head.weight[words] += 3.0 * states / states.norm() ** 2
+        model.lm_head.weight[tokenizer.eos_token_id] += 5.0 * states / states.norm() ** 2
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
