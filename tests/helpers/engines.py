@@ -7,10 +7,10 @@ from conftest import TEXTS, make_tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 
-def make_served(folder: Path) -> str:
+def make_served(folder: Path, seed: int = 0) -> str:
     """Make a tiny Llama with a head size that vLLM's attention on a CPU takes (32), which says words and ends."""
     tokenizer = make_tokenizer()
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=2, max_position_embeddings=512, eos_token_id=0, pad_token_id=1, bos_token_id=0,

@@ -79,10 +79,10 @@ class StandIn:
             def log_message(self, *_: Any) -> None:
                 pass
 
-            def do_GET(self) -> None:  # noqa: N802  # the name that http.server calls
+            def do_GET(self) -> None:
                 self.give(*stand_in.answer(self.path, None, self.headers))
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 fault = stand_in.faults.pop(0) if self.path == COMPLETES and stand_in.faults else None
                 if fault in ("reset", "late"):
