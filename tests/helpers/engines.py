@@ -1,10 +1,29 @@
-"""A tiny model that a vLLM server takes."""
+"""A tiny model that a vLLM server takes, and real servers of it."""
 
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
 from pathlib import Path
 
 import torch
 from conftest import TEXTS, make_tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig
+
+FLAGS = (
+    *("--host", "127.0.0.1", "--served-model-name", "base", "--dtype", "float32", "--max-model-len", "512"),
+    *("--max-num-seqs", "16", "--enable-lora", "--max-lora-rank", "16", "--max-loras", "2", "--max-logprobs", "128"),
+    # on CPUs seeded sampling crashes with chunked prefill
+    *("--no-enable-chunked-prefill", "--max-num-batched-tokens", "4096", "--enforce-eager"),
+)
+ENVIRONMENT = {
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1",
+}  # fmt: skip
 
 
 def make_served(folder: Path, seed: int = 0) -> str:
@@ -29,3 +48,76 @@ def make_served(folder: Path, seed: int = 0) -> str:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+class RealServer:
+    """A vLLM server on one core, with a tiny model in float32; started anew whenever it is gone, until it is stopped.
+
+    Args:
+        python: The interpreter of an environment with vLLM.
+        model: Folder of the model.
+        core: Which core it computes on.
+        log: File for what it says.
+    """
+
+    def __init__(self, python: str, model: str, core: int, log: Path) -> None:
+        self._command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *FLAGS]
+        self._environment = {**os.environ, **ENVIRONMENT, "VLLM_CPU_OMP_THREADS_BIND": str(core)}
+        self._log = log
+        self._stopped = threading.Event()
+        self.starts = 0
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._start()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait(self) -> None:
+        """Return when it answers."""
+        for _ in range(1200):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{self.url}/health", timeout=5).close()
+                return
+            time.sleep(0.25)
+        raise TimeoutError(f"no server after five minutes: {self._log.read_text()[-3000:]}")
+
+    def kill(self) -> None:
+        """Kill all of its processes."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+
+    def kill_worker(self) -> None:
+        """Kill the process that computes, not the one that listens."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        workers = [int(pid) for pid in children if b"EngineCore" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(workers[0], signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Kill it for good."""
+        self._stopped.set()
+        with contextlib.suppress(ProcessLookupError):
+            self.kill()
+        self._process.wait()
+
+    def _start(self) -> None:
+        self.starts += 1
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._command, "--port", str(self.port)],
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _watch(self) -> None:
+        while not self._stopped.is_set():
+            self._process.wait()
+            with contextlib.suppress(ProcessLookupError):  # what it started
+                self.kill()
+            if not self._stopped.is_set():
+                self._start()
