@@ -104,7 +104,9 @@ def test_every_candidate_is_a_request_of_its_own_with_its_own_seed_and_nothing_l
 
 
 def test_a_text_follows_from_its_own_seed_whatever_stands_beside_it(served, server):
-    alone = [asking(served, server, parallel=1).generate([p], SAMPLED, [s])[0] for p, s in zip(PROMPTS, SEEDS)]
+    alone = [
+        asking(served, server, parallel=1).generate([p], SAMPLED, [s])[0] for p, s in zip(PROMPTS, SEEDS, strict=True)
+    ]
     together = asking(served, server).generate(PROMPTS[::-1], SAMPLED, SEEDS[::-1])[::-1]
     assert [one.ids for one in together] == [one.ids for one in alone]
 
@@ -146,7 +148,7 @@ def test_a_server_that_stays_away_ends_it_after_patience(served, server):
     assert engine_there.servers.base == "base"
     server.stop()
     began = time.monotonic()
-    with pytest.raises(InputError, match="has not answered for 1 s .*Connection refused.*--ckpt_path last"):
+    with pytest.raises(InputError, match=r"has not answered for 1 s .*Connection refused.*--ckpt_path last"):
         engine_there.generate(PROMPTS, SAMPLED, SEEDS)
     assert time.monotonic() - began < 30  # a hang is what it tells from a slow machine
 
@@ -283,5 +285,6 @@ def test_the_model_is_found_by_its_name(served, server, name, told):
 
 def test_servers_of_several_versions_are_refused(served):
     with standing_in(served) as first, standing_in(served, version="0.33.0") as second:
+        servers = asking(served, first, second).servers
         with pytest.raises(InputError, match="several versions"):
-            _ = asking(served, first, second).servers.version
+            servers.version  # noqa: B018  # asks them
