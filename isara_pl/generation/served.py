@@ -53,6 +53,9 @@ class Adapted(Protocol):
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> Any:
         """Take an adapter's weights over, in every process."""
 
+    def completion_flops(self, prompt_tokens: int, new_tokens: int) -> int:
+        """Give the floating-point operations of completing one prompt."""
+
     def pretrained(self) -> AbstractContextManager[None]:
         """Compute without the adapter inside the block."""
 
@@ -112,7 +115,7 @@ class Served:
         parent = processes.from_first(lambda: self._folder(trainer))
         run = f"isara-{hashlib.sha256(str(parent.resolve()).encode()).hexdigest()[:8]}-"
         changes = any(bool(value.any()) for name, value in module.state_dict().items() if "lora_B" in name)
-        engine = self._known or VllmEngine(self.servers, local)
+        engine = self._known or VllmEngine(self.servers, local, module.completion_flops)
         if self._known is None:
             processes.from_first(lambda: agreement.check_tokens(self.servers, module.tokenizer))
             processes.from_first(lambda: _check_top(engine, samplings[-1], top))

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -216,12 +216,14 @@ class VllmEngine:
 
     What is drawn for a prompt follows from the server's model, the prompt, the sampling and the prompt's own seed, as
     far as rounding lets it; other random numbers than the built-in engine's decide. Tokens, ends and texts are those of
-    `local`, whose model is never called here.
+    `local`, whose model is never called here. `flops` gives the operations of a prompt of so many tokens and so many
+    new ones, which are counted as if each were completed by itself.
     """
 
-    def __init__(self, servers: VllmServers, local: GenerationEngine) -> None:
+    def __init__(self, servers: VllmServers, local: GenerationEngine, flops: Callable[[int, int], int]) -> None:
         self.servers = servers
         self.local = local
+        self.flops = flops
         self._adapter: Path | None = None
 
     def push(self, folder: Path) -> None:
@@ -260,7 +262,8 @@ class VllmEngine:
             places = choice["logprobs"]["top_logprobs"] if top is not None else []
             kept = folded([by_id(place) for place in places], stops, top, vocabulary) if top is not None else None
             found[number] = self.local.completion(Written(ids, kept), set(stops))
-            count(done=1, prompt_tokens=len(encoded[number]), generated_tokens=len(ids))
+            prompt_tokens = len(encoded[number])
+            count(1, prompt_tokens, generated_tokens=len(ids), flops=self.flops(prompt_tokens, len(ids)))
         return [found[number] for number in range(len(prompts))]
 
     @property

@@ -38,7 +38,9 @@ def server(served):
 
 def asking(folder: str, *servers: StandIn, **options) -> VllmEngine:
     urls = [server.url for server in servers]
-    return VllmEngine(VllmServers(GeneratorOptions("vllm", urls, **{**QUICK, **options})), engine(folder))
+    return VllmEngine(
+        VllmServers(GeneratorOptions("vllm", urls, **{**QUICK, **options})), engine(folder), lambda *tokens: sum(tokens)
+    )
 
 
 # -- the same as the built-in engine
@@ -188,7 +190,7 @@ import os, signal, sys, threading
 from helpers.generation import engine
 from isara_pl.generation.protocol import Sampling
 from isara_pl.generation.vllm import GeneratorOptions, VllmEngine, VllmServers
-there = VllmEngine(VllmServers(GeneratorOptions("vllm", sys.argv[2], timeout=300, patience=300)), engine(sys.argv[1]))
+there = VllmEngine(VllmServers(GeneratorOptions("vllm", sys.argv[2], timeout=300, patience=300)), engine(sys.argv[1]), max)
 there.servers.base, there.servers.window
 threading.Timer(1, os.kill, [os.getpid(), signal.SIGINT]).start()
 try:

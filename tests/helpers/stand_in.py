@@ -6,8 +6,9 @@ It is for faults, which a real server gives only now and then. What a real one c
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ class StandIn:
 
     # -- answers
 
-    def answer(self, path: str, body: Any, headers: Mapping[str, str]) -> tuple[int, Any]:
+    def answer(self, path: str, body: Any, headers: Message) -> tuple[int, Any]:
         """Give status and content of an answer."""
         self.asked.append((path, body))
         key = self.how["key"]
@@ -184,7 +185,8 @@ class _Quiet(ThreadingHTTPServer):
 
 def _written(model: Any, body: Any) -> dict[str, Any]:
     """Draw tokens as vLLM does: its log-probabilities are those before temperature, top-p and the least number."""
-    ids, new, places = [*body["prompt"]], [], []
+    ids, places = [*body["prompt"]], []
+    new: list[int] = []
     draw = torch.Generator().manual_seed(body.get("seed", 0))
     temperature, stops = body.get("temperature", 1.0), body.get("stop_token_ids", [])
     reason = "length"
