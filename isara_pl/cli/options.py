@@ -43,9 +43,16 @@ def link(parser: ArgumentParser) -> None:
 
 
 def in_full(words: Sequence[str]) -> list[str]:
-    """Give a command line with `--model.generator vllm` as `--model.generator.engine vllm`, for which it is short."""
-    short, full = "--model.generator", "--model.generator.engine"
-    return [word.replace(short, full, 1) if word.partition("=")[0] == short else word for word in words]
+    """Give a command line with `--model.generator vllm` as `--model.generator.engine vllm`, for which it is short.
+
+    A file there holds all options of the generator, as for any group of options.
+    """
+    full = [*words]
+    for place, (word, following) in enumerate(zip(words, [*words[1:], ""], strict=False)):
+        option, equals, value = word.partition("=")
+        if option == "--model.generator" and not Path(value if equals else following).is_file():
+            full[place] = word.replace(option, f"{option}.engine", 1)
+    return full
 
 
 def refuse_null(kind: type, values: Mapping[str, Any], prefix: str) -> None:

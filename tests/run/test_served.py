@@ -71,6 +71,19 @@ def test_every_outer_epoch_is_written_with_the_adapter_of_that_moment(server, op
     assert all(torch.equal(given[name], first[name]) for name in first)
 
 
+def test_the_pretrained_model_writes_questions_where_it_is_told_to(server, options, tmp_path):
+    fit(tmp_path / "run", options(server, question_writer="pretrained"))
+    adapters = {name for name in loaded(server) if "-trial-" not in name}
+    of_second = written(server)[10:]
+    assert of_second == [*["base"] * 3, *[*adapters] * 3, *["base"] * 2, *[*adapters] * 2]
+
+
+def test_a_trial_of_lightning_leaves_no_files(server, options, tmp_path):
+    fit(tmp_path / "run", options(server), "--trainer.fast_dev_run=true")
+    assert len(written(server)) > 0
+    assert not (tmp_path / "run/served").exists()
+
+
 def test_figures_are_those_of_this_process_and_the_ledger_tells_the_gap(server, options, tmp_path):
     run_dir = fit(tmp_path / "run", options(server))
     builtin = fit(tmp_path / "builtin", options())
