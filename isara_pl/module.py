@@ -118,8 +118,7 @@ class IsaraModule(LightningModule):
         ):
             if not right:
                 raise InputError(f"model.{option} is {value}; allowed: {allowed}")
-        self.name = name
-        self.lora = lora
+        self.name, self.lora = name, lora
         self.served = Served(generator) if generator.engine == "vllm" else None
         self.learning_rate, self.learning_rate_decay = learning_rate, learning_rate_decay
         self.warmup_share, self.weight_decay = warmup_share, weight_decay
@@ -133,8 +132,7 @@ class IsaraModule(LightningModule):
         self.generation_tokens: GenerationTokens = generation_tokens
         self.evaluation_precision = evaluation_precision
         self.prediction_sampling = prediction_sampling
-        self.trust_remote_code = trust_remote_code
-        self.seed = seed
+        self.trust_remote_code, self.seed = trust_remote_code, seed
         self.model: PeftModel | None = None
         self.embedding_rows: int | None = None
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(name, trust_remote_code)
@@ -357,7 +355,9 @@ class IsaraModule(LightningModule):
     on_test_epoch_start = on_validation_epoch_start
     on_test_epoch_end = on_validation_epoch_end
 
-    test_step = validation_step
+    def test_step(self, batch: MeasuredBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Measure as in validation."""
+        self.validation_step(batch, batch_idx)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW on the adapter. The schedule is set step by step in `on_train_batch_start`."""
