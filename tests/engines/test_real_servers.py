@@ -12,6 +12,8 @@ import yaml
 from conftest import make_encoder, run_config, write_held_out, write_seeds
 from helpers.engines import RealServer, make_served
 
+from isara_pl.generation.serving import wanted_by
+
 PYTHON = os.environ.get("ISARA_PL_VLLM")  # the interpreter of an environment with vLLM
 pytestmark = [pytest.mark.engines, pytest.mark.skipif(not PYTHON, reason="ISARA_PL_VLLM names no environment")]
 PATIENCE = 150  # seconds; a server is back after 30
@@ -51,16 +53,17 @@ class Runs:
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("engines")
     model = make_served(folder / "model")
-    servers = [RealServer(PYTHON, model, core, folder / f"server{core}.log") for core in (0, 1)]
+    encoder, files = make_encoder(folder), (write_seeds(folder), write_held_out(folder))
+    filters = [{"class_path": "isara_pl.callbacks.NearDuplicate"}]
+    config = run_config(
+        model, encoder, *files, filters, candidates_per_outer_epoch=12, candidates_per_batch=3, top_logprobs=16
+    )
+    config["model"] |= {"learning_rate": 0.02, "objective": "distill"}
+    config |= {"alpha_stopping": {"alpha": 0}, "seed_everything": 3}
+    (folder / "run.yaml").write_text(yaml.safe_dump(config))
+    wanted = wanted_by(config, "run.yaml", "32-true")
+    servers = [RealServer(PYTHON, wanted, core, folder / f"server{core}.log") for core in (0, 1)]
     try:
-        encoder, files = make_encoder(folder), (write_seeds(folder), write_held_out(folder))
-        filters = [{"class_path": "isara_pl.callbacks.NearDuplicate"}]
-        config = run_config(
-            model, encoder, *files, filters, candidates_per_outer_epoch=12, candidates_per_batch=3, top_logprobs=16
-        )
-        config["model"]["learning_rate"] = 0.02
-        config |= {"alpha_stopping": {"alpha": 0}, "seed_everything": 3}
-        (folder / "run.yaml").write_text(yaml.safe_dump(config))
         for server in servers:
             server.wait()
         yield Runs(folder, servers)
@@ -104,8 +107,7 @@ def test_nothing_is_lost_or_doubled_whatever_is_killed(runs):
             time.sleep(draw.uniform(0.3, 1.0) * runs.seconds[objective])
             if process.poll() is not None:  # it was over before
                 break
-            what = kills.pop()
-            if what == "run":
+            if kills[-1] == "run":
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 assert_begins_like(runs.folder / name, whole)
@@ -113,7 +115,8 @@ def test_nothing_is_lost_or_doubled_whatever_is_killed(runs):
             else:
                 server = draw.choice(runs.servers)
                 server.wait()  # one that was killed just now cannot be killed again
-                server.kill() if what == "server" else server.kill_worker()
+                server.kill() if kills[-1] == "server" else server.kill_worker()
+            kills.pop()
         assert_same(runs.finish(process, name), whole)
     assert sum(server.starts - 1 for server in runs.servers) == 6
 

@@ -14,16 +14,11 @@ import torch
 from conftest import TEXTS, make_tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-FLAGS = (
-    *("--host", "127.0.0.1", "--served-model-name", "base", "--dtype", "float32", "--max-model-len", "512"),
-    *("--max-num-seqs", "16", "--enable-lora", "--max-lora-rank", "16", "--max-loras", "2", "--max-logprobs", "128"),
-    # on CPUs seeded sampling crashes with chunked prefill
-    *("--no-enable-chunked-prefill", "--max-num-batched-tokens", "4096", "--enforce-eager"),
-)
-ENVIRONMENT = {
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1",
-}  # fmt: skip
+from isara_pl.generation.serving import Wanted, server_command
+
+# beside what a run asks for: quickly up, with little memory
+FLAGS = ("--max-num-seqs", "16", "--enforce-eager")
+ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 
 def make_served(folder: Path, seed: int = 0) -> str:
@@ -51,24 +46,25 @@ def make_served(folder: Path, seed: int = 0) -> str:
 
 
 class RealServer:
-    """A vLLM server on one core, with a tiny model in float32; started anew whenever it is gone, until it is stopped.
+    """A vLLM server on one core, as `isara-pl serve` starts it; started anew whenever it is gone, until it is stopped.
 
     Args:
         python: The interpreter of an environment with vLLM.
-        model: Folder of the model.
+        wanted: What the run asks of it.
         core: Which core it computes on.
         log: File for what it says.
     """
 
-    def __init__(self, python: str, model: str, core: int, log: Path) -> None:
-        self._command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *FLAGS]
-        self._environment = {**os.environ, **ENVIRONMENT, "VLLM_CPU_OMP_THREADS_BIND": str(core)}
+    def __init__(self, python: str, wanted: Wanted, core: int, log: Path) -> None:
         self._log = log
         self._stopped = threading.Event()
         self.starts = 0
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
+        variables, words = server_command(wanted, python, self.port)
+        self._command = [*words, *FLAGS]
+        self._environment = {**os.environ, **variables, **ENVIRONMENT, "VLLM_CPU_OMP_THREADS_BIND": str(core)}
         self._start()
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -107,7 +103,7 @@ class RealServer:
         self.starts += 1
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._command, "--port", str(self.port)],
+                self._command,
                 env=self._environment,
                 stdout=log,
                 stderr=log,
