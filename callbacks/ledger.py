@@ -11,6 +11,7 @@ from isara_pl.callbacks.evaluation import data_of
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.datamodule.growing import GrowthCallback
 from isara_pl.errors import InputError
+from isara_pl.generation.served import Served
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.models.tokens import encode_continuation, encode_prompt
 from isara_pl.results.ledger import (
@@ -44,8 +45,9 @@ class Ledger(GrowthCallback, StageListener):
     `prompt_tokens`, `generated_tokens`, `flops`, `peak_memory_bytes`, `samples`, `samples_per_second` and `cost`. The
     row `all` of an outer epoch has, beside the sums, `accepted`, `seconds_per_accepted`, `flops_per_accepted` and
     `cost_per_accepted` (of growing alone), `flops_saved_per_query` (what a question takes less without demonstrations
-    in its prompt) and `break_even_queries`: the number of questions from which on growing, teaching and training so far
-    took fewer FLOPs than those demonstrations. Written after every batch of candidates, every epoch and every
+    in its prompt), `break_even_queries`: the number of questions from which on growing, teaching and training so far
+    took fewer FLOPs than those demonstrations, and `engine_gap`, by how much a log-probability of external servers
+    differed from ours. Written after every batch of candidates, every epoch and every
     measurement; a resumed run goes on counting, so what was done twice counts twice. The report at the end of a run,
     which shows the ledger, is not in it. Of several processes, seconds are those of the slowest and the rest is added
     up; each embeds for itself. While this listens, torch's own peak of GPU memory is reset with every stage.
@@ -160,7 +162,8 @@ class Ledger(GrowthCallback, StageListener):
         """Write what growing took, and what it brought."""
         data = data_of(trainer, self)
         saved = _flops_saved(data, trainer.lightning_module, growth.outer_epoch)
-        self._gains[growth.outer_epoch] = Gain(growth.accepted, saved)
+        served: Served | None = getattr(trainer.lightning_module, "served", None)
+        self._gains[growth.outer_epoch] = Gain(growth.accepted, saved, served.gap if served else None)
         self._write(trainer)
 
     def _write(self, trainer: Trainer) -> list[LedgerRow]:

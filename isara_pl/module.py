@@ -18,6 +18,8 @@ from isara_pl.evaluation.metrics import AnswerNLL
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
 from isara_pl.generation.engine import GenerationEngine, GenerationTokens
 from isara_pl.generation.protocol import Completion, Sampling
+from isara_pl.generation.served import Served
+from isara_pl.generation.vllm import GeneratorOptions
 from isara_pl.models.adapter import Folding, LoraOptions, with_adapter
 from isara_pl.models.flops import count_flops
 from isara_pl.models.loading import Quantization, context_window, load_causal_lm, load_tokenizer
@@ -46,6 +48,7 @@ class IsaraModule(LightningModule):
     Args:
         name: The model: a hub id, a folder, a .gguf file, or package://module/path.
         lora: The adapter.
+        generator: What writes the candidates; figures come from this process in any case (docs/CLUSTER.md).
         learning_rate: Peak of the learning rate in the first outer epoch.
         learning_rate_decay: Factor on the peak for every further outer epoch (released code: 0.5).
         warmup_share: Share of an outer epoch's optimiser steps in which the rate rises to its peak.
@@ -85,6 +88,7 @@ class IsaraModule(LightningModule):
         self,
         name: str,
         lora: LoraOptions = LoraOptions(),
+        generator: GeneratorOptions = GeneratorOptions(),
         learning_rate: float = 2e-4,
         learning_rate_decay: float = 0.5,
         warmup_share: float = 0.03,
@@ -114,25 +118,19 @@ class IsaraModule(LightningModule):
         ):
             if not right:
                 raise InputError(f"model.{option} is {value}; allowed: {allowed}")
-        self.name = name
-        self.lora = lora
-        self.learning_rate = learning_rate
-        self.learning_rate_decay = learning_rate_decay
-        self.warmup_share = warmup_share
-        self.weight_decay = weight_decay
-        self.start_from = start_from
-        self.objective = objective
-        self.distill_weight = distill_weight
-        self.epochs_per_outer_epoch = epochs_per_outer_epoch
+        self.name, self.lora = name, lora
+        self.served = Served(generator) if generator.engine == "vllm" else None
+        self.learning_rate, self.learning_rate_decay = learning_rate, learning_rate_decay
+        self.warmup_share, self.weight_decay = warmup_share, weight_decay
+        self.objective, self.distill_weight = objective, distill_weight
+        self.start_from, self.epochs_per_outer_epoch = start_from, epochs_per_outer_epoch
         self.dtype_name = dtype
         self.quantization: Quantization = quantization
         self.gradient_checkpointing = gradient_checkpointing
         self.compiled = compile  # nn.Module.compile is a method
         self.generation_tokens: GenerationTokens = generation_tokens
-        self.evaluation_precision = evaluation_precision
-        self.prediction_sampling = prediction_sampling
-        self.trust_remote_code = trust_remote_code
-        self.seed = seed
+        self.evaluation_precision, self.prediction_sampling = evaluation_precision, prediction_sampling
+        self.trust_remote_code, self.seed = trust_remote_code, seed
         self.model: PeftModel | None = None
         self.embedding_rows: int | None = None
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(name, trust_remote_code)
@@ -147,8 +145,7 @@ class IsaraModule(LightningModule):
         """Load the base and put a fresh adapter on it, once."""
         if self.model is not None:
             return
-        precision = str(self._trainer.precision) if self._trainer is not None else "32-true"
-        dtype = base_dtype(self.dtype_name, precision)
+        dtype = base_dtype(self.dtype_name, str(self._trainer.precision) if self._trainer is not None else "32-true")
         base = load_causal_lm(self.name, dtype, self.quantization, self.trust_remote_code)
         embeddings: Any = base.get_input_embeddings()
         self.embedding_rows = int(embeddings.weight.shape[0])
@@ -188,7 +185,8 @@ class IsaraModule(LightningModule):
 
     def pretrained(self) -> AbstractContextManager[None]:
         """Switch the adapter off inside the block: the model as it was before any training."""
-        return self._folding.set_aside()
+        engine = self.served.engine if self.served else None  # the one that generates now
+        return engine.pretrained() if engine else self._folding.set_aside()
 
     def weights(self) -> str:
         """Name the weights as they are now: a hash of the adapter's, or `pretrained-` and one of the untrained base."""
@@ -207,10 +205,16 @@ class IsaraModule(LightningModule):
         """
         return self._folding.in_use()
 
+    def growing(self, samplings: Sequence[Sampling], top: TopLogprobs | None) -> AbstractContextManager[object]:
+        """Let `generator` generate with the adapter of now inside the block, which all processes enter together."""
+        return self.served.growing(self, self._engine, samplings, top) if self.served else self.merged()
+
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int], top: TopLogprobs | None = None
     ) -> list[Completion]:
         """Complete each prompt with the current model, by its own seed; keep `top` of the tokens' distributions."""
+        if self.served and self.served.engine:
+            return self.served.engine.generate(prompts, sampling, seeds, top)
         with self._generating():
             return self._engine.generate(prompts, sampling, seeds, top)
 
@@ -386,10 +390,11 @@ class IsaraModule(LightningModule):
         self._engine.load_state(checkpoint.get("generation", {}))
 
     def _base(self) -> dict[str, str]:
-        name = f"{self.name} ({self.quantization}, {self.adapted.dtype})"
-        return {"name": name, "fingerprint": self._base_fingerprint}
+        numbers = f"{self.quantization}, {self.adapted.dtype}"
+        return {"name": f"{self.name} ({numbers})", "fingerprint": self._base_fingerprint}
 
     def conditions(self) -> dict[str, Any]:
         """Give what the model that writes an outer epoch depends on, by the names of the options."""
         options = {f"model.{name}": getattr(self, name) for name in _DECIDING}
-        return {**options, "model.lora": asdict(self.lora), "model.dtype": self.dtype_name}
+        options |= {"model.lora": asdict(self.lora), "model.dtype": self.dtype_name}
+        return {**options, "model.generator": self.served.condition(self.tokenizer) if self.served else "builtin"}

@@ -6,6 +6,7 @@ have no adapter to compute; the engine folds one in, and that is part of its tim
 
     python scripts/bench_generation.py --json generation.json
     python scripts/bench_generation.py --device cuda --shape llama-7b --continuous
+    python scripts/bench_generation.py --vllm http://127.0.0.1:8000
 """
 
 import argparse
@@ -27,13 +28,14 @@ from benchmark import (
     time_alternately,
     write_json,
 )
-from generation_ways import Part, Work, by_engine, by_generate, by_generate_batch, make_parts
+from generation_ways import Part, Work, by_engine, by_generate, by_generate_batch, by_server, make_parts
 from peft import LoraConfig, PeftModel, get_peft_model
 from shapes import SHAPES, load_shape, tokenizer_name
 
 from isara_pl.generation.decoding import Batch
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.kv_cache import Row
+from isara_pl.generation.vllm import GeneratorOptions, VllmEngine, VllmServers
 from isara_pl.models.loading import load_tokenizer
 from isara_pl.models.precision import fast_precision
 from isara_pl.run.memory import keep_freed_memory
@@ -56,6 +58,7 @@ def main() -> None:
     parser.add_argument("--generation_tokens", type=int, default=32768, help="The engine's budget.")
     parser.add_argument("--rounds", type=int, default=3, help="How often each way is timed.")
     parser.add_argument("--continuous", action="store_true", help="Time transformers' generate_batch as well.")
+    parser.add_argument("--vllm", metavar="URL", help="Time a vLLM server of the same model as well, without adapter.")
     parser.add_argument("--json", help="File for the figures.")
     arguments = parser.parse_args()
     torch.backends.cuda.enable_cudnn_sdp(False)  # as the command line does
@@ -101,6 +104,11 @@ def main() -> None:
         best = min(tried, key=lambda size: tried[size])
         for name, kept in ((f"generate, batches of {best} (its best)", False), (f"the same, {KEPT}", True)):
             ways[name] = partial(lambda name, kept: count(name, in_batches(best, kept)), name, kept)
+        if arguments.vllm:
+            servers = VllmServers(GeneratorOptions("vllm", arguments.vllm))
+            server = VllmEngine(servers, engine, lambda prompt_tokens, new_tokens: 0)
+            name = f"vLLM {servers.version}"
+            ways[name] = lambda: count(name, by_server(server, parts))
         if arguments.continuous:
 
             def continuous() -> None:

@@ -1,4 +1,4 @@
-"""What the generation of an outer epoch is timed on, and the ways: the engine, `generate`, `generate_batch`."""
+"""What the generation of an outer epoch is timed on, and the ways: engine, `generate`, `generate_batch`, servers."""
 
 import random
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from transformers import ContinuousBatchingConfig, GenerationConfig
 from isara_pl.generation import plain
 from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Sampling
+from isara_pl.generation.vllm import VllmEngine
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.retrieval import PoolIndex, SentenceEncoder
 from isara_pl.growth.samples import Sample, read_samples
@@ -93,6 +94,15 @@ def by_engine(engine: GenerationEngine, adapted: PeftModel, parts: Sequence[Part
             completions = engine.generate(part.prompts, part.sampling, range(len(part.prompts)))
             new += [list(completion.ids) for completion in completions]
     return new
+
+
+def by_server(engine: VllmEngine, parts: Sequence[Part]) -> list[list[int]]:
+    """Complete all prompts with servers, without an adapter."""
+    return [
+        list(completion.ids)
+        for part in parts
+        for completion in engine.generate(part.prompts, part.sampling, range(len(part.prompts)))
+    ]
 
 
 def by_generate(

@@ -1,6 +1,8 @@
 """The subcommands that are functions: their signatures make their command lines, and their docstrings the help."""
 
+import os
 import re
+import shlex
 from argparse import SUPPRESS, Action
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -21,6 +23,7 @@ from isara_pl.results import alpha as alpha_ranges
 from isara_pl.results.compare import as_markdown, as_text, named_run, run_folder_at
 from isara_pl.results.compare import compare as compared
 from isara_pl.results.run import Run as RunFolder
+from isara_pl.results.run import read_config
 from isara_pl.run.files import write_whole
 
 Run = Annotated[str, "RUN"]  # the second is what stands for the value in the help
@@ -134,6 +137,41 @@ def export(
     write(folder, target, license, push)
 
 
+def serve(
+    run: Run,
+    *,
+    port: Annotated[NonNegativeInt, "N"] = 8000,
+    python: Annotated[str, "PYTHON"] = "python",
+    start: bool = False,
+) -> None:
+    """Print the command that starts a vLLM server for a run: its model, and what its adapter and objective need.
+
+    The server listens on this machine alone.
+
+    Args:
+        run: The run folder; of a run that has not begun, its configuration file.
+        port: Where the server listens.
+        python: Interpreter of the environment that holds vLLM.
+        start: Start the server as well, in place of this command.
+    """
+    config = read_config(Path(run)) if Path(run).is_file() else RunFolder(run_folder_at(run, "serve")).config
+
+    # only here: torch takes seconds to import
+    from isara_pl.generation.serving import server_command, wanted_by
+    from isara_pl.models.precision import fast_precision
+
+    precision, _ = fast_precision(str((config.get("trainer") or {}).get("accelerator", "auto")))
+    variables, words = server_command(wanted_by(config, run, precision), python, port)
+    print(" ".join([*(f"{name}={value}" for name, value in variables.items()), shlex.join(words)]), flush=True)
+    if start:
+        try:
+            os.execvpe(words[0], words, {**os.environ, **variables})
+        except OSError as error:
+            raise InputError(
+                f"--python: {python} cannot be started ({error.strerror}). Allowed: an interpreter with vLLM"
+            ) from None
+
+
 def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
     """Print a script with which a shell completes subcommands, options, values where there are few, and files.
 
@@ -162,7 +200,7 @@ def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    command.__name__: command for command in (compare, report, export, completion)
+    command.__name__: command for command in (compare, report, export, serve, completion)
 }
 
 

@@ -5,6 +5,7 @@ import signal
 import sys
 import zipfile
 from argparse import HelpFormatter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from isara_pl.callbacks import (
 from isara_pl.callbacks.evaluation import Evaluation
 from isara_pl.cli.errors import PlainErrors, refuse_linked, users_fault
 from isara_pl.cli.help import ordered, texts
-from isara_pl.cli.options import all_absolute, all_expanded, file_with, link, refuse_null
+from isara_pl.cli.options import all_absolute, all_expanded, file_with, in_full, link, refuse_null
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.growth.pool import is_grown
@@ -73,6 +74,10 @@ class RunConfig(SaveConfigCallback):
 
 class IsaraParser(PlainErrors, LightningArgumentParser):
     """Lightning's parser, with errors in plain words and help in an order for people."""
+
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **others: Any) -> Any:  # type: ignore[override]
+        """Parse, with options whose short form is written out."""
+        return super().parse_args(in_full(sys.argv[1:] if args is None else args), *more, **others)
 
     def format_help(self, formatter: HelpFormatter | None = None) -> str:
         """Give the help, Lightning's options last; Python 3.15 hands a formatter over."""

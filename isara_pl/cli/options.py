@@ -51,6 +51,19 @@ def link(parser: ArgumentParser) -> None:
         parser.link_arguments("data.prompt_format", f"{target}.stop_at_newline", compute_fn=_is_single_line)
 
 
+def in_full(words: Sequence[str]) -> list[str]:
+    """Give a command line with `--model.generator vllm` as `--model.generator.engine vllm`, for which it is short.
+
+    A file there holds all options of the generator, as for any group of options.
+    """
+    full = [*words]
+    for place, (word, following) in enumerate(zip(words, [*words[1:], ""], strict=False)):
+        option, equals, value = word.partition("=")
+        if option == "--model.generator" and not Path(value if equals else following).is_file():
+            full[place] = word.replace(option, f"{option}.engine", 1)
+    return full
+
+
 def refuse_null(kind: type, values: Mapping[str, Any], prefix: str) -> None:
     """Refuse null for options of a class that have no such value; jsonargparse admits it for every option."""
     # of a dataclass the fields, of another class the arguments of its __init__

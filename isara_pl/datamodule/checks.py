@@ -42,7 +42,9 @@ def _check_sharded(trainer: Any) -> None:
         raise InputError(
             "trainer.strategy is AdapterFSDP, which does not predict. Use one process, or the exported adapter"
         )
-    if trainer.state.fn == "fit" and type(trainer.lightning_module).generate is IsaraModule.generate:
+    module = trainer.lightning_module
+    by_itself = type(module).generate is IsaraModule.generate and module.served is None
+    if trainer.state.fn == "fit" and by_itself:
         raise InputError(
             "trainer.strategy is AdapterFSDP with model.generator builtin, but a part of a model cannot generate by "
             "itself. Give a server: --model.generator vllm; or use ddp, where each process holds the whole model"

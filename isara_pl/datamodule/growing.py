@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
 from isara_pl.generation.protocol import TextGenerator
+from isara_pl.generation.served import Served
 from isara_pl.growth.outer_epoch import CandidateFilter, Growth, GrowthPlan, OuterEpoch, Recording
 from isara_pl.growth.pool import Empty, SamplePool
 from isara_pl.models.tokens import encode_prompt
@@ -74,7 +75,7 @@ def grow(
         plan=plan,
         generator=generator,
         filters=filters,
-        fits=fits_window(module, encode.tokenizer if encode else None),
+        fits=fits_window(module, encode.tokenizer if encode else None, getattr(module, "served", None)),
         question_writer=(
             pretrained_state(module, "data.question_writer")
             if settings.question_writer == "pretrained"
@@ -85,7 +86,7 @@ def grow(
         processes=Processes.of(trainer),
     )
     left = max(settings.candidates - len(pool.judged(outer_epoch)), 0)  # a resume may ask for fewer than there are
-    with stage("growth", outer_epoch, total=left), generating(trainer):
+    with stage("growth", outer_epoch, total=left), generating(trainer, plan, recording):
         grown = growth.grow()
     if grown.shortened:
         rank_zero_info(
@@ -126,10 +127,14 @@ def text_generator(module: LightningModule, user: str) -> TextGenerator:
 
 
 def fits_window(
-    module: LightningModule, tokenizer: PreTrainedTokenizerBase | None
+    module: LightningModule, tokenizer: PreTrainedTokenizerBase | None, served: Served | None = None
 ) -> Callable[[str, int], bool] | None:
-    """Give what tells whether a prompt and so many new tokens fit; None where window or tokenizer is unknown."""
-    window = getattr(module, "context_window", None)
+    """Give what tells whether a prompt and so many new tokens fit, also on the servers, where these generate.
+
+    None where window or tokenizer is unknown.
+    """
+    windows = [getattr(module, "context_window", None), served.window if served else None]
+    window = min((each for each in windows if each is not None), default=None)
     if window is None or tokenizer is None:
         return None
     return lambda prompt, new_tokens: len(encode_prompt(tokenizer, prompt)) + new_tokens <= window
@@ -147,16 +152,25 @@ def pretrained_state(module: LightningModule, option: str) -> Callable[[], Abstr
 
 
 @contextmanager
-def generating(trainer: Trainer) -> Iterator[None]:
-    """Let the trainer's module generate inside the block: in eval mode, in the trainer's precision, adapter merged."""
+def generating(trainer: Trainer, plan: GrowthPlan | None = None, recording: Recording | None = None) -> Iterator[None]:
+    """Let the trainer's module generate inside the block: in eval mode, in the trainer's precision, adapter merged.
+
+    With a plan it is for growing, where a module may let another engine generate.
+    """
     module = trainer.lightning_module
-    with _eval_mode(module), trainer.precision_plugin.forward_context(), _merged(module):
+    with _eval_mode(module), trainer.precision_plugin.forward_context(), _prepared(module, plan, recording):
         yield
     give_back_freed_memory()  # keys and values of the largest batch, before training needs its own
 
 
-def _merged(module: LightningModule) -> AbstractContextManager[object]:
-    """Let a module that can do so prepare its weights for generation once, for the whole growth."""
+def _prepared(
+    module: LightningModule, plan: GrowthPlan | None, recording: Recording | None
+) -> AbstractContextManager[object]:
+    """Let a module that can do so prepare its weights, or another engine, for generation once for the whole growth."""
+    growing: Callable[..., AbstractContextManager[object]] | None = getattr(module, "growing", None)
+    if plan is not None and growing is not None:
+        samplings = (plan.question_sampling, plan.answer_sampling)
+        return growing(samplings, recording.top if recording else None)
     merged: Callable[[], AbstractContextManager[object]] = getattr(module, "merged", nullcontext)
     return merged()
 

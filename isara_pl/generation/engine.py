@@ -177,7 +177,7 @@ class GenerationEngine:
 
         ends = set(stops)
         written = self._in_batches(encoded, sampling.num_beams, sampling.max_new_tokens, complete)
-        return [self._completion(one, ends) for one in written]
+        return [self.completion(one, ends) for one in written]
 
     @torch.inference_mode()
     def distributions(
@@ -273,7 +273,8 @@ class GenerationEngine:
                 f"window of {window}. Lower max_new_tokens, shorten the text, or use a model with a longer window"
             )
 
-    def _completion(self, written: Written, stops: set[int]) -> Completion:
+    def completion(self, written: Written, stops: set[int]) -> Completion:
+        """Give what was written as text, up to the token that ended it."""
         ids = written.ids
         for place, token in enumerate(ids):
             if token in stops:

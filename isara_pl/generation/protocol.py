@@ -1,7 +1,9 @@
 """What the loop asks of a model: prompts in, completions out."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from transformers import GenerationConfig
@@ -122,6 +124,23 @@ class Teacher(Protocol):
         self, prompts: Sequence[str], answers: Sequence[list[int]], sampling: Sampling, top: TopLogprobs
     ) -> Sequence[TokenDistributions]:
         """Give for each prompt the distributions at its answer's tokens, and behind the last one."""
+
+
+class ExternalEngine(TextGenerator, Protocol):
+    """A TextGenerator outside of this process, which is given the adapter of each outer epoch as a folder.
+
+    It is entered where `IsaraModule.merged` prepares the weights of this process (`IsaraModule.growing`).
+    """
+
+    def push(self, folder: Path) -> None:
+        """Generate with the adapter in a folder, as peft writes it, from now on.
+
+        Called in every process of a run, in the first one before the others. The folder's name is new for every
+        content.
+        """
+
+    def pretrained(self) -> AbstractContextManager[None]:
+        """Generate without any adapter inside the block."""
 
 
 def completions_of(

@@ -99,7 +99,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     give_usual_permissions(folder)
 
 
-def _source(name: str, option: str) -> str | Path:
+def model_source(name: str, option: str) -> str | Path:
     """Give what `from_pretrained` takes: a folder that exists, or a hub id."""
     if not is_local(name):
         return name
@@ -153,7 +153,7 @@ def load_tokenizer(name: str, trust_remote_code: bool = False, option: str = "mo
     """
     with one_clear_error(name, option):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            _source(name, option), local_files_only=is_local(name), trust_remote_code=trust_remote_code
+            model_source(name, option), local_files_only=is_local(name), trust_remote_code=trust_remote_code
         )
     if tokenizer.eos_token_id is None:
         raise InputError(
@@ -187,7 +187,7 @@ def load_causal_lm(
     quantised = {"quantization_config": _nf4(dtype)} if quantization == "nf4" else {}
     with one_clear_error(name, "model.name"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            _source(name, "model.name"),
+            model_source(name, "model.name"),
             local_files_only=is_local(name),
             dtype=dtype,
             trust_remote_code=trust_remote_code,

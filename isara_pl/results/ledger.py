@@ -74,6 +74,8 @@ class LedgerRow(Usage):
         flops_saved_per_query: What answering a question takes less without demonstrations in its prompt.
         break_even_queries: Queries after which the loop so far was cheaper, in FLOPs, than in-context learning with K
             demonstrations at every query.
+        engine_gap: Where external servers generated, the largest difference between a log-probability of theirs and
+            ours before they did.
     """
 
     outer_epoch: int
@@ -86,6 +88,7 @@ class LedgerRow(Usage):
     cost_per_accepted: float | None = None
     flops_saved_per_query: float | None = None
     break_even_queries: float | None = None
+    engine_gap: float | None = None
 
 
 TAKEN = tuple(field.name for field in fields(Usage))
@@ -103,10 +106,12 @@ class Gain:
         accepted: Samples that entered the pool.
         flops_saved_per_query: What answering a question takes less without demonstrations in its prompt, on average
             over the accepted samples; None where that is not known.
+        engine_gap: The difference between external servers and this process; None where there were none.
     """
 
     accepted: int
     flops_saved_per_query: float | None
+    engine_gap: float | None = None
 
 
 def added(usages: Usages, more: Mapping[tuple[int, str], Usage]) -> Usages:
@@ -136,7 +141,9 @@ def read_ledger(path: Path) -> list[LedgerRow]:
 
 
 def _read_row(values: Mapping[str, str]) -> LedgerRow:
-    figures = {name: finite(float(values[name])) if values[name] else None for name in FIGURES if name != "accepted"}
+    # the last one is younger than some ledgers
+    given = {name: values.get(name) if name == "engine_gap" else values[name] for name in FIGURES if name != "accepted"}
+    figures = {name: finite(float(value)) if value else None for name, value in given.items()}
     return LedgerRow(
         outer_epoch=int(values["outer_epoch"]),
         stage=values["stage"],
@@ -156,7 +163,11 @@ def taken_and_gained(rows: Sequence[LedgerRow]) -> tuple[Usages, dict[int, Gain]
     """Give what every stage took, and what each outer epoch brought: what `ledger_rows` made the rows of."""
     stages = [row for row in rows if row.stage != ALL]
     usages = {(row.outer_epoch, row.stage): Usage(**{name: getattr(row, name) for name in TAKEN}) for row in stages}
-    gains = {row.outer_epoch: Gain(row.accepted, row.flops_saved_per_query) for row in rows if row.accepted is not None}
+    gains = {
+        row.outer_epoch: Gain(row.accepted, row.flops_saved_per_query, row.engine_gap)
+        for row in rows
+        if row.accepted is not None
+    }
     return usages, gains
 
 
@@ -208,7 +219,7 @@ def _with_gain(
     if gain.flops_saved_per_query:
         saved = gain.flops_saved_per_query
         row = replace(row, flops_saved_per_query=saved, break_even_queries=flops_so_far / saved)
-    return replace(row, accepted=gain.accepted)
+    return replace(row, accepted=gain.accepted, engine_gap=gain.engine_gap)
 
 
 def ledger_text(rows: Sequence[LedgerRow]) -> str:
@@ -225,4 +236,4 @@ def ledger_text(rows: Sequence[LedgerRow]) -> str:
 def _short(value: object) -> str:
     if not isinstance(value, float):
         return "" if value is None else str(value)
-    return f"{value:.6g}" if abs(value) >= 1e6 else str(round(value, 6))
+    return f"{value:.6g}" if abs(value) >= 1e6 or 0 < abs(value) < 1e-4 else str(round(value, 6))

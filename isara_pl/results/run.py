@@ -31,6 +31,15 @@ FITTED = (*OF_SEEDS, SFT_OTHER, SELF_GENERATION, DISTILLATION, CONTROL)
 CLAIMED = (SELF_GENERATION, DISTILLATION)  # whether these help is what a comparison is for
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a configuration; one that is missing has no options. Raises InputError if it cannot be read."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read ({first_line(error)}). Restore it from a copy") from None
+    return values if isinstance(values, dict) else {}
+
+
 class Run:
     """What the files of a run folder hold, also while a process writes them; one that is missing holds nothing.
 
@@ -63,12 +72,7 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """All options of `fit`, in groups, as config.yaml has them."""
-        path = self.folder / CONFIG
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            raise InputError(f"{path}: cannot be read ({first_line(error)}). Restore it from a copy") from None
-        return values if isinstance(values, dict) else {}
+        return read_config(self.folder / CONFIG)
 
     @cached_property
     def conditions(self) -> dict[str, Any]:

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 LOCK = "run.lock"
 CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT = "last.ckpt"
+SERVED = "served"  # adapters on their way to an external engine
 # what a run writes; anything else in the folder is none of its business
 _OUTPUTS = (
     *("*.jsonl", "*.json", "*.csv", "*.html", "*.yaml", "*.lock", "*.unfinished", "*.ckpt"),
-    *("adapter", ".adapter-*", CHECKPOINTS, "evaluation", "logs", "lightning_logs", "teacher"),
+    *("adapter", ".adapter-*", CHECKPOINTS, "evaluation", "logs", "lightning_logs", "teacher", SERVED),
 )
 # what a file system says that has no locks: Lustre without `flock`, NFS without its lock daemon, some of FUSE
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)

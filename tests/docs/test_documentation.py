@@ -55,8 +55,8 @@ def test_every_file_of_the_project_that_is_named_exists(document):
 
 
 def test_every_option_that_is_named_exists(capsys):
-    known = {"no", "version"}  # pip's --no-deps, and what stands for itself
-    for subcommand in ("fit", "compare", "report", "export"):
+    known = {"no", "version", "max"}  # pip's --no-deps, what stands for itself, and vLLM's --max-lora-rank
+    for subcommand in ("fit", "compare", "report", "export", "serve"):
         with pytest.raises(SystemExit):
             main([subcommand, "--help"])
         known |= set(re.findall(r"--([\w.]+)", capsys.readouterr().out))

@@ -15,6 +15,7 @@ from helpers.reader import Reader
 
 # runs that a page takes for granted
 RUNS = {
+    "docs/CLUSTER.md": ("runs/mine",),
     "docs/EVALUATION.md": ("runs/mine", "runs/mine_sft", "runs/mine_icl"),
     "docs/EXPORT.md": ("runs/mine",),
     "docs/OPTIONS.md": ("runs/mine",),

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from conftest import write_held_out, write_seeds
 from helpers.documents import INLINE, ROOT, Block
+from helpers.stand_in import StandIn
 from huggingface_hub import HfApi
 from packaging.requirements import Requirement
 
@@ -146,6 +147,8 @@ class Reader:
         """Run the command line; overrides behind its options make it cheap."""
         if arguments and arguments[0] in LIGHTNINGS and "--help" not in arguments:
             arguments = [*arguments, *self._cheap(arguments)]
+            if option(arguments, "--model.generator") == "vllm":  # a server of the tiny model
+                arguments.append(f"--model.generator.urls={StandIn(self.model).url}")
             run_dir = Path(option(arguments, "--run_dir") or "runs/isara")
             # a run's config.yaml has whole paths, here those below the reader's folder
             assert (Path.cwd() / run_dir).is_relative_to(self.folder), "a page knows no path of this machine"

@@ -1,10 +1,12 @@
 """Two nodes, each started by a torchrun of its own on this machine: one run, in one folder that both see."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,7 @@ def on_two_nodes(arguments: list[str], run_dirs: list[Path], *more: str, **envir
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         for rank, run_dir in enumerate(run_dirs)
     ]
@@ -62,7 +65,8 @@ def on_two_nodes(arguments: list[str], run_dirs: list[Path], *more: str, **envir
         said = [node.communicate(timeout=max(1, until - time.monotonic()))[0] for node in nodes]
     finally:
         for node in nodes:
-            node.kill()
+            with suppress(ProcessLookupError):  # what it started included
+                os.killpg(node.pid, signal.SIGKILL)
     return [(node.returncode, text) for node, text in zip(nodes, said, strict=True)]
 
 

@@ -1,0 +1,128 @@
+"""Real vLLM servers on CPUs write a run: the same files whatever is killed. `make test-engines` runs this."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from conftest import make_encoder, run_config, write_held_out, write_seeds
+from helpers.engines import RealServer, make_served
+
+from isara_pl.generation.serving import wanted_by
+
+PYTHON = os.environ.get("ISARA_PL_VLLM")  # the interpreter of an environment with vLLM
+pytestmark = [pytest.mark.engines, pytest.mark.skipif(not PYTHON, reason="ISARA_PL_VLLM names no environment")]
+PATIENCE = 150  # seconds; a server is back after 30
+LIMIT = 2 * PATIENCE  # of a run whose servers are killed
+OBJECTIVES = ("sft", "distill")
+
+
+class Runs:
+    """Runs of a tiny model against two servers."""
+
+    def __init__(self, folder, servers):
+        self.folder, self.servers = folder, servers
+        self.undisturbed, self.seconds = {}, {}
+        self.options = [f"--config={folder / 'run.yaml'}", "--model.generator=vllm", "--trainer.logger=false"]
+        self.options += [f"--model.generator.urls=[{','.join(server.url for server in servers)}]"]
+        self.options += [f"--model.generator.patience={PATIENCE}", f"--model.generator.timeout={PATIENCE}"]
+
+    def start(self, objective, name, *more):
+        command = [sys.executable, "-m", "isara_pl", "fit", *self.options, f"--model.objective={objective}"]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            return subprocess.Popen([*command, f"--run_dir={self.folder / name}", *more], stdout=log, stderr=log)
+
+    def finish(self, process, name):
+        assert process.wait(LIMIT) == 0, (self.folder / f"{name}.log").read_text()[-4000:]
+        return self.folder / name
+
+    def whole(self, objective):
+        """Give the folder of an undisturbed run."""
+        if objective not in self.undisturbed:
+            began = time.monotonic()
+            self.undisturbed[objective] = self.finish(self.start(objective, objective), objective)
+            self.seconds[objective] = time.monotonic() - began
+        return self.undisturbed[objective]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("engines")
+    model = make_served(folder / "model")
+    encoder, files = make_encoder(folder), (write_seeds(folder), write_held_out(folder))
+    filters = [{"class_path": "isara_pl.callbacks.NearDuplicate"}]
+    config = run_config(
+        model, encoder, *files, filters, candidates_per_outer_epoch=12, candidates_per_batch=3, top_logprobs=16
+    )
+    config["model"] |= {"learning_rate": 0.02, "objective": "distill"}
+    config |= {"alpha_stopping": {"alpha": 0}, "seed_everything": 3}
+    (folder / "run.yaml").write_text(yaml.safe_dump(config))
+    wanted = wanted_by(config, "run.yaml", "32-true")
+    servers = [RealServer(PYTHON, wanted, core, folder / f"server{core}.log") for core in (0, 1)]
+    try:
+        for server in servers:
+            server.wait()
+        yield Runs(folder, servers)
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def assert_same(run_dir, undisturbed):
+    names = ["pool.jsonl", "rejected.jsonl", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"]
+    names += sorted(f"teacher/{path.name}" for path in (undisturbed / "teacher").glob("*"))
+    assert [name for name in names if (run_dir / name).read_bytes() != (undisturbed / name).read_bytes()] == []
+    for folder in ("teacher", "adapter"):
+        of_both = [sorted(path.name for path in (one / folder).glob("*")) for one in (run_dir, undisturbed)]
+        assert of_both[0] == of_both[1]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_two_outer_epochs_are_written(runs, objective):
+    whole = runs.whole(objective)
+    assert len((whole / "pool.jsonl").read_text().splitlines()) > 8 + 6
+    assert bool(list((whole / "teacher").glob("*"))) == (objective == "distill")
+    log = (runs.folder / f"{objective}.log").read_text()
+    for which in ("without adapter", "with the adapter"):
+        assert f"{which}: a log-probability differs from ours by" in log
+
+
+def test_nothing_is_lost_or_doubled_whatever_is_killed(runs):
+    """20 kills at random moments: of the run, of a server, and of a server's worker."""
+    draw = random.Random(0)
+    kills = [*["server"] * 4, *["worker"] * 2, *["run"] * 14]
+    draw.shuffle(kills)
+    number = 0
+    while kills:
+        objective = OBJECTIVES[number % 2]
+        number += 1
+        whole, name = runs.whole(objective), f"killed-{number}"
+        process, more = runs.start(objective, name), ["--ckpt_path=last"]
+        while kills:
+            # from when it has read its options to when an undisturbed one ends
+            time.sleep(draw.uniform(0.3, 1.0) * runs.seconds[objective])
+            if process.poll() is not None:  # it was over before
+                break
+            if kills[-1] == "run":
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                assert_begins_like(runs.folder / name, whole)
+                process = runs.start(objective, name, *more)
+            else:
+                server = draw.choice(runs.servers)
+                server.wait()  # one that was killed just now cannot be killed again
+                server.kill() if kills[-1] == "server" else server.kill_worker()
+            kills.pop()
+        assert_same(runs.finish(process, name), whole)
+    assert sum(server.starts - 1 for server in runs.servers) == 6
+
+
+def assert_begins_like(run_dir, whole):
+    for name in ("pool.jsonl", "rejected.jsonl"):
+        if (run_dir / name).exists():
+            lines = (run_dir / name).read_bytes().rpartition(b"\n")[0]
+            assert (whole / name).read_bytes().startswith(lines)
