@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy, StrategyRegistry
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -16,7 +16,7 @@ from isara_pl.errors import InputError
 
 
 class AdapterFSDP(DDPStrategy):
-    """Shards the frozen base over all processes (FSDP2); each holds the whole adapter and all of its training.
+    """`--trainer.strategy adapter_fsdp`: shards the frozen base over all processes; each trains the whole adapter.
 
     Only what never changes is in parts. So a checkpoint is that of a single process, which can go on from it, and so
     are the exported adapter, clipping and the optimiser; gradients are averaged as ddp does it. Between forward
@@ -36,20 +36,20 @@ class AdapterFSDP(DDPStrategy):
         """
         if getattr(base, "is_quantized", False):
             raise InputError(
-                "trainer.strategy is AdapterFSDP, which shards weights of 16 or 32 bits. Allowed: "
+                "trainer.strategy is adapter_fsdp, which shards weights of 16 or 32 bits. Allowed: "
                 "model.quantization null, or ddp, where each process holds the whole model"
             )
         kinds = set(base._no_split_modules or ())
         layers = [part for part in base.modules() if type(part).__name__ in kinds]
         if not layers:
             raise InputError(
-                f"trainer.strategy is AdapterFSDP, but {type(base).__name__} names no layers (_no_split_modules) that "
+                f"trainer.strategy is adapter_fsdp, but {type(base).__name__} names no layers (_no_split_modules) that "
                 "could be gathered one after the other. Use ddp"
             )
         if evaluation_precision == "float32" and base.dtype != torch.float32:
             raise InputError(
                 f"model.evaluation_precision is float32, but the base is in {base.dtype}, and parts of it cannot be "
-                "widened. With trainer.strategy AdapterFSDP allowed: trainer, or model.dtype float32"
+                "widened. With trainer.strategy adapter_fsdp allowed: trainer, or model.dtype float32"
             )
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
         trained = {parameter for parameter in base.parameters() if parameter.requires_grad}
@@ -84,3 +84,6 @@ class AdapterFSDP(DDPStrategy):
         torch.distributed.all_reduce(together)
         for gradient, mean in zip(gradients, torch.split(together, [each.numel() for each in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
+
+
+StrategyRegistry.register("adapter_fsdp", AdapterFSDP, description="a frozen base in parts over all processes")

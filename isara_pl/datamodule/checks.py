@@ -22,7 +22,7 @@ def check_processes(trainer: Any, batch_size: int) -> None:
         raise InputError(
             f"trainer.strategy is {type(strategy).__name__} with {count} processes. Allowed: ddp (not ddp_spawn, "
             "ddp_fork or ddp_notebook), where each process generates with a whole model; "
-            "isara_pl.strategies.AdapterFSDP, where servers generate; or trainer.devices 1"
+            "adapter_fsdp, where servers generate; or trainer.devices 1"
         )
     if trainer._accelerator_connector.use_distributed_sampler:
         raise InputError(
@@ -40,13 +40,13 @@ def _check_sharded(trainer: Any) -> None:
     """Refuse what a part of a model cannot do."""
     if trainer.state.fn == "predict":
         raise InputError(
-            "trainer.strategy is AdapterFSDP, which does not predict. Use one process, or the exported adapter"
+            "trainer.strategy is adapter_fsdp, which does not predict. Use one process, or the exported adapter"
         )
     module = trainer.lightning_module
     by_itself = type(module).generate is IsaraModule.generate and module.served is None
     if trainer.state.fn == "fit" and by_itself:
         raise InputError(
-            "trainer.strategy is AdapterFSDP with model.generator builtin, but a part of a model cannot generate by "
+            "trainer.strategy is adapter_fsdp with model.generator builtin, but a part of a model cannot generate by "
             "itself. Give a server: --model.generator vllm; or use ddp, where each process holds the whole model"
         )
 
