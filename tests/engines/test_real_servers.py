@@ -103,6 +103,8 @@ def test_nothing_is_lost_or_doubled_whatever_is_killed(runs):
         whole, name = runs.whole(objective), f"killed-{number}"
         process, more = runs.start(objective, name), ["--ckpt_path=last"]
         while kills:
+            for server in runs.servers:
+                server.wait()  # a run that only waits for a server has nothing to lose
             # from when it has read its options to when an undisturbed one ends
             time.sleep(draw.uniform(0.3, 1.0) * runs.seconds[objective])
             if process.poll() is not None:  # it was over before
@@ -114,9 +116,10 @@ def test_nothing_is_lost_or_doubled_whatever_is_killed(runs):
                 process = runs.start(objective, name, *more)
             else:
                 server = draw.choice(runs.servers)
-                server.wait()  # one that was killed just now cannot be killed again
                 server.kill() if kills[-1] == "server" else server.kill_worker()
-            kills.pop()
+            journal = runs.folder / name / "pool.jsonl"
+            lines = journal.read_bytes().count(b"\n") if journal.exists() else 0
+            print(f"{kills.pop()} of {name} ({objective}) killed with {lines} samples in its pool", flush=True)
         assert_same(runs.finish(process, name), whole)
     assert sum(server.starts - 1 for server in runs.servers) == 6
 

@@ -32,10 +32,11 @@ def server(served):
 def options(served, tiny_encoder, seeds_file, held_out_file, tmp_path):
     """Give the options of a run of seconds against servers."""
 
-    def give(*servers, **of_data):
-        callbacks = [{"class_path": "isara_pl.callbacks.TruthfulnessEvaluation"}]
+    def give(*servers, measured=False, **of_data):
+        callbacks = [{"class_path": "isara_pl.callbacks.TruthfulnessEvaluation"}] if measured else []
         of_data = {"candidates_per_outer_epoch": 5, "candidates_per_batch": 3, "batch_size": 4, **of_data}
-        config = run_config(served, tiny_encoder, seeds_file, held_out_file, callbacks, **of_data)
+        held_out = held_out_file if measured else None
+        config = run_config(served, tiny_encoder, seeds_file, held_out, callbacks, **of_data)
         config["model"]["learning_rate"] = 0.02
         config |= {"alpha_stopping": {"alpha": 0}}
         (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
@@ -85,8 +86,8 @@ def test_a_trial_of_lightning_leaves_no_files(server, options, tmp_path):
 
 
 def test_figures_are_those_of_this_process_and_the_ledger_tells_the_gap(server, options, tmp_path):
-    run_dir = fit(tmp_path / "run", options(server))
-    builtin = fit(tmp_path / "builtin", options())
+    run_dir = fit(tmp_path / "run", options(server, measured=True))
+    builtin = fit(tmp_path / "builtin", options(measured=True))
     assert rows(run_dir)[0] | {"seconds": ""} == rows(builtin)[0] | {"seconds": ""}
     with (run_dir / "ledger.csv").open() as file:
         of_outer_epochs = {row["outer_epoch"]: row for row in csv.DictReader(file) if row["stage"] == "all"}
@@ -147,7 +148,7 @@ def test_a_single_outer_epoch_needs_no_adapter_on_the_server(served, options, tm
     with standing_in(served, lora=False, runtime_loading=False) as server:
         run_dir = fit(tmp_path / "run", options(server, outer_epochs=1))
     assert set(written(server)) == {"base"}
-    assert len(rows(run_dir)) == 2
+    assert (run_dir / "adapter").is_dir()
 
 
 def test_a_server_of_16_bits_is_within_its_own_tolerance_and_a_condition(served, options, tmp_path):
