@@ -8,9 +8,11 @@ import sys
 import time
 
 import pytest
+import torch
 import yaml
 from conftest import make_encoder, run_config, write_held_out, write_seeds
 from helpers.engines import RealServer, make_served
+from safetensors.torch import load_file
 
 from isara_pl.generation.serving import wanted_by
 
@@ -129,3 +131,23 @@ def assert_begins_like(run_dir, whole):
         if (run_dir / name).exists():
             lines = (run_dir / name).read_bytes().rpartition(b"\n")[0]
             assert (whole / name).read_bytes().startswith(lines)
+
+
+def test_two_processes_with_a_sharded_base_write_what_one_with_a_whole_one_does(runs):
+    """Candidates are the servers', in shares; training, teaching and measuring are all processes' in step."""
+    objective, name = "distill", "sharded"
+    whole = runs.whole(objective)
+    two = ["--trainer.strategy=adapter_fsdp", "--trainer.devices=2"]
+    process = runs.start(objective, name, *two)
+    time.sleep(0.6 * runs.seconds[objective])
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(8)  # until the second process has noticed
+    sharded = runs.finish(runs.start(objective, name, *two, "--ckpt_path=last"), name)
+    first = [line for line in (whole / "pool.jsonl").read_text().splitlines() if '"outer_epoch": 1' in line]
+    assert first
+    assert [line for line in (sharded / "pool.jsonl").read_text().splitlines() if '"outer_epoch": 1' in line] == first
+    weights = [load_file(each / "adapter/adapter_model.safetensors") for each in (sharded, whole)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.isfinite(weight).all() for weight in weights[0].values())
+    assert len((sharded / "metrics.csv").read_text().splitlines()) == 1 + 3
