@@ -21,6 +21,7 @@ from helpers.documents import INLINE, ROOT, Block
 from helpers.stand_in import StandIn
 from huggingface_hub import HfApi
 from packaging.requirements import Requirement
+from torch.distributed.run import get_args_parser
 
 from isara_pl.cli.help import LIGHTNINGS, LINES
 from isara_pl.cli.main import main
@@ -122,6 +123,11 @@ class Reader:
                 # a subcommand's name in a sentence is no whole command
                 mentioned = block.kind == INLINE and len(arguments) == 1 and arguments[0] in LINES
                 self._isara([*arguments, "--help"] if mentioned else arguments)
+            case ["torchrun", *launch] if "-m" in launch:
+                script = launch.index("-m")
+                assert launch[script + 1] == "isara_pl"
+                get_args_parser().parse_args([*launch[:script], "isara_pl"])
+                self._isara([*launch[script + 2 :], "--trainer.num_nodes=1"])
             case ["make", *targets]:
                 self._make(targets)
             case ["pip", "install", *arguments]:
@@ -147,6 +153,8 @@ class Reader:
         """Run the command line; overrides behind its options make it cheap."""
         if arguments and arguments[0] in LIGHTNINGS and "--help" not in arguments:
             arguments = [*arguments, *self._cheap(arguments)]
+            if option(arguments, "--trainer.strategy") is not None:  # tests of their own start several processes
+                arguments += ["--trainer.devices=1", "--trainer.strategy=auto"]
             if option(arguments, "--model.generator") == "vllm":  # a server of the tiny model
                 arguments.append(f"--model.generator.urls={StandIn(self.model).url}")
             run_dir = Path(option(arguments, "--run_dir") or "runs/isara")
