@@ -28,7 +28,7 @@ class Runs:
 
     def __init__(self, folder, servers):
         self.folder, self.servers = folder, servers
-        self.undisturbed, self.seconds = {}, {}
+        self.undisturbed, self.started = {}, []
         self.options = [f"--config={folder / 'run.yaml'}", "--model.generator=vllm", "--trainer.logger=false"]
         self.options += [f"--model.generator.urls=[{','.join(server.url for server in servers)}]"]
         self.options += [f"--model.generator.patience={PATIENCE}", f"--model.generator.timeout={PATIENCE}"]
@@ -36,7 +36,9 @@ class Runs:
     def start(self, objective, name, *more):
         command = [sys.executable, "-m", "isara_pl", "fit", *self.options, f"--model.objective={objective}"]
         with (self.folder / f"{name}.log").open("ab") as log:
-            return subprocess.Popen([*command, f"--run_dir={self.folder / name}", *more], stdout=log, stderr=log)
+            process = subprocess.Popen([*command, f"--run_dir={self.folder / name}", *more], stdout=log, stderr=log)
+        self.started.append(process)
+        return process
 
     def finish(self, process, name):
         assert process.wait(LIMIT) == 0, (self.folder / f"{name}.log").read_text()[-4000:]
@@ -45,9 +47,7 @@ class Runs:
     def whole(self, objective):
         """Give the folder of an undisturbed run."""
         if objective not in self.undisturbed:
-            began = time.monotonic()
             self.undisturbed[objective] = self.finish(self.start(objective, objective), objective)
-            self.seconds[objective] = time.monotonic() - began
         return self.undisturbed[objective]
 
 
@@ -68,7 +68,10 @@ def runs(tmp_path_factory):
     try:
         for server in servers:
             server.wait()
-        yield Runs(folder, servers)
+        runs = Runs(folder, servers)
+        yield runs
+        for process in runs.started:  # after a test that failed
+            process.kill()
     finally:
         for server in servers:
             server.stop()
@@ -107,8 +110,9 @@ def test_nothing_is_lost_or_doubled_whatever_is_killed(runs):
         while kills:
             for server in runs.servers:
                 server.wait()  # a run that only waits for a server has nothing to lose
-            # from when it has read its options to when an undisturbed one ends
-            time.sleep(draw.uniform(0.3, 1.0) * runs.seconds[objective])
+            # some batches from now, and then any moment: also in training, or at the end
+            wait_for_more(process, runs.folder / name, draw.choice([0, 3, 6, 9]))
+            time.sleep(draw.uniform(0, 3))
             if process.poll() is not None:  # it was over before
                 break
             if kills[-1] == "run":
@@ -119,18 +123,30 @@ def test_nothing_is_lost_or_doubled_whatever_is_killed(runs):
             else:
                 server = draw.choice(runs.servers)
                 server.kill() if kills[-1] == "server" else server.kill_worker()
-            journal = runs.folder / name / "pool.jsonl"
-            lines = journal.read_bytes().count(b"\n") if journal.exists() else 0
-            print(f"{kills.pop()} of {name} ({objective}) killed with {lines} samples in its pool", flush=True)
+            print(f"{kills.pop()} of {name} ({objective}) killed with {lines(runs.folder / name)} lines", flush=True)
         assert_same(runs.finish(process, name), whole)
     assert sum(server.starts - 1 for server in runs.servers) == 6
+
+
+def lines(run_dir):
+    """Give how many seeds and candidates the journal of a run holds."""
+    files = [run_dir / name for name in ("pool.jsonl", "rejected.jsonl")]
+    return sum(file.read_bytes().count(b"\n") for file in files if file.exists())
+
+
+def wait_for_more(process, run_dir, more):
+    """Return when a run has written so many lines more, or is over."""
+    wanted, until = lines(run_dir) + more, time.monotonic() + LIMIT
+    while lines(run_dir) < wanted and process.poll() is None:
+        assert time.monotonic() < until, f"{run_dir} hangs"
+        time.sleep(0.05)
 
 
 def assert_begins_like(run_dir, whole):
     for name in ("pool.jsonl", "rejected.jsonl"):
         if (run_dir / name).exists():
-            lines = (run_dir / name).read_bytes().rpartition(b"\n")[0]
-            assert (whole / name).read_bytes().startswith(lines)
+            journalled = (run_dir / name).read_bytes().rpartition(b"\n")[0]
+            assert (whole / name).read_bytes().startswith(journalled)
 
 
 def test_two_processes_with_a_sharded_base_write_what_one_with_a_whole_one_does(runs):

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -83,20 +84,26 @@ class RealServer:
         raise TimeoutError(f"no server after five minutes: {self._log.read_text()[-3000:]}")
 
     def kill(self) -> None:
-        """Kill all of its processes."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        """Kill all of its processes, and return when it is started anew."""
+        self._and_wait(lambda: os.killpg(self._process.pid, signal.SIGKILL))
 
     def kill_worker(self) -> None:
         """Kill the process that computes, not the one that listens."""
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
         workers = [int(pid) for pid in children if b"EngineCore" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        os.kill(workers[0], signal.SIGKILL)
+        self._and_wait(lambda: os.kill(workers[0], signal.SIGKILL))
+
+    def _and_wait(self, end: Callable[[], None]) -> None:
+        starts = self.starts
+        end()
+        while self.starts == starts:
+            time.sleep(0.05)
 
     def stop(self) -> None:
         """Kill it for good."""
         self._stopped.set()
         with contextlib.suppress(ProcessLookupError):
-            self.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def _start(self) -> None:
@@ -114,6 +121,6 @@ class RealServer:
         while not self._stopped.is_set():
             self._process.wait()
             with contextlib.suppress(ProcessLookupError):  # what it started
-                self.kill()
+                os.killpg(self._process.pid, signal.SIGKILL)
             if not self._stopped.is_set():
                 self._start()
