@@ -23,6 +23,7 @@ from isara_pl.models.flops import count_flops
 from isara_pl.models.loading import Quantization, context_window, load_causal_lm, load_tokenizer
 from isara_pl.models.precision import Widened, base_dtype, narrow, widen, without_vain_casts
 from isara_pl.run.checkpoints import base_fingerprint, check_base, check_shapes, weights_hash
+from isara_pl.run.options import options_of
 from isara_pl.run.randomness import derive_seed
 from isara_pl.strategies import AdapterFSDP
 from isara_pl.training import step
@@ -115,7 +116,7 @@ class IsaraModule(LightningModule):
             if not right:
                 raise InputError(f"model.{option} is {value}; allowed: {allowed}")
         self.name = name
-        self.lora = lora
+        self.lora = options_of(LoraOptions, lora, "model.lora")
         self.learning_rate = learning_rate
         self.learning_rate_decay = learning_rate_decay
         self.warmup_share = warmup_share
@@ -130,7 +131,7 @@ class IsaraModule(LightningModule):
         self.compiled = compile  # nn.Module.compile is a method
         self.generation_tokens: GenerationTokens = generation_tokens
         self.evaluation_precision = evaluation_precision
-        self.prediction_sampling = prediction_sampling
+        self.prediction_sampling = options_of(Sampling, prediction_sampling, "model.prediction_sampling")
         self.trust_remote_code = trust_remote_code
         self.seed = seed
         self.model: PeftModel | None = None

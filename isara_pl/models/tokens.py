@@ -136,6 +136,13 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     return _without_end(tokenizer, encode(tokenizer, prompt))
 
 
+def count_tokens(tokenizer: Any, text: str) -> int:
+    """Count the tokens of a prompt, by transformers' tokenizer or anyone's that has `encode(text)`."""
+    if isinstance(tokenizer, PreTrainedTokenizerBase):
+        return len(encode_prompt(tokenizer, text))
+    return len(tokenizer.encode(text))
+
+
 def encode_continuation(
     tokenizer: PreTrainedTokenizerBase, prompt: str, continuation: str
 ) -> tuple[list[int], list[int]]:

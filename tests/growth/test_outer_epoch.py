@@ -184,7 +184,7 @@ def test_contexts_lose_the_farthest_demonstrations_until_they_fit():
 
 
 def test_a_window_too_short_for_one_demonstration_is_an_error_that_names_it():
-    with pytest.raises(InputError, match=r"sample seed-0000\d alone and 20 new tokens do not fit"):
+    with pytest.raises(InputError, match=r"sample seed-0000\d alone and 20 new tokens does not fit"):
         outer_epoch(SamplePool(make_seeds()), fits=lambda text, new: False).grow()
 
 
