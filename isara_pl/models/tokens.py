@@ -143,6 +143,14 @@ def count_tokens(tokenizer: Any, text: str) -> int:
     return len(tokenizer.encode(text))
 
 
+def count_continuation(tokenizer: Any, prompt: str, continuation: str) -> int:
+    """Count the tokens of what follows a prompt, by transformers' tokenizer or anyone's that has `encode(text)`."""
+    if isinstance(tokenizer, PreTrainedTokenizerBase):
+        return len(encode_continuation(tokenizer, prompt, continuation)[1])
+    before = len(tokenizer.encode(prompt)) if prompt else 0
+    return len(tokenizer.encode(prompt + continuation)) - before
+
+
 def encode_continuation(
     tokenizer: PreTrainedTokenizerBase, prompt: str, continuation: str
 ) -> tuple[list[int], list[int]]:
