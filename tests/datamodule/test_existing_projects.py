@@ -184,7 +184,9 @@ def hydra_main(config: DictConfig) -> Trainer:
 def undocumented() -> set[str]:
     """Give what the modules of these projects were asked for and docs/LIGHTNING.md does not name."""
     assert ASKED
-    return {name for name in ASKED if not name.startswith("_")} - set(re.findall(r"`(\w+)", text_of("docs/LIGHTNING.md")))
+    return {name for name in ASKED if not name.startswith("_")} - set(
+        re.findall(r"`(\w+)", text_of("docs/LIGHTNING.md"))
+    )
 
 
 def plug_in(project) -> list[str]:
