@@ -15,6 +15,7 @@ import torch
 from helpers.documents import text_of
 from helpers.evaluations import table
 from lightning.pytorch import LightningModule, Trainer
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_linear_schedule_with_warmup
 
 from isara_pl import IsaraDataModule, Sampling
@@ -26,6 +27,7 @@ from isara_pl.callbacks import (
     TooShort,
     TruthfulnessEvaluation,
 )
+from isara_pl.run.checkpoints import weights_hash
 
 ASKED: set[str] = set()
 
@@ -295,5 +297,7 @@ def test_a_template_that_instantiates_from_a_nested_config(
     assert settings.answer_sampling == Sampling(max_new_tokens=8, do_sample=False)
     assert (trainer.lightning_module.lora.r, trainer.lightning_module.prediction_sampling.max_new_tokens) == (4, 5)
     assert grown(tmp_path / "run") == [0, 1, 2]
-    assert all(row["answer_nll"] for row in table(tmp_path / "run"))  # the tokenizer is the module's
-    assert (tmp_path / "run/adapter/adapter_model.safetensors").exists()
+    rows = table(tmp_path / "run")
+    assert [row["outer_epoch"] for row in rows if row["answer_nll"]] == ["0", "1", "2"]  # the tokenizer is the module's
+    exported = load_file(tmp_path / "run/adapter/adapter_model.safetensors")
+    assert weights_hash(exported) == rows[2]["weights"], "what is exported is what was measured"

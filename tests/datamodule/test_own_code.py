@@ -3,9 +3,11 @@
 import logging
 import re
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning
+import torch
 from helpers.datamodule import KeepFirst, Plain, data_module, trainer_in
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging, WeightAveraging
@@ -147,6 +149,32 @@ def test_the_tokenizer_of_isara_module_is_taken_and_of_no_other(seeds_file, tiny
         trainer.fit(IsaraModule(tiny_llama), datamodule=given)
         conditions.append(given.conditions())
     assert conditions[0] == conditions[1]
+
+
+# -- the window of a module of one's own
+
+
+@pytest.mark.parametrize("told_by", ["context_window", "max_position_embeddings", "n_positions", "block_size"])
+def test_what_does_not_fit_the_window_is_left_out_of_contexts_and_counted(seeds_file, tiny_encoder, tmp_path, told_by):
+    room = len("Question: Why is the sky like that on day number 0?\nAnswer: ")
+    room += len("Because sky scatters light in its own way 0.\n\nQuestion:")  # a moon, a wind has two letters more
+
+    class Letters(Plain):
+        tokenizer = SimpleNamespace(encode=list)
+
+    module = Letters()
+    if told_by == "context_window":
+        module.context_window = room + 20
+    else:
+        module.model = torch.nn.Linear(1, 1)
+        module.model.config = SimpleNamespace(**{told_by: room + 20})
+    options = {"max_new_tokens": 20}
+    data = data_module(seeds_file, tiny_encoder, question_sampling=options, answer_sampling=options)
+    with pytest.warns(UserWarning, match="outer epoch [12]: 4 samples of the pool stand in no context") as told:
+        trainer_in(tmp_path, 2).fit(module, datamodule=data)
+    assert sum("stand in no context" in str(one.message) for one in told) == 2
+    assert all(len(prompt) <= room for prompt in module.fake.prompts)
+    assert not [prompt for prompt in module.fake.prompts if re.search("moon|wind|rain|snow", prompt)]
 
 
 # -- options as mappings

@@ -1,6 +1,8 @@
 """What tests of datamodule share with others."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from conftest import FakeGenerator
@@ -35,25 +37,31 @@ class Plain(LightningModule):
         self.trained: dict[int, list[tuple[str, str, str]]] = {}
         self.asked: list[tuple[int, bool]] = []
 
-    def generate(self, prompts, sampling, seeds):
+    def generate(self, prompts: Any, sampling: Any, seeds: Any) -> Any:
         self.asked.append((self.trainer.current_epoch, self.dropout.training))
         return self.fake.generate(prompts, sampling, seeds)
 
-    def training_step(self, batch, batch_idx):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
         pairs = zip(batch["id"], batch["question"], batch["answer"], strict=True)
         self.trained.setdefault(self.current_epoch, []).extend(pairs)
         return (self.weight - len(batch["id"])).square().mean()
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-def data_module(seeds_file: str, encoder: str, **more) -> IsaraDataModule:
-    options = {"candidates_per_outer_epoch": 4, "outer_epochs": 2, "demonstrations": 2, "batch_size": 3, **more}
+def data_module(seeds_file: str, encoder: str, **more: Any) -> IsaraDataModule:
+    options: dict[str, Any] = {
+        "candidates_per_outer_epoch": 4,
+        "outer_epochs": 2,
+        "demonstrations": 2,
+        "batch_size": 3,
+        **more,
+    }
     return IsaraDataModule(seeds_file, encoder=encoder, **options)
 
 
-def trainer_in(folder: Path, epochs: int, callbacks=(), **more) -> Trainer:
+def trainer_in(folder: Path, epochs: int, callbacks: Sequence[Callback] = (), **more: Any) -> Trainer:
     return Trainer(
         default_root_dir=folder,
         max_epochs=epochs,
