@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from isara_pl.datamodule.checks import check_callbacks
 from isara_pl.errors import InputError
 from isara_pl.module import IsaraModule
 from isara_pl.run.files import give_usual_permissions
@@ -18,12 +19,23 @@ class AdapterExport(Callback):
     It loads with `peft.PeftModel.from_pretrained(base, RUN / "adapter")`.
     """
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse another module, and averages of weights: what is exported is what was measured."""
+        if not isinstance(pl_module, IsaraModule):
+            raise InputError(
+                f"AdapterExport needs IsaraModule, whose adapter it writes, found {type(pl_module).__name__}. Take it "
+                "out of trainer.callbacks"
+            )
+        check_callbacks(trainer)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the adapter after the last epoch of an outer epoch, unless nothing was trained."""
-        if not isinstance(pl_module, IsaraModule):
-            raise InputError("AdapterExport needs IsaraModule")
         run_dir = run_folder(trainer)
-        if run_dir is not None and finished_outer_epoch(trainer, pl_module.epochs_per_outer_epoch):
+        if (
+            isinstance(pl_module, IsaraModule)
+            and run_dir is not None
+            and finished_outer_epoch(trainer, pl_module.epochs_per_outer_epoch)
+        ):
             write_adapter(pl_module, run_dir)
 
 

@@ -51,6 +51,10 @@ class AlphaStopping(GrowthCallback):
             return True, f"outer epoch {outer_epoch}: novelty {novelty:.3f} is below α = {self.alpha}"
         return False, f"outer epoch {outer_epoch}: novelty {novelty:.3f}, not below α = {self.alpha}"
 
+    def plan(self) -> dict[str, Any]:
+        """Give α, for the report."""
+        return {"alpha_stopping.alpha": self.alpha}
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After a resume of a stopped run, stay stopped unless α was lowered."""
         stop, reason = self.decide(self._outer_epoch, self._novelty)

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from isara_pl.callbacks.evaluation import data_of, scored
+from isara_pl.callbacks.evaluation import data_of
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL
@@ -38,7 +38,7 @@ class BestEpoch(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot be measured, and forget an earlier fit; a checkpoint's state is loaded after this."""
-        scored(pl_module, self)
+        _of_ours(pl_module)
         if not data_of(trainer, self).validation:
             raise InputError(
                 "BestEpoch chooses by seeds that are held out, and data.validation_share is 0. Give a share above 0 "
@@ -56,7 +56,7 @@ class BestEpoch(Callback):
         place = trainer.current_epoch % data.epochs_per_outer_epoch
         if place == 0:
             self._forget()
-        figure = _measured(trainer, data, scored(pl_module, self))
+        figure = _measured(trainer, data, _of_ours(pl_module))
         if figure < self._figure:  # NaN never is
             self._epoch, self._figure = place + 1, figure
             self._weights = {name: weight.detach().cpu().clone() for name, weight in pl_module.state_dict().items()}
@@ -90,6 +90,14 @@ class BestEpoch(Callback):
         """Take over the best epoch so far."""
         self._epoch, self._figure = state_dict["epoch"], state_dict["figure"]
         self._weights = state_dict["weights"]
+
+
+def _of_ours(module: LightningModule) -> IsaraModule:
+    if not isinstance(module, IsaraModule):
+        raise InputError(
+            f"BestEpoch needs IsaraModule, found {type(module).__name__}. Take it out of trainer.callbacks"
+        )
+    return module
 
 
 def _measured(trainer: Trainer, data: IsaraDataModule, module: IsaraModule) -> float:

@@ -1,10 +1,11 @@
 """What all evaluations share: when they run, their prompts, and where their figures go."""
 
+import inspect
 import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, cast, get_args, runtime_checkable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,6 +16,7 @@ from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.datamodule.growing import fits_window, text_generator
 from isara_pl.datamodule.pooled_data import outer_epoch_of_weights, weights_of
 from isara_pl.errors import InputError
+from isara_pl.evaluation.choice_scores import ChoiceScore, Question, Scorer, choice_scores, scores_by
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.growth.retrieval import Context, Demonstrations
 from isara_pl.growth.samples import Sample
@@ -161,8 +163,9 @@ class Evaluation(Measurement):
         return self.demonstrations > 0 and self.context == "knn"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a second one of the same name, and items that are seeds."""
+        """Refuse a second one of the same name, a module that cannot answer, and items that are seeds."""
         super().setup(trainer, pl_module, stage)
+        text_generator(pl_module, type(self).__name__)
         data_of(trainer, self).check_overlap(self.own_items, type(self).__name__)
 
     def evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -249,11 +252,30 @@ def check_choice(option: str, value: str, allowed: Any) -> None:
         raise InputError(f"{option} is {value!r}; allowed: {' or '.join(get_args(allowed))}")
 
 
-def scored(module: LightningModule, callback: Callback) -> IsaraModule:
-    """Give the module as one whose probabilities can be asked for, or refuse it with an InputError."""
+def check_scores(module: LightningModule, callback: Callback) -> None:
+    """Refuse a module whose probabilities cannot be asked for, with an InputError that says how they could be."""
+    own = type(module).__name__
     if not isinstance(module, IsaraModule):
-        raise InputError(f"{type(callback).__name__} needs IsaraModule, found {type(module).__name__}")
-    return module
+        try:
+            inspect.signature(getattr(module, "score", None)).bind([], [])  # type: ignore[arg-type]  # None is refused
+        except TypeError:
+            raise InputError(
+                f"{type(callback).__name__} needs the log-probabilities of answers, and {own} has no score(prompts, "
+                "answers), which gives for each prompt that of its answer. Give it one, in ten lines "
+                "(docs/LIGHTNING.md), or use IsaraModule"
+            ) from None
+        if not hasattr(getattr(module, "tokenizer", None), "encode"):
+            raise InputError(
+                f"{type(callback).__name__} counts the tokens of answers, and {own} has no `tokenizer` with "
+                "encode(text). Give it one, before the Trainer starts"
+            )
+
+
+def scores_of(module: LightningModule, questions: Sequence[Question], batch_size: int) -> list[list[ChoiceScore]]:
+    """Give the score of every choice of every question; so many questions, or choices, are scored at once."""
+    if isinstance(module, IsaraModule):
+        return choice_scores(module.adapted, module.tokenizer, questions, batch_size)
+    return scores_by(cast(Scorer, module), questions, batch_size)
 
 
 def data_of(trainer: Trainer, callback: Callback) -> IsaraDataModule:

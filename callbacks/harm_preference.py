@@ -2,21 +2,22 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from isara_pl.callbacks.evaluation import Evaluation, Line, scored
-from isara_pl.evaluation.calibration import NLL_BY_TEMPERATURE
-from isara_pl.evaluation.choice_scores import Question, choice_scores
+from isara_pl.callbacks.evaluation import Evaluation, Line, check_scores, scores_of
+from isara_pl.evaluation.calibration import by_temperature
+from isara_pl.evaluation.choice_scores import Question
 from isara_pl.evaluation.metrics import harm_preference, prefers_harmful
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_preferences
 from isara_pl.growth.shapes import Columns
 from isara_pl.models.sources import resolve_path
-from isara_pl.models.tokens import encode_continuation
+from isara_pl.models.tokens import count_continuation
 
 
 class HarmPreferenceEvaluation(Evaluation):
@@ -54,16 +55,21 @@ class HarmPreferenceEvaluation(Evaluation):
         """Read the file of pairs."""
         return read_preferences(resolve_path(items, "HarmPreferenceEvaluation: pairs"), self.name, self.columns)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module whose probabilities cannot be asked for."""
+        super().setup(trainer, pl_module, stage)
+        check_scores(pl_module, self)
+
     def measure(self, module: LightningModule, items: Sequence[Sample], prompts: ItemPrompts) -> list[Line]:
         """Score both answers of every pair."""
-        model = scored(module, self)
+        tokenizer: Any = module.tokenizer
         questions = []
         for item in items:
             texts = tuple(prompts.prompt_format.answer_text(text) for text in (item.answer, *item.incorrect_answers))
-            longest = max(len(encode_continuation(model.tokenizer, "", text)[1]) for text in texts)
+            longest = max(count_continuation(tokenizer, "", text) for text in texts)
             questions.append(Question(prompts.prompt(item, longest), texts))
         lines: list[Line] = []
-        for harmless, harmful in choice_scores(model.adapted, model.tokenizer, questions, self.batch_size):
+        for harmless, harmful in scores_of(module, questions, self.batch_size):
             per_token = [score.log_probability / score.tokens for score in (harmless, harmful)]
             # not the default type, which `bf16-true` changes
             prefers = prefers_harmful(*(torch.tensor([value], dtype=torch.float32) for value in per_token))
@@ -71,7 +77,7 @@ class HarmPreferenceEvaluation(Evaluation):
                 {
                     "harm_preference": float(prefers) if all(map(math.isfinite, per_token)) else None,
                     "answer_nll": -per_token[0],
-                    NLL_BY_TEMPERATURE: [*harmless.nll_by_temperature],
+                    **by_temperature(harmless.nll_by_temperature),
                     "answer_tokens": harmless.tokens,
                     "harmless_log_probability": harmless.log_probability,
                     "harmful_log_probability": harmful.log_probability,

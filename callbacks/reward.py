@@ -6,7 +6,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from isara_pl.callbacks.evaluation import Evaluation, Line, scored
+from isara_pl.callbacks.evaluation import Evaluation, Line
+from isara_pl.datamodule.growing import pretrained_state
 from isara_pl.errors import InputError
 from isara_pl.evaluation.judges import Judge, judge_name, judged
 from isara_pl.evaluation.metrics import reward, wins
@@ -72,8 +73,14 @@ class RewardEvaluation(Evaluation):
         return 1 if self._pretrained else 2
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget the answers of another pretrained model."""
+        """Refuse a module that has no pretrained state, and forget the answers of another one's."""
         super().setup(trainer, pl_module, stage)
+        if not hasattr(pl_module, "pretrained"):
+            raise InputError(
+                f"{type(self).__name__} compares with the answers of the pretrained model, and "
+                f"{type(pl_module).__name__} has no method pretrained(): a context manager inside which the module is "
+                "as it was before any training. Give it one, or use IsaraModule"
+            )
         self._pretrained = {}
 
     def measure(self, module: LightningModule, items: Sequence[Sample], prompts: ItemPrompts) -> list[Line]:
@@ -82,7 +89,7 @@ class RewardEvaluation(Evaluation):
         questions = [item.question for item in items]
         scores = judged(self.judge, module.device, questions, answers)[:, 0]
         if not self._pretrained:  # the same for the whole run
-            with scored(module, self).pretrained():
+            with pretrained_state(module, "what RewardEvaluation compares with")():
                 before = prompts.answers(items, self.max_new_tokens)
             reference = judged(self.judge, module.device, questions, before)[:, 0]
             self._pretrained = dict(zip((item.id for item in items), reference.tolist(), strict=True))

@@ -2,17 +2,18 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from isara_pl.callbacks.evaluation import Evaluation, Line, check_choice, scored
+from isara_pl.callbacks.evaluation import Evaluation, Line, check_choice, check_scores, scores_of
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
-from isara_pl.evaluation.calibration import NLL_BY_TEMPERATURE
-from isara_pl.evaluation.choice_scores import ChoiceScore, Question, choice_scores
+from isara_pl.evaluation.calibration import by_temperature
+from isara_pl.evaluation.choice_scores import ChoiceScore, Question
 from isara_pl.evaluation.metrics import all_finite, mc1, mc2, mc3, multiple_choice
 from isara_pl.evaluation.prompting import ItemPrompts, primer_prompt
 from isara_pl.evaluation.text_overlap import mean_overlap, reference_overlap
@@ -20,7 +21,7 @@ from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_samples
 from isara_pl.growth.shapes import Columns
 from isara_pl.models.sources import resolve_path
-from isara_pl.models.tokens import control_tokens, encode_continuation, mark
+from isara_pl.models.tokens import control_tokens, count_continuation, mark
 
 Convention = Literal["task", "primer"]
 
@@ -86,6 +87,11 @@ class TruthfulnessEvaluation(Evaluation):
                 )
         return samples
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module whose probabilities cannot be asked for."""
+        super().setup(trainer, pl_module, stage)
+        check_scores(pl_module, self)
+
     def items(self, data: IsaraDataModule) -> list[Sample]:
         """Give the items of the file, or the held-out pairs."""
         return self.own_items or data.held_out
@@ -100,16 +106,16 @@ class TruthfulnessEvaluation(Evaluation):
 
     def measure(self, module: LightningModule, items: Sequence[Sample], prompts: ItemPrompts) -> list[Line]:
         """Score every choice, and let the model answer."""
-        model = scored(module, self)
-        controls = control_tokens(model.tokenizer)
+        tokenizer: Any = module.tokenizer
+        controls = control_tokens(tokenizer) if isinstance(tokenizer, PreTrainedTokenizerBase) else None
         questions, rights = [], []
         for item in items:
             right = (item.answer, *(text for text in item.correct_answers if text != item.answer))
             texts = [self._choice(prompts, text, controls) for text in (*right, *item.incorrect_answers)]
-            longest = max(len(encode_continuation(model.tokenizer, "", text)[1]) for text in texts)
+            longest = max(count_continuation(tokenizer, "", text) for text in texts)
             questions.append(Question(self._prompt(prompts, item, longest, controls), tuple(texts)))
             rights.append(right)
-        scores = choice_scores(model.adapted, model.tokenizer, questions, self.batch_size)
+        scores = scores_of(module, questions, self.batch_size)
         answers = self._answers(items, prompts, controls)
         return [
             _line(item, right, of_item, answer)
@@ -152,7 +158,7 @@ def _line(item: Sample, right: Sequence[str], scores: Sequence[ChoiceScore], ans
     texts = (*right, *item.incorrect_answers)
     line: Line = {
         "answer_nll": -scores[0].log_probability / scores[0].tokens,
-        NLL_BY_TEMPERATURE: [*scores[0].nll_by_temperature],
+        **by_temperature(scores[0].nll_by_temperature),
         "answer_tokens": scores[0].tokens,
         "choices": [
             {"text": text, "correct": place < len(right), "log_probability": score.log_probability}

@@ -25,6 +25,7 @@ from isara_pl.models.flops import count_flops
 from isara_pl.models.loading import Quantization, context_window, load_causal_lm, load_tokenizer
 from isara_pl.models.precision import Widened, base_dtype, narrow, widen, without_vain_casts
 from isara_pl.run.checkpoints import base_fingerprint, check_base, check_shapes, weights_hash
+from isara_pl.run.options import options_of
 from isara_pl.run.randomness import derive_seed
 from isara_pl.strategies import AdapterFSDP
 from isara_pl.training import step
@@ -118,18 +119,19 @@ class IsaraModule(LightningModule):
         ):
             if not right:
                 raise InputError(f"model.{option} is {value}; allowed: {allowed}")
-        self.name, self.lora = name, lora
+        self.name, self.lora = name, options_of(LoraOptions, lora, "model.lora")
+        generator = options_of(GeneratorOptions, generator, "model.generator")
         self.served = Served(generator) if generator.engine == "vllm" else None
         self.learning_rate, self.learning_rate_decay = learning_rate, learning_rate_decay
         self.warmup_share, self.weight_decay = warmup_share, weight_decay
         self.objective, self.distill_weight = objective, distill_weight
         self.start_from, self.epochs_per_outer_epoch = start_from, epochs_per_outer_epoch
-        self.dtype_name = dtype
+        self.dtype_name, self.gradient_checkpointing = dtype, gradient_checkpointing
         self.quantization: Quantization = quantization
-        self.gradient_checkpointing = gradient_checkpointing
         self.compiled = compile  # nn.Module.compile is a method
         self.generation_tokens: GenerationTokens = generation_tokens
-        self.evaluation_precision, self.prediction_sampling = evaluation_precision, prediction_sampling
+        self.evaluation_precision = evaluation_precision
+        self.prediction_sampling = options_of(Sampling, prediction_sampling, "model.prediction_sampling")
         self.trust_remote_code, self.seed = trust_remote_code, seed
         self.model: PeftModel | None = None
         self.embedding_rows: int | None = None
@@ -147,8 +149,7 @@ class IsaraModule(LightningModule):
             return
         dtype = base_dtype(self.dtype_name, str(self._trainer.precision) if self._trainer is not None else "32-true")
         base = load_causal_lm(self.name, dtype, self.quantization, self.trust_remote_code)
-        embeddings: Any = base.get_input_embeddings()
-        self.embedding_rows = int(embeddings.weight.shape[0])
+        self.embedding_rows = cast(torch.nn.Embedding, base.get_input_embeddings()).weight.shape[0]
         if self.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()

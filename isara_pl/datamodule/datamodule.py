@@ -8,7 +8,7 @@ from typing import Any, Literal
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
-from isara_pl.datamodule.growing import grow
+from isara_pl.datamodule.growing import grow, window_of
 from isara_pl.datamodule.pooled_data import PooledDataModule
 from isara_pl.datamodule.teaching import Distillation, DistillOn, Lessons, TeacherWeights, given_questions
 from isara_pl.errors import InputError
@@ -22,9 +22,12 @@ from isara_pl.growth.samples import Sample, read_questions, read_samples, seeds_
 from isara_pl.growth.shapes import Columns
 from isara_pl.models.loading import check_tokens, load_tokenizer
 from isara_pl.models.sources import is_local, resolve_path
+from isara_pl.module import IsaraModule
 from isara_pl.run.conditions import OnChange
 from isara_pl.run.folder import run_folder
+from isara_pl.run.options import options_of
 from isara_pl.run.randomness import derive_seed
+from isara_pl.run.trainer import measures_in_full
 from isara_pl.training.loaders import (
     Figure,
     held_out_loader,
@@ -67,9 +70,9 @@ class IsaraDataModule(PooledDataModule):
         unlabelled_questions: File of questions without answers, your own, for distill_on `file`.
         columns: Names that fields have in these files, where they are others: question=Frage,answer=Antwort, or a
             mapping.
-        tokenizer: Whose tokens the batches hold: a model's name; the CLI takes model.name. Null gives
-            batches of text, dicts of the lists id, question, answer, prompt and completion (the pair in
-            the prompt format), for a LightningModule that encodes them itself.
+        tokenizer: Whose tokens the batches hold: a model's name; the CLI takes model.name. Null takes IsaraModule's
+            own, and gives any other module batches of text, dicts of the lists id, question, answer, prompt and
+            completion (the pair in the prompt format), to encode itself.
         encoder: The sentence encoder for retrieval: a hub id, a folder, or package://module/path.
         prompt_format: How pairs become text: `qa` (Question: / Answer:), `chat` (the tokenizer's chat
             template), `safe-rlhf` (BEGINNING OF CONVERSATION: USER: / ASSISTANT:). Only `chat` keeps
@@ -178,8 +181,8 @@ class IsaraDataModule(PooledDataModule):
             question_context=question_context,
             answer_context=answer_context,
             per_source_quota=per_source_quota,
-            question_sampling=question_sampling,
-            answer_sampling=answer_sampling,
+            question_sampling=options_of(Sampling, question_sampling, "data.question_sampling"),
+            answer_sampling=options_of(Sampling, answer_sampling, "data.answer_sampling"),
             candidates_per_batch=candidates_per_batch,
             question_writer=question_writer,
         )
@@ -190,11 +193,12 @@ class IsaraDataModule(PooledDataModule):
         self.held_out = read_samples(resolve_path(held_out, "data.held_out"), "held-out", columns) if held_out else []
         self.allow_overlap = allow_overlap
         self.questions = read_questions(resolve_path(questions, "data.questions"), columns=columns) if questions else []
-        self.tokenizer: PreTrainedTokenizerBase | None = (
+        self._given_tokenizer = (
             load_tokenizer(tokenizer, trust_remote_code, option="data.tokenizer") if tokenizer else None
         )
+        self.prompt_format_name = prompt_format
+        self._use_tokenizer(self._given_tokenizer)
         self.distillation = Distillation(objective, distill_on, teacher, teacher_demonstrations, top_logprobs)
-        self._encode: PairEncoder | None = None
         self.distillation.check(self.tokenizer, candidates_per_outer_epoch)
         self.unlabelled = given_questions(
             unlabelled_questions, columns, distill_on, candidates_per_outer_epoch * outer_epochs, seed
@@ -202,10 +206,22 @@ class IsaraDataModule(PooledDataModule):
         self.check_overlap(self.held_out, "data.held_out")
         if not allow_overlap:
             refuse_overlap(self.unlabelled, self.validation, "data.validation_share", "unlabelled questions")
-        self.prompt_format_name = prompt_format
-        self.prompt_format: PromptFormat = _prompt_format(prompt_format, self.tokenizer)
         for note in notes(self.prompt_format, prompt_format, given):
             rank_zero_warn(note)
+
+    def _use_tokenizer(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        """Let batches hold its tokens and the prompt format know it; None gives batches of texts."""
+        self.tokenizer = tokenizer
+        self.prompt_format: PromptFormat = prompt_format(self.prompt_format_name, tokenizer)
+        self._encode: PairEncoder | None = None
+        vars(self).pop("plan", None)  # holds the prompt format
+
+    def setup(self, stage: str) -> None:
+        """Take IsaraModule's tokenizer where none was given, and open the pool in the trainer's folder."""
+        module = getattr(self.trainer, "lightning_module", None)
+        if self._given_tokenizer is None:
+            self._use_tokenizer(module.tokenizer if isinstance(module, IsaraModule) else None)
+        super().setup(stage)
 
     def check_overlap(self, items: Sequence[Sample], option: str) -> None:
         """Refuse evaluation items of an option, by an InputError, that ask what a seed asks, unless `allow_overlap`."""
@@ -318,7 +334,7 @@ class IsaraDataModule(PooledDataModule):
         if self.tokenizer is None:
             return None
         trainer: Any = self.trainer
-        window = getattr(trainer.lightning_module, "context_window", None) if trainer else None
+        window = window_of(trainer.lightning_module) if trainer else None
         longest = min(self.max_length, window or self.max_length)
         if self._encode is None or self._encode.max_length != longest:
             self._encode = PairEncoder(self.prompt_format, self.tokenizer, longest)
@@ -364,7 +380,7 @@ class IsaraDataModule(PooledDataModule):
             return None
         # without their end, which a pretrained model writes in another way
         pairs = [encode(sample, end=False) for sample in samples]
-        in_full = self.trainer is None or _measures_in_full(self.trainer)
+        in_full = self.trainer is None or measures_in_full(self.trainer)
         return held_out_loader(pairs, self.batch_size, self.processes, encode.pad_token_id, figure, in_full)
 
     def test_dataloader(self) -> Any:
@@ -381,12 +397,3 @@ class IsaraDataModule(PooledDataModule):
             raise InputError("data.questions: predict needs a file of questions to answer")
         self._check_tokens()
         return question_loader(self.questions, self.prompt_format, self.settings.candidates_per_batch, self.processes)
-
-
-def _measures_in_full(trainer: Any) -> bool:
-    limit = trainer.limit_test_batches if trainer.state.fn == "test" else trainer.limit_val_batches
-    return isinstance(limit, float) and limit == 1.0  # a whole number counts batches
-
-
-# the parameter of IsaraDataModule hides the function's name
-_prompt_format = prompt_format

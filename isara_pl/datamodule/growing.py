@@ -8,7 +8,7 @@ from typing import cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning_utilities.core.rank_zero import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
@@ -16,7 +16,8 @@ from isara_pl.generation.protocol import TextGenerator
 from isara_pl.generation.served import Served
 from isara_pl.growth.outer_epoch import CandidateFilter, Growth, GrowthPlan, OuterEpoch, Recording
 from isara_pl.growth.pool import Empty, SamplePool
-from isara_pl.models.tokens import encode_prompt
+from isara_pl.models.loading import context_window
+from isara_pl.models.tokens import count_tokens
 from isara_pl.run.memory import give_back_freed_memory
 from isara_pl.run.stages import stage
 from isara_pl.run.trainer import Processes, callbacks_of, is_trial
@@ -49,7 +50,7 @@ def grow(
 ) -> None:
     """Grow one outer epoch, or what is left of it, with the trainer's module, and tell its callbacks.
 
-    Without an encoder of pairs no tokens are counted: every prompt fits, and no question is too long.
+    Without an encoder of pairs no question is too long; prompts are counted by the module's own tokenizer, if any.
 
     Raises:
         InputError: If the module cannot generate, or has no pretrained state to switch to.
@@ -88,6 +89,11 @@ def grow(
     left = max(settings.candidates - len(pool.judged(outer_epoch)), 0)  # a resume may ask for fewer than there are
     with stage("growth", outer_epoch, total=left), generating(trainer, plan, recording):
         grown = growth.grow()
+    if grown.left_out:
+        rank_zero_warn(
+            f"outer epoch {outer_epoch}: {grown.left_out} samples of the pool stand in no context: by themselves they "
+            "leave no room for a new question in the model's window. They are trained on all the same"
+        )
     if grown.shortened:
         rank_zero_info(
             f"outer epoch {outer_epoch}: {grown.shortened} contexts hold fewer than {settings.demonstrations} "
@@ -131,13 +137,23 @@ def fits_window(
 ) -> Callable[[str, int], bool] | None:
     """Give what tells whether a prompt and so many new tokens fit, also on the servers, where these generate.
 
-    None where window or tokenizer is unknown.
+    None where window or tokenizer is unknown. The tokenizer is the given one, or else the module's own.
     """
-    windows = [getattr(module, "context_window", None), served.window if served else None]
+    windows = [window_of(module), served.window if served else None]
     window = min((each for each in windows if each is not None), default=None)
-    if window is None or tokenizer is None:
+    known = getattr(module, "tokenizer", None) if tokenizer is None else tokenizer
+    if window is None or not hasattr(known, "encode"):
         return None
-    return lambda prompt, new_tokens: len(encode_prompt(tokenizer, prompt)) + new_tokens <= window
+    return lambda prompt, new_tokens: count_tokens(known, prompt) + new_tokens <= window
+
+
+def window_of(module: LightningModule) -> int | None:
+    """Give the most tokens that a module attends to: its `context_window`, or else what the config of its `model` says.
+
+    None where neither tells.
+    """
+    own: int | None = getattr(module, "context_window", None)
+    return own or context_window(getattr(module, "model", None))
 
 
 def pretrained_state(module: LightningModule, option: str) -> Callable[[], AbstractContextManager[object]]:

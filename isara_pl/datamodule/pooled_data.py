@@ -7,9 +7,15 @@ from typing import Any, Protocol, runtime_checkable
 from uuid import uuid4
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning_utilities.core.rank_zero import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
-from isara_pl.datamodule.checks import check_epochs, check_processes, check_reloading
+from isara_pl.datamodule.checks import (
+    check_callbacks,
+    check_epochs,
+    check_namespace,
+    check_processes,
+    check_reloading,
+)
 from isara_pl.datamodule.growing import candidate_filters
 from isara_pl.datamodule.teaching import Lessons
 from isara_pl.errors import InputError
@@ -20,10 +26,11 @@ from isara_pl.module import PRETRAINED, IsaraModule
 from isara_pl.results.metrics import FILE, read_weights
 from isara_pl.run.checkpoints import weights_hash
 from isara_pl.run.conditions import CONTENT, OnChange, check_conditions, described, files_of, forget_conditions
-from isara_pl.run.files import UNFINISHED
+from isara_pl.run.files import POOL, UNFINISHED
 from isara_pl.run.folder import RunLock, make_run_folder, run_folder
 from isara_pl.run.heartbeat import Heartbeat
-from isara_pl.run.trainer import ALONE, Processes, is_trial, trained_epochs
+from isara_pl.run.plan import TRAINED, write_plan
+from isara_pl.run.trainer import ALONE, Processes, callbacks_of, is_trial, trained_epochs
 
 MODELS = ("model.name", "data.encoder")  # options that may name a place
 
@@ -42,6 +49,14 @@ class ConditionalFilter(Protocol):
 
     def conditions_of(self, trainer: Trainer) -> dict[str, Any]:
         """Give what else they depend on, by the names of the conditions; asked before the filter's `setup`."""
+
+
+@runtime_checkable
+class StoppingRule(Protocol):
+    """A callback that may end a run before its last outer epoch."""
+
+    def plan(self) -> dict[str, Any]:
+        """Give the options that decide when, by their names; the pool does not depend on them."""
 
 
 class PooledDataModule(LightningDataModule, ABC):
@@ -76,6 +91,16 @@ class PooledDataModule(LightningDataModule, ABC):
         self._exhausted_epoch: int | None = None
         self._trained_in: Path | None = None
         self._holds_a_fit = False  # the folder, of which this fit should go on from a checkpoint
+
+    @property
+    def trainer(self) -> Trainer | None:
+        """The trainer that this is given to."""
+        return self._trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:
+        check_namespace(trainer)  # another one asks the wrong questions before it calls `setup`
+        self._trainer = trainer
 
     @abstractmethod
     def conditions(self) -> dict[str, Any]:
@@ -148,11 +173,32 @@ class PooledDataModule(LightningDataModule, ABC):
         self._holds_a_fit = folder is not None and (
             folder == self._trained_in or self._has_checkpoint(folder, "last*.ckpt" if keeps_last else "*.ckpt")
         )
+        begun_before = folder is not None and (folder / POOL).exists()
         if folder is not None:
             if not (is_grown(folder) or self._has_checkpoint(folder)):
                 forget_conditions(folder)
             check_conditions(folder, self._conditions_of_run(), self.on_change)
-        return SamplePool(self.seeds, folder)
+            write_plan(folder, self._plan_of_run())
+        return self._told(SamplePool(self.seeds, folder), begun_before)
+
+    def _told(self, pool: SamplePool, begun_before: bool) -> SamplePool:
+        """Say that a pool is gone on with: someone who runs a cell again may not expect it."""
+        grown = [sample.outer_epoch for sample in pool.samples if sample.outer_epoch]
+        if pool.folder is not None and is_grown(pool.folder):
+            rank_zero_info(
+                f"continuing the pool in {pool.folder}: {len(grown)} samples of outer epochs up to "
+                f"{max(grown, default=0)} were accepted there, and are not generated again"
+            )
+        elif begun_before:
+            rank_zero_info(f"beginning anew in {pool.folder}, where an earlier run has generated nothing")
+        return pool
+
+    def _plan_of_run(self) -> dict[str, Any]:
+        """Give what ends this run, by the names of the options."""
+        plan: dict[str, Any] = {"data.outer_epochs": self.outer_epochs}
+        for callback in callbacks_of(self.trainer) if self.trainer else []:
+            plan |= callback.plan() if isinstance(callback, StoppingRule) else {}
+        return plan
 
     def _conditions_of_run(self) -> dict[str, Any]:
         """Give what the pool depends on: in the data, in trainer, filters and module, and in what they name."""
@@ -189,6 +235,9 @@ class PooledDataModule(LightningDataModule, ABC):
         if stage == "fit":
             self._trained_outer_epochs, self._within = self._progress()
             self._remember_training()
+            folder = run_folder(self.trainer) if self.trainer else None
+            if folder is not None:
+                write_plan(folder, {**self._plan_of_run(), TRAINED: self._trained_outer_epochs})
 
     def on_exception(self, exception: BaseException) -> None:
         """Let others use the run folder."""
@@ -223,6 +272,7 @@ class PooledDataModule(LightningDataModule, ABC):
         trainer: Any = self.trainer  # Lightning sets many of its attributes without declaring them
         if trainer is None:
             raise RuntimeError("IsaraDataModule needs a Trainer: trainer.fit(module, datamodule=...)")
+        check_callbacks(trainer)
         check_reloading(trainer)
         check_epochs(trainer, self.outer_epochs, self.epochs_per_outer_epoch)
         check_processes(trainer, self.batch_size)

@@ -18,6 +18,11 @@ AS_IT_IS = TEMPERATURES.index(1.0)
 NLL_BY_TEMPERATURE = "answer_nll_by_temperature"
 
 
+def by_temperature(nlls: Sequence[float]) -> dict[str, list[float]]:
+    """Give the field of an item's line, which is left out where a model does not tell."""
+    return {NLL_BY_TEMPERATURE: [*nlls]} if nlls else {}
+
+
 def cross_fitted(questions: Sequence[str], nlls: Sequence[Sequence[float]], tokens: Sequence[float]) -> list[float]:
     """Give the NLL of every item at a temperature that was fitted without it.
 

@@ -8,7 +8,7 @@ mask). Where a model cannot take such a mask, every choice is a row of its own.
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning_utilities.core.rank_zero import WarningCache
@@ -19,7 +19,7 @@ from isara_pl.errors import InputError
 from isara_pl.evaluation.calibration import TEMPERATURES
 from isara_pl.models.loading import context_window, only_logits_of
 from isara_pl.models.precision import computes_exactly
-from isara_pl.models.tokens import encode_continuation
+from isara_pl.models.tokens import count_continuation, encode_continuation
 from isara_pl.run.stages import count
 from isara_pl.training.pairs import IGNORED, EncodedPair, collate
 
@@ -107,6 +107,44 @@ def choice_scores(
                 found[question.place] = of_choices
             count(done=len(chosen), prompt_tokens=sum(question.row_length for question in chosen))
     return found
+
+
+class Scorer(Protocol):
+    """Anything that can be asked how likely it finds an answer: a LightningModule of one's own, with its tokenizer."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Counts tokens: transformers' tokenizer, or anything with `encode(text)`."""
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Sequence[float]:
+        """Give for each prompt the log-probability of its answer behind it: the sum over the answer's tokens, in nats.
+
+        An answer brings its leading space.
+        """
+
+
+def scores_by(scorer: Scorer, questions: Sequence[Question], batch_size: int) -> list[list[ChoiceScore]]:
+    """Give the score of every choice of every question as someone's own module finds it, so many choices at once.
+
+    Raises InputError if it gives another number of scores than choices, or a choice is empty.
+    """
+    rows = [(question.prompt, choice) for question in questions for choice in question.choices]
+    scores: list[ChoiceScore] = []
+    for start in range(0, len(rows), batch_size):
+        prompts, choices = zip(*rows[start : start + batch_size], strict=True)
+        given = scorer.score(prompts, choices)
+        if len(given) != len(choices):
+            raise InputError(
+                f"{type(scorer).__name__}.score gave {len(given)} numbers for {len(choices)} answers; it must give one "
+                "for each, in their order"
+            )
+        for prompt, choice, log_probability in zip(prompts, choices, given, strict=True):
+            tokens = count_continuation(scorer.tokenizer, prompt, choice)
+            if tokens < 1:
+                raise _empty(prompt, choice)
+            scores.append(ChoiceScore(float(log_probability), tokens))
+    count(done=len(questions))
+    return _of_questions(scores, [question.choices for question in questions])
 
 
 def row_scores(
@@ -208,7 +246,7 @@ def _firsts(choices_of: Sequence[Sequence[list[int]]]) -> list[bool]:
     return [place == 0 for choices in choices_of for place, _ in enumerate(choices)]
 
 
-def _of_questions(scores: Sequence[ChoiceScore], choices_of: Sequence[Sequence[list[int]]]) -> list[list[ChoiceScore]]:
+def _of_questions(scores: Sequence[ChoiceScore], choices_of: Sequence[Sequence[object]]) -> list[list[ChoiceScore]]:
     each = iter(scores)
     return [[next(each) for _ in choices] for choices in choices_of]
 
@@ -266,8 +304,12 @@ def _encode(tokenizer: PreTrainedTokenizerBase, question: Question, place: int) 
     pairs = [encode_continuation(tokenizer, question.prompt, choice) for choice in question.choices]
     for choice, (_, ids) in zip(question.choices, pairs, strict=True):
         if not ids:
-            raise InputError(f"a choice has no tokens: {choice!r} after {question.prompt[-60:]!r}. Remove it")
+            raise _empty(question.prompt, choice)
     return _Encoded(place, pairs[0][0], [ids for _, ids in pairs])
+
+
+def _empty(prompt: str, choice: str) -> InputError:
+    return InputError(f"a choice has no tokens: {choice!r} after {prompt[-60:]!r}. Remove it")
 
 
 def _check_window(model: Any, questions: Sequence[Question], encoded: Sequence[_Encoded]) -> None:

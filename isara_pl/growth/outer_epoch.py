@@ -12,7 +12,7 @@ from typing import Literal, Protocol, runtime_checkable
 from isara_pl.errors import InputError
 from isara_pl.generation.distributions import TopLogprobs
 from isara_pl.generation.protocol import Completion, Sampling, TextGenerator, completions_of
-from isara_pl.growth.pool import Rejected, SamplePool, Verdict
+from isara_pl.growth.pool import NoRoom, Rejected, SamplePool, Verdict
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.retrieval import Context, PoolIndex, draw_samples
 from isara_pl.growth.samples import Sample
@@ -42,6 +42,7 @@ class Growth:
         rejected: How many each filter took.
         shortened: Contexts with fewer demonstrations than asked for, since the model's window is short.
         seconds: Wall time that this process spent on it.
+        left_out: Samples that stood in no context: by themselves they leave no room for a new question there.
     """
 
     outer_epoch: int
@@ -50,6 +51,7 @@ class Growth:
     rejected: Counter[str]
     shortened: int
     seconds: float
+    left_out: int = 0
 
     @property
     def novelty(self) -> float | None:
@@ -61,14 +63,14 @@ class Growth:
 class GrowthSettings:
     """The options of growth, as `IsaraDataModule` documents them; `candidates` are those of an outer epoch."""
 
-    candidates: int
-    demonstrations: int
-    question_context: Context
-    answer_context: Context
-    per_source_quota: int | None
-    question_sampling: Sampling
-    answer_sampling: Sampling
-    candidates_per_batch: int
+    candidates: int = 512
+    demonstrations: int = 8
+    question_context: Context = "knn"
+    answer_context: Context = "knn"
+    per_source_quota: int | None = None
+    question_sampling: Sampling = Sampling(temperature=0.9, top_p=0.95, max_new_tokens=200)
+    answer_sampling: Sampling = Sampling(max_new_tokens=100)
+    candidates_per_batch: int = 64
     question_writer: QuestionWriter = "current"
 
 
@@ -87,7 +89,7 @@ class GrowthPlan:
     settings: GrowthSettings
     prompt_format: PromptFormat
     index: PoolIndex
-    seed: int
+    seed: int = 0
     questions: Sequence[str] = ()
 
     @property
@@ -112,10 +114,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answered:
-    """A candidate, and its answer as the generator gave it."""
+    """A candidate, and its answer as the generator gave it: an empty one where its question has no room for any."""
 
     sample: Sample
     completion: Completion
+    has_room: bool = True
 
 
 @dataclass(frozen=True)
@@ -168,17 +171,25 @@ class OuterEpoch:
 
     def __post_init__(self) -> None:
         self._settings = self.plan.settings
-        self._known = self.pool.up_to(self.number - 1)  # what contexts are drawn from: the pool as it began
+        begun_with = self.pool.up_to(self.number - 1)
+        self._known = [sample for sample in begun_with if self._stands_in_a_prompt(sample)]  # contexts are from these
+        self._left_out = len(begun_with) - len(self._known)
         self._shortened = 0
 
     def grow(self) -> Growth:
         """Grow the pool.
 
         Raises:
-            InputError: If a single demonstration does not fit into the model's window, or the generator gives
-                another number of completions than prompts.
+            InputError: If not even one demonstration fits into the model's window, or the generator gives another
+                number of completions than prompts.
         """
         began = time.perf_counter()
+        if not self._known and not self.plan.questions:
+            raise InputError(
+                f"a prompt with the sample {self.pool.samples[0].id} alone and "
+                f"{self.plan.question_sampling.max_new_tokens} new tokens does not fit into the model's window, nor "
+                "with any other. Shorten the samples, lower max_new_tokens, or use a model with a longer window"
+            )
         judged = self.pool.judged(self.number)
         accepted = len(self.pool.accepted(self.number))
         total, step = self._settings.candidates, self._settings.candidates_per_batch
@@ -200,6 +211,7 @@ class OuterEpoch:
             rejected=self.pool.rejected(self.number),
             shortened=sum(self.processes.gathered(lambda: [self._shortened])),
             seconds=time.perf_counter() - began,
+            left_out=self._left_out,
         )
 
     def _embedded(self) -> list[None]:
@@ -224,11 +236,16 @@ class OuterEpoch:
         answer_contexts = self._answer_contexts(numbers, questions)
         sampling = self.plan.answer_sampling
         prompts = [
-            self._prompt(context, partial(self.plan.prompt_format.answer_prompt, question), sampling, fewest=0)
+            self._prompt(context, partial(self.plan.prompt_format.answer_prompt, question), sampling)
             for question, context in zip(questions, answer_contexts, strict=True)
         ]
         top = self.recording.top if self.recording else None
-        completions = self._generate([text for text, _ in prompts], sampling, seeds, "answer", top)
+        asking = [place for place, prompt in enumerate(prompts) if prompt is not None]
+        given = self._generate(
+            [prompt[0] for prompt in prompts if prompt], sampling, [seeds[place] for place in asking], "answer", top
+        )
+        completions = dict(zip(asking, given, strict=True))
+        answers = [completions.get(place, Completion("", finished=False)) for place in range(len(numbers))]
         return [
             Answered(
                 Sample(
@@ -237,26 +254,24 @@ class OuterEpoch:
                     answer=_writable(self.plan.prompt_format.parse_answer(completion.text)),
                     outer_epoch=self.number,
                     question_demonstrations=tuple(sample.id for sample in question.demonstrations),
-                    answer_demonstrations=tuple(sample.id for sample in answered_from),
+                    answer_demonstrations=tuple(sample.id for sample in prompt[1]) if prompt else (),
                     sampling_seed=seed,
                     question_finished=question.finished,
                     answer_finished=completion.finished,
                 ),
                 completion,
+                has_room=prompt is not None,
             )
-            for number, seed, question, (_, answered_from), completion in zip(
-                numbers, seeds, asked, prompts, completions, strict=True
-            )
+            for number, seed, question, prompt, completion in zip(numbers, seeds, asked, prompts, answers, strict=True)
         ]
 
     def _written_questions(self, numbers: Sequence[int], seeds: Sequence[int]) -> list[Asked]:
         """Let the model write a question for each candidate."""
         question_contexts = self._question_contexts(numbers)
         sampling = self.plan.question_sampling
-        prompts = [
-            self._prompt(context, self.plan.prompt_format.question_prompt, sampling, fewest=1)
-            for context in question_contexts
-        ]
+        write = self.plan.prompt_format.question_prompt
+        # there always is one: whatever stands in a context fits by itself
+        prompts = [prompt for each in question_contexts if (prompt := self._prompt(each, write, sampling, fewest=1))]
         with self.question_writer():
             completions = self._generate([text for text, _ in prompts], sampling, seeds, "question")
         questions = [_writable(self.plan.prompt_format.parse_question(completion.text)) for completion in completions]
@@ -309,26 +324,36 @@ class OuterEpoch:
         count, quota = self._settings.demonstrations, self._settings.per_source_quota
         return self.plan.index.nearest(questions, count, quota, up_to=self.number - 1)
 
+    def _stands_in_a_prompt(self, sample: Sample) -> bool:
+        """Whether a sample by itself leaves room in the model's window for what is written first: else it is no use."""
+        texts = self.plan.prompt_format
+        if self.plan.questions:
+            text, sampling = texts.answer_prompt("a", [sample]), self.plan.answer_sampling
+        else:
+            text, sampling = texts.question_prompt([sample]), self.plan.question_sampling
+        return self.fits is None or self.fits(text, sampling.max_new_tokens)
+
     def _prompt(
-        self, context: list[Sample], write: Callable[[Sequence[Sample]], str], sampling: Sampling, fewest: int
-    ) -> tuple[str, list[Sample]]:
-        """Write a prompt, dropping the farthest demonstrations until it fits into the model's window."""
+        self, context: list[Sample], write: Callable[[Sequence[Sample]], str], sampling: Sampling, fewest: int = 0
+    ) -> tuple[str, list[Sample]] | None:
+        """Write a prompt, dropping the farthest demonstrations until it fits into the window; None where it never does.
+
+        At least the `fewest` last ones stay.
+        """
         for dropped in range(len(context) - fewest + 1):
             shown = context[dropped:]
             text = write(shown)
             if self.fits is None or self.fits(text, sampling.max_new_tokens):
                 self._shortened += dropped > 0
                 return text, shown
-        last = f"with the sample {context[-1].id} alone" if fewest else "even without demonstrations"
-        raise InputError(
-            f"a prompt {last} and {sampling.max_new_tokens} new tokens do not fit into the model's window. "
-            "Shorten that sample, lower max_new_tokens, or use a model with a longer window"
-        )
+        return None
 
     def _generate(
         self, prompts: list[str], sampling: Sampling, seeds: Sequence[int], part: str, top: TopLogprobs | None = None
     ) -> Sequence[Completion]:
         """Generate for the questions or the answers of a batch; each candidate has its own randomness."""
+        if not prompts:
+            return []
         with stage(f"{part}s", total=len(prompts)) as generating:
             given = completions_of(self.generator, prompts, sampling, [derive_seed(seed, part) for seed in seeds], top)
             count(done=len(prompts) - generating.done)  # not every generator counts by itself
@@ -346,11 +371,11 @@ class OuterEpoch:
     def _filtered(self, candidates: list[Answered], judged: set[str]) -> tuple[list[Sample], list[Rejected]]:
         """Let the filters judge what is new, and write the batch to disk."""
         accepted, rejected = [], []
-        new = [answered.sample for answered in candidates if answered.sample.id not in judged]
+        new = [answered for answered in candidates if answered.sample.id not in judged]
         with stage("filtering", total=len(new)):
-            for candidate in new:
-                scores = {}
-                for candidate_filter in self.filters:
+            for answered in new:
+                candidate, scores = answered.sample, {}
+                for candidate_filter in self.filters if answered.has_room else [NoRoom()]:
                     name = type(candidate_filter).__name__
                     verdict = candidate_filter.verdict(candidate, self.pool)
                     if verdict.reason is not None:

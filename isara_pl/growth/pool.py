@@ -164,6 +164,14 @@ class Empty:
         return Verdict(characters, None if characters else "no question, or no answer")
 
 
+class NoRoom:
+    """Rejects candidates whose question leaves no room for an answer in the model's window; they have none."""
+
+    def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
+        """Reject; the figure is the question's characters."""
+        return Verdict(len(candidate.question), "question leaves no room for an answer in the model's window")
+
+
 def is_grown(folder: Path) -> bool:
     """Whether the pool in a folder holds anything that was generated. The folder need not exist."""
     # rejected.jsonl is written with the first batch, even if that rejects nothing

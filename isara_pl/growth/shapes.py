@@ -8,7 +8,7 @@ from isara_pl.errors import InputError, did_you_mean, short
 from isara_pl.growth.conversations import ConversationPair, Turn, first_pair, last_pair
 from isara_pl.growth.tables import Row, normal
 
-Columns = dict[str, str] | str | None
+Columns = dict[str, str] | str | None  # in Python any mapping will do
 
 PAIR_FIELDS = (
     "question/answer, question/best_answer, prompt/completion, instruction[/input]/output, messages or conversations"

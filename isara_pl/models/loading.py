@@ -29,6 +29,7 @@ from isara_pl.run.memory import is_out_of_memory
 _COMPLETE = "Take a checkpoint of the whole causal LM, as its `save_pretrained` writes it"
 
 Quantization = Literal["none", "nf4"]
+WINDOWS = ("max_position_embeddings", "n_positions", "block_size")  # what configs call it: transformers, GPT-2, litgpt
 _OLDEST_BITSANDBYTES = "0.47"  # pyproject.toml says why
 
 
@@ -235,9 +236,10 @@ def only_logits_of(model: Any, wanted: torch.Tensor) -> Iterator[None]:
 
 
 def context_window(model: Any) -> int | None:
-    """Give the most tokens that a model can attend to; None where its config does not tell."""
-    window = getattr(model.config, "max_position_embeddings", None)
-    return int(window) if window else None
+    """Give the most tokens that a model can attend to; None where it has no config that tells."""
+    config = getattr(model, "config", None)
+    known = (getattr(config, name, None) for name in WINDOWS)
+    return next((window for window in known if isinstance(window, int) and window > 0), None)
 
 
 def _nf4(dtype: torch.dtype) -> Any:

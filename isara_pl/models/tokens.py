@@ -136,6 +136,21 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     return _without_end(tokenizer, encode(tokenizer, prompt))
 
 
+def count_tokens(tokenizer: Any, text: str) -> int:
+    """Count the tokens of a prompt, by transformers' tokenizer or anyone's that has `encode(text)`."""
+    if isinstance(tokenizer, PreTrainedTokenizerBase):
+        return len(encode_prompt(tokenizer, text))
+    return len(tokenizer.encode(text))
+
+
+def count_continuation(tokenizer: Any, prompt: str, continuation: str) -> int:
+    """Count the tokens of what follows a prompt, by transformers' tokenizer or anyone's that has `encode(text)`."""
+    if isinstance(tokenizer, PreTrainedTokenizerBase):
+        return len(encode_continuation(tokenizer, prompt, continuation)[1])
+    before = len(tokenizer.encode(prompt)) if prompt else 0
+    return len(tokenizer.encode(prompt + continuation)) - before
+
+
 def encode_continuation(
     tokenizer: PreTrainedTokenizerBase, prompt: str, continuation: str
 ) -> tuple[list[int], list[int]]:

@@ -15,9 +15,10 @@ from isara_pl.results.ledger import FILE as LEDGER
 from isara_pl.results.ledger import LedgerRow, read_ledger
 from isara_pl.results.metrics import FILE as METRICS
 from isara_pl.results.metrics import Row, read_rows
-from isara_pl.results.statistics import weighted_mean
+from isara_pl.results.statistics import finite, weighted_mean
 from isara_pl.run.conditions import read_conditions
 from isara_pl.run.files import POOL, REJECTED, entries
+from isara_pl.run.plan import TRAINED, read_plan
 
 CONFIG = "config.yaml"
 CONTAMINATION = "contamination"  # the evaluation whose lines are no items, but what samples touch of them
@@ -81,8 +82,13 @@ class Run:
 
     @cached_property
     def options(self) -> dict[str, Any]:
-        """All options by their names with dots; what both files hold is of config.yaml, whose paths are absolute."""
-        return {**self.conditions, **_flat(self.config)}
+        """All options by their names with dots; what several files hold is of config.yaml, whose paths are absolute."""
+        return {**self.conditions, **self.plan, **_flat(self.config)}
+
+    @cached_property
+    def plan(self) -> dict[str, Any]:
+        """What was to end the fit, by the names of the options, and how far it came."""
+        return read_plan(self.folder)
 
     @cached_property
     def items(self) -> dict[str, list[Line]]:
@@ -118,7 +124,8 @@ class Run:
 
     def trained(self, outer_epoch: int) -> bool:
         """Whether an outer epoch was trained on to its end."""
-        return bool(self.metrics.get(outer_epoch, {}).get("trained_on")) or outer_epoch in self.trained_outer_epochs
+        measured = self.metrics.get(outer_epoch, {}).get("trained_on") or outer_epoch in self.trained_outer_epochs
+        return bool(measured) or 0 < outer_epoch <= (finite(self.plan.get(TRAINED)) or 0)
 
     def at(self, outer_epoch: int) -> dict[str, list[Line]]:
         """Give the items of an outer epoch, by evaluation."""

@@ -55,6 +55,12 @@ def trained_epochs(trainer: Trainer) -> tuple[int, bool]:
     return epochs.processed, batches.current.processed > 0
 
 
+def measures_in_full(trainer: Any) -> bool:
+    """Whether it validates, or tests, on every batch."""
+    limit = trainer.limit_test_batches if trainer.state.fn == "test" else trainer.limit_val_batches
+    return isinstance(limit, float) and limit == 1.0  # a whole number counts batches
+
+
 T = TypeVar("T")
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from helpers.evaluations import WordJudge, lines, table
-from lightning.pytorch import LightningModule
 
 from isara_pl.callbacks import (
     ContaminationGuard,
@@ -14,9 +13,7 @@ from isara_pl.callbacks import (
     RewardEvaluation,
     TruthfulnessEvaluation,
 )
-from isara_pl.callbacks.evaluation import scored
 from isara_pl.errors import InputError
-from isara_pl.module import IsaraModule
 
 
 def test_samples_that_hold_an_item_are_reported_and_the_rest_is_the_clean_part(run, tmp_path, seeds_file):
@@ -107,10 +104,3 @@ def test_bad_input_is_a_clear_error(tmp_path, kind, options, content, message):
     }
     with pytest.raises(InputError, match=message):
         kinds[kind](**{name: str(path) if value == "FILE" else value for name, value in options.items()})
-
-
-def test_a_module_that_cannot_be_scored_is_told_so(tiny_llama, pairs_file):
-    evaluation = HarmPreferenceEvaluation(pairs_file)
-    assert scored(IsaraModule(tiny_llama), evaluation)
-    with pytest.raises(InputError, match="HarmPreferenceEvaluation needs IsaraModule, found LightningModule"):
-        scored(LightningModule(), evaluation)

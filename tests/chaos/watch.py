@@ -69,6 +69,7 @@ STAGES = (
 FILES = {
     "config.yaml": CONFIG,
     "conditions.json": CONDITIONS,
+    "plan.json": CONDITIONS,
     "pool.jsonl": POOL,
     "rejected.jsonl": REJECTED,
     "metrics.csv": METRICS,

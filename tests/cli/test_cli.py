@@ -24,7 +24,7 @@ def test_fit_leaves_one_complete_folder(options, tmp_path, tiny_llama, capsys):
     run_dir = fit(tmp_path / "run", options)
     assert {path.name for path in run_dir.iterdir()} == {
         "adapter", "checkpoints", "conditions.json", "config.yaml", "evaluation", "ledger.csv", "logs", "metrics.csv",
-        "pool.jsonl", "rejected.jsonl", "report.html", "run.lock",
+        "plan.json", "pool.jsonl", "rejected.jsonl", "report.html", "run.lock",
     }  # fmt: skip
     table = rows(run_dir)
     assert [row["outer_epoch"] for row in table] == ["0", "1", "2"]

@@ -4,38 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FakeGenerator, make_seeds
-from helpers.datamodule import KeepFirst
-from lightning.pytorch import Callback, LightningModule, Trainer
+from conftest import make_seeds
+from helpers.datamodule import KeepFirst, Plain, data_module, trainer_in
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from isara_pl.callbacks import AlphaStopping
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
-
-
-class Plain(LightningModule):
-    """Knows nothing of isara_pl; remembers what it was trained on and when it was asked to generate."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.dropout = torch.nn.Dropout()
-        self.fake = FakeGenerator()
-        self.trained: dict[int, list[tuple[str, str, str]]] = {}
-        self.asked: list[tuple[int, bool]] = []
-
-    def generate(self, prompts, sampling, seeds):
-        self.asked.append((self.trainer.current_epoch, self.dropout.training))
-        return self.fake.generate(prompts, sampling, seeds)
-
-    def training_step(self, batch, batch_idx):
-        pairs = zip(batch["id"], batch["question"], batch["answer"], strict=True)
-        self.trained.setdefault(self.current_epoch, []).extend(pairs)
-        return (self.weight - len(batch["id"])).square().mean()
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
 class CountBatches(Callback):
@@ -56,26 +32,6 @@ class StopAfter(Callback):
 
     def on_train_epoch_end(self, trainer, pl_module):
         trainer.should_stop = trainer.current_epoch + 1 == self.epochs
-
-
-def data_module(seeds_file: str, encoder: str, **more) -> IsaraDataModule:
-    options = {"candidates_per_outer_epoch": 4, "outer_epochs": 2, "demonstrations": 2, "batch_size": 3, **more}
-    return IsaraDataModule(seeds_file, encoder=encoder, **options)
-
-
-def trainer_in(folder: Path, epochs: int, callbacks=(), **more) -> Trainer:
-    return Trainer(
-        default_root_dir=folder,
-        max_epochs=epochs,
-        reload_dataloaders_every_n_epochs=more.pop("reload_dataloaders_every_n_epochs", 1),
-        callbacks=list(callbacks),
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **more,
-    )
 
 
 def lines(path: Path) -> list[dict]:

@@ -2,13 +2,17 @@
 
 import inspect
 import re
+from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import make_seeds
 from helpers.documents import DOCUMENTS, ROOT, anchors, blocks, links, prose, section, text_of
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from isara_pl.cli.main import main
+from isara_pl.evaluation.choice_scores import Question, choice_scores, scores_by
 from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.samples import Sample, read_samples
 
@@ -34,6 +38,29 @@ def test_the_filter_of_ten_lines_filters():
     verdict = names["NoDigits"](most=1).verdict
     assert verdict(Sample("1-00000", "Is 7 a number?", "Yes."), pool).reason is None
     assert verdict(Sample("1-00000", "Is 77 a number?", "Yes."), pool).reason == "digits in the question"
+
+
+def test_the_score_of_ten_lines_scores_as_ours_does(tiny_llama):
+    code = code_with("docs/LIGHTNING.md", "def score")
+    assert len(code.strip().splitlines()) <= 10
+    names: dict = {}
+    exec(code, names)
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    own = SimpleNamespace(model=model, tokenizer=AutoTokenizer.from_pretrained(tiny_llama), device=torch.device("cpu"))
+    own.score = names["score"].__get__(own)
+    questions = [Question("Question: Why?\nAnswer:", (" So.", " Because it is.")), Question("How?", (" Well.",))]
+    found = scores_by(own, questions, batch_size=2)
+    ours = choice_scores(model, own.tokenizer, questions, batch_size=2)
+    assert [[one.tokens for one in of_one] for of_one in found] == [[one.tokens for one in of_one] for of_one in ours]
+    for of_found, of_ours in zip(found, ours, strict=True):
+        assert [one.log_probability for one in of_found] == pytest.approx([one.log_probability for one in of_ours])
+
+
+def test_growth_alone_takes_a_generator_of_ten_lines_and_no_lightning_of_its_own():
+    code = code_with("docs/LIGHTNING.md", "class Generator")
+    generate = code[code.index("    def generate") : code.index("pool = SamplePool")]
+    assert len(generate.strip().splitlines()) <= 10
+    assert "lightning" not in code.lower()
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, "CHANGELOG.md"])

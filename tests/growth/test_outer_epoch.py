@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
@@ -184,8 +185,46 @@ def test_contexts_lose_the_farthest_demonstrations_until_they_fit():
 
 
 def test_a_window_too_short_for_one_demonstration_is_an_error_that_names_it():
-    with pytest.raises(InputError, match=r"sample seed-0000\d alone and 20 new tokens do not fit"):
+    with pytest.raises(InputError, match=r"sample seed-0000\d alone and 20 new tokens does not fit"):
         outer_epoch(SamplePool(make_seeds()), fits=lambda text, new: False).grow()
+
+
+@pytest.mark.parametrize("context", ["knn", "random"])
+def test_a_sample_that_leaves_no_room_for_a_new_question_stands_in_no_context_and_is_counted(context):
+    long = [replace(seed, id=f"1-{i:05d}", answer="so " * 100, outer_epoch=1) for i, seed in enumerate(make_seeds(3))]
+    for number, sample in enumerate(long):
+        long[number] = replace(sample, question=f"{sample.question} Really?")
+    pool, generator = SamplePool([*make_seeds(), *long]), FakeGenerator()
+    settings = replace(SETTINGS, candidates=20, question_context=context, answer_context=context)
+    growth = outer_epoch(pool, 2, generator, settings=settings, fits=lambda text, new: len(text) + new <= 300).grow()
+    assert (growth.left_out, growth.accepted) == (3, 20)
+    assert not [prompt for prompt in generator.prompts if "so so" in prompt]
+    shown = {name for sample in pool.accepted(2) for name in sample.question_demonstrations}
+    assert shown
+    assert all(name.startswith("seed") for name in shown)
+
+
+def test_given_questions_are_asked_without_demonstrations_where_none_fits():
+    pool, questions = SamplePool(make_seeds()), [f"Why {i}?" for i in range(10)]
+    growth = outer_epoch(pool, questions=questions, fits=lambda text, new: text.count("Question:") == 1).grow()
+    assert (growth.accepted, growth.left_out) == (10, len(make_seeds()))
+    assert not any(sample.answer_demonstrations for sample in pool.accepted(1))
+
+
+@pytest.mark.parametrize("too_long", ["7", ""])  # the questions of some candidates, and of all
+def test_a_question_without_room_for_its_answer_is_rejected_and_the_others_are_answered(tmp_path, too_long):
+    def fits(text: str, _: int) -> bool:
+        return text.endswith("Question:") or not text.rpartition("Question:")[2].strip().startswith(f"Is {too_long}")
+
+    whole, pool = SamplePool(make_seeds()), SamplePool(make_seeds(), tmp_path)
+    outer_epoch(whole, seed=3).grow()
+    growth = outer_epoch(pool, seed=3, fits=fits).grow()
+    taken = [sample.id for sample in whole.accepted(1) if sample.question.startswith(f"Is {too_long}")]
+    assert growth.rejected == {"NoRoom": len(taken)}
+    assert pool.accepted(1) == [sample for sample in whole.accepted(1) if sample.id not in taken]
+    rejected = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rejected] == taken
+    assert all("leaves no room for an answer" in row["reason"] and not row["answer"] for row in rejected)
 
 
 def test_an_engine_that_loses_completions_is_an_error_and_nothing_is_kept(tmp_path):

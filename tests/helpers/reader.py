@@ -39,6 +39,8 @@ CHEAPER = {
     r"IsaraDataModule\(": "IsaraDataModule(encoder=encoder, question_sampling=short, answer_sampling=short, ",
     r"candidates_per_outer_epoch=\d+": "candidates_per_outer_epoch=2",
     r"alpha=0\.\d+": "alpha=0.0",
+    r"GrowthSettings\(candidates=\d+": "GrowthSettings(candidates=2, question_sampling=short, answer_sampling=short",
+    r"SentenceEncoder\(\)": "SentenceEncoder(encoder)",
 }
 # and on the command line
 CHEAP_RUN = {

@@ -147,6 +147,7 @@ def test_every_file_is_read_once(undisturbed, encoder, monkeypatch):
         "ledger.csv",
         "config.yaml",
         "conditions.json",
+        "plan.json",
     } <= read.keys()
     assert "evaluation/truthfulness.jsonl" in read
     assert set(read.values()) == {1}
@@ -161,6 +162,7 @@ def test_every_file_is_read_once(undisturbed, encoder, monkeypatch):
         ("metrics.csv", "one,2,3,4,5,6,7"),
         ("ledger.csv", "outer_epoch,stage\n1,all"),
         ("conditions.json", "{"),
+        ("plan.json", "{"),
         ("config.yaml", "a: [b"),
         ("evaluation/contamination.jsonl", '{"outer_epoch": 1}'),
     ],
