@@ -164,8 +164,7 @@ class IsaraModule(LightningModule):
         self._base_fingerprint = base_fingerprint(self.adapted)
         if self._trainer is not None and isinstance(self._trainer.strategy, AdapterFSDP):
             self._trainer.strategy.shard(base, self.evaluation_precision)
-        # kept for start_from: base
-        self._fresh_adapter = {key: value.clone() for key, value in self.state_dict().items()}
+        self._fresh_adapter = {key: value.clone() for key, value in self.state_dict().items()}  # for start_from: base
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move to a device; types stay, since Lightning's bf16-true and 16-true would narrow the adapter as well."""

@@ -65,7 +65,9 @@ def test_a_callback_of_pytorch_lightning_is_refused_even_as_a_subclass(seeds_fil
 
 
 @pytest.mark.parametrize(
-    "averaging", [StochasticWeightAveraging(swa_lrs=1e-2), WeightAveraging(), EMAWeightAveraging()], ids=repr
+    "averaging",
+    [StochasticWeightAveraging(swa_lrs=1e-2), WeightAveraging(), EMAWeightAveraging()],
+    ids=["SWA", "mean", "EMA"],
 )
 @pytest.mark.parametrize("ours", [True, False])
 def test_averages_of_weights_are_refused(seeds_file, tiny_encoder, tiny_llama, tmp_path, averaging, ours):
