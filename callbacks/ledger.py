@@ -11,9 +11,9 @@ from isara_pl.callbacks.evaluation import data_of
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.datamodule.growing import GrowthCallback
 from isara_pl.errors import InputError
-from isara_pl.generation.served import Served
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.models.tokens import encode_continuation, encode_prompt
+from isara_pl.module import IsaraModule
 from isara_pl.results.ledger import (
     ALL,
     FILE,
@@ -162,7 +162,8 @@ class Ledger(GrowthCallback, StageListener):
         """Write what growing took, and what it brought."""
         data = data_of(trainer, self)
         saved = _flops_saved(data, trainer.lightning_module, growth.outer_epoch)
-        served: Served | None = getattr(trainer.lightning_module, "served", None)
+        module = trainer.lightning_module
+        served = module.served if isinstance(module, IsaraModule) else None
         self._gains[growth.outer_epoch] = Gain(growth.accepted, saved, served.gap if served else None)
         self._write(trainer)
 

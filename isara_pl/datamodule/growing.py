@@ -13,11 +13,11 @@ from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
 from isara_pl.generation.protocol import TextGenerator
-from isara_pl.generation.served import Served
 from isara_pl.growth.outer_epoch import CandidateFilter, Growth, GrowthPlan, OuterEpoch, Recording
 from isara_pl.growth.pool import Empty, SamplePool
 from isara_pl.models.loading import context_window
 from isara_pl.models.tokens import count_tokens
+from isara_pl.module import IsaraModule
 from isara_pl.run.memory import give_back_freed_memory
 from isara_pl.run.stages import stage
 from isara_pl.run.trainer import Processes, callbacks_of, is_trial
@@ -76,7 +76,9 @@ def grow(
         plan=plan,
         generator=generator,
         filters=filters,
-        fits=fits_window(module, encode.tokenizer if encode else None, getattr(module, "served", None)),
+        fits=fits_window(
+            module, encode.tokenizer if encode else None, module.served if isinstance(module, IsaraModule) else None
+        ),
         question_writer=(
             pretrained_state(module, "data.question_writer")
             if settings.question_writer == "pretrained"
@@ -133,12 +135,13 @@ def text_generator(module: LightningModule, user: str) -> TextGenerator:
 
 
 def fits_window(
-    module: LightningModule, tokenizer: PreTrainedTokenizerBase | None, served: Served | None = None
+    module: LightningModule, tokenizer: PreTrainedTokenizerBase | None, growing: bool = False
 ) -> Callable[[str, int], bool] | None:
-    """Give what tells whether a prompt and so many new tokens fit, also on the servers, where these generate.
+    """Give what tells whether a prompt and so many new tokens fit; for growing, also on the servers that generate.
 
     None where window or tokenizer is unknown. The tokenizer is the given one, or else the module's own.
     """
+    served = module.served if growing and isinstance(module, IsaraModule) else None
     windows = [window_of(module), served.window if served else None]
     window = min((each for each in windows if each is not None), default=None)
     known = getattr(module, "tokenizer", None) if tokenizer is None else tokenizer

@@ -82,7 +82,8 @@ def test_every_file_of_the_project_that_is_named_exists(document):
 
 
 def test_every_option_that_is_named_exists(capsys):
-    known = {"no", "version", "max"}  # pip's --no-deps, what stands for itself, and vLLM's --max-lora-rank
+    # pip's --no-deps, what stands for itself, vLLM's --max-lora-rank, torchrun's
+    known = {"no", "version", "max", "node_rank"}
     for subcommand in ("fit", "compare", "report", "export", "serve"):
         with pytest.raises(SystemExit):
             main([subcommand, "--help"])

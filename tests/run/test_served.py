@@ -121,7 +121,7 @@ def test_figures_are_those_of_this_process_and_the_ledger_tells_the_gap(server, 
             ["--model.objective=distill", "--data.top_logprobs=20"],
             "data.top_logprobs is 20, for which a server has to tell .*Start it with --max-logprobs",
         ),
-        ({"window": 30}, [], "do not fit into the model's window"),
+        ({"window": 30}, [], "does not fit into the model's window"),
     ],
 )
 def test_what_a_server_cannot_do_is_told_before_anything_is_generated(
