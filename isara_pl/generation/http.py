@@ -7,7 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -64,7 +64,7 @@ class Client:
         self._jitter = random.Random()  # decides nothing but when to ask again
 
     def ask(
-        self, method: str, path: str, body: Any = None, final: Sequence[int] = (), stop: threading.Event | None = None
+        self, method: str, path: str, body: Any = None, final: str | None = None, stop: threading.Event | None = None
     ) -> Any:
         """Give what the server answers: JSON where it is that, else text.
 
@@ -72,7 +72,7 @@ class Client:
             method: GET or POST.
             path: Behind the address.
             body: Sent as JSON.
-            final: Statuses that are not asked again, beside those that never are.
+            final: What a message of a status from 500 on holds that asking again would not change.
             stop: Once set, nothing is asked again.
 
         Raises:
@@ -86,7 +86,8 @@ class Client:
                 self._answered = time.monotonic()
                 return answer
             except RefusalError as refusal:
-                if refusal.status in final or (refusal.status < 500 and refusal.status not in AGAIN):
+                passing = refusal.status >= 500 and (final is None or final not in refusal.message)
+                if not passing and refusal.status not in AGAIN:
                     self._answered = time.monotonic()
                     raise
                 failed, why = time.monotonic(), f"{refusal.status} {refusal.message}"

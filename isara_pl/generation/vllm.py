@@ -176,7 +176,8 @@ class VllmServers:
             return
         try:
             body = {"lora_name": adapter.name, "lora_path": str(adapter.resolve())}
-            client.ask("POST", "/v1/load_lora_adapter", body, final=[500])
+            # vLLM's 500 for an adapter that it refuses; a worker that dies meanwhile has one as well
+            client.ask("POST", "/v1/load_lora_adapter", body, final="Worker failed with error")
         except RefusalError as refusal:
             if "already been loaded" not in refusal.message:  # by another process of this run
                 raise InputError(_why_not_loaded(client.url, adapter, refusal)) from None
@@ -187,7 +188,7 @@ class VllmServers:
             for model in self._models(client):
                 if model["id"].startswith(prefix) and model["id"] != but:
                     try:
-                        client.ask("POST", "/v1/unload_lora_adapter", {"lora_name": model["id"]}, final=[500])
+                        client.ask("POST", "/v1/unload_lora_adapter", {"lora_name": model["id"]})
                     except RefusalError as refusal:
                         if refusal.status != 404:  # another process has done it
                             raise

@@ -219,6 +219,22 @@ def test_a_server_that_was_started_anew_gets_the_adapter_again(server, options, 
     assert adapter(run_dir) == adapter(undisturbed)
 
 
+@pytest.mark.parametrize("path", [LOADS, UNLOADS])
+def test_a_worker_that_dies_while_an_adapter_comes_or_goes_is_waited_for(server, options, path, tmp_path):
+    answer, failed = server.answer, []
+
+    def dying(asked, *more):
+        if asked == path and len(failed) < 2:
+            failed.append(asked)
+            return 500, {"error": {"message": "EngineCore encountered an issue. See stack trace (above) for the"}}
+        return answer(asked, *more)
+
+    server.answer = dying
+    fit(tmp_path / "run", options(server))
+    assert len(failed) == 2
+    assert len(written(server)) == 20
+
+
 def test_two_runs_on_one_server_do_not_unload_each_others_adapters(server, options, tmp_path):
     one, two = (fit(tmp_path / name, options(server)) for name in ("one", "two"))
     assert len(server.adapters) == 2
