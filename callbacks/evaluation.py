@@ -152,6 +152,10 @@ class Evaluation(Measurement):
         """Give how often `measure` goes through the items, for those who watch its progress."""
         return 1
 
+    def check_module(self, module: LightningModule) -> None:
+        """Refuse a module that lacks what `measure` needs: asked before anything is grown, where there are items."""
+        text_generator(module, type(self).__name__)
+
     def conditions(self) -> dict[str, str]:
         """Give what figures depend on beside the model: only under equal ones can they be compared."""
         return {}
@@ -163,10 +167,12 @@ class Evaluation(Measurement):
         return self.demonstrations > 0 and self.context == "knn"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a second one of the same name, a module that cannot answer, and items that are seeds."""
+        """Refuse a second one of the same name, a module that cannot be measured, and items that are seeds."""
         super().setup(trainer, pl_module, stage)
-        text_generator(pl_module, type(self).__name__)
-        data_of(trainer, self).check_overlap(self.own_items, type(self).__name__)
+        data = data_of(trainer, self)
+        if self.items(data):
+            self.check_module(pl_module)
+        data.check_overlap(self.own_items, type(self).__name__)
 
     def evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the current model, log the figures and write the lines."""

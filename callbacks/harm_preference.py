@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from isara_pl.callbacks.evaluation import Evaluation, Line, check_scores, scores_of
@@ -55,10 +55,10 @@ class HarmPreferenceEvaluation(Evaluation):
         """Read the file of pairs."""
         return read_preferences(resolve_path(items, "HarmPreferenceEvaluation: pairs"), self.name, self.columns)
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def check_module(self, module: LightningModule) -> None:
         """Refuse a module whose probabilities cannot be asked for."""
-        super().setup(trainer, pl_module, stage)
-        check_scores(pl_module, self)
+        super().check_module(module)
+        check_scores(module, self)
 
     def measure(self, module: LightningModule, items: Sequence[Sample], prompts: ItemPrompts) -> list[Line]:
         """Score both answers of every pair."""

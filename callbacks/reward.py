@@ -73,15 +73,19 @@ class RewardEvaluation(Evaluation):
         return 1 if self._pretrained else 2
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a module that has no pretrained state, and forget the answers of another one's."""
+        """Forget the answers of another pretrained model."""
         super().setup(trainer, pl_module, stage)
-        if not hasattr(pl_module, "pretrained"):
+        self._pretrained = {}
+
+    def check_module(self, module: LightningModule) -> None:
+        """Refuse a module that has no pretrained state."""
+        super().check_module(module)
+        if not hasattr(module, "pretrained"):
             raise InputError(
                 f"{type(self).__name__} compares with the answers of the pretrained model, and "
-                f"{type(pl_module).__name__} has no method pretrained(): a context manager inside which the module is "
+                f"{type(module).__name__} has no method pretrained(): a context manager inside which the module is "
                 "as it was before any training. Give it one, or use IsaraModule"
             )
-        self._pretrained = {}
 
     def measure(self, module: LightningModule, items: Sequence[Sample], prompts: ItemPrompts) -> list[Line]:
         """Answer every question, let the judge score the answers, and compare with the pretrained model's."""

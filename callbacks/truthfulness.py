@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -87,10 +87,10 @@ class TruthfulnessEvaluation(Evaluation):
                 )
         return samples
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def check_module(self, module: LightningModule) -> None:
         """Refuse a module whose probabilities cannot be asked for."""
-        super().setup(trainer, pl_module, stage)
-        check_scores(pl_module, self)
+        super().check_module(module)
+        check_scores(module, self)
 
     def items(self, data: IsaraDataModule) -> list[Sample]:
         """Give the items of the file, or the held-out pairs."""
