@@ -76,9 +76,7 @@ def grow(
         plan=plan,
         generator=generator,
         filters=filters,
-        fits=fits_window(
-            module, encode.tokenizer if encode else None, module.served if isinstance(module, IsaraModule) else None
-        ),
+        fits=fits_window(module, encode.tokenizer if encode else None, growing=True),
         question_writer=(
             pretrained_state(module, "data.question_writer")
             if settings.question_writer == "pretrained"
