@@ -9,6 +9,7 @@ from isara_pl.callbacks.filters import CopiedAnswer, NearDuplicate, TooShort, Un
 from isara_pl.callbacks.graceful_stop import GracefulStop
 from isara_pl.callbacks.harm import HarmEvaluation
 from isara_pl.callbacks.harm_preference import HarmPreferenceEvaluation
+from isara_pl.callbacks.held_out_answers import HeldOutAnswers
 from isara_pl.callbacks.ledger import Ledger
 from isara_pl.callbacks.outer_epoch_summary import OuterEpochSummary
 from isara_pl.callbacks.outer_epoch_table import OuterEpochTable
@@ -30,6 +31,7 @@ __all__ = [
     "GracefulStop",
     "HarmEvaluation",
     "HarmPreferenceEvaluation",
+    "HeldOutAnswers",
     "Ledger",
     "NearDuplicate",
     "OuterEpochSummary",

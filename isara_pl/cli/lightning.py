@@ -21,6 +21,7 @@ from isara_pl.callbacks import (
     AdapterExport,
     AlphaStopping,
     GracefulStop,
+    HeldOutAnswers,
     Ledger,
     OuterEpochSummary,
     OuterEpochTable,
@@ -57,6 +58,7 @@ WITH_OPTIONS: dict[type[Callback], str] = {
     AlphaStopping: "alpha_stopping",
     Ledger: "ledger",
     SampleLogger: "sample_logger",
+    HeldOutAnswers: "held_out_answers",
     ReportWriter: "report",
 }
 
