@@ -37,6 +37,12 @@ function drawAll() {
   places.forEach(drawOne);
 }
 
+// Anew, in the width that their places have now.
+function fitAll() {
+  drawAll();
+  for (const id of places) if (byId(id).offsetWidth > 0) Plotly.Plots.resize(byId(id));
+}
+
 // At the start the page answers between two charts: together they take seconds for 100,000 samples.
 function drawInTurn(number = 0) {
   if (number === places.length) return hearMap();
