@@ -9,7 +9,7 @@ from typing import Any, Protocol, get_args, runtime_checkable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
 
 from isara_pl.datamodule.datamodule import IsaraDataModule
@@ -23,6 +23,7 @@ from isara_pl.module import IsaraModule
 from isara_pl.results.answers import NAME as ANSWERS
 from isara_pl.results.items import write_results
 from isara_pl.run.folder import run_folder
+from isara_pl.run.notices import rank_zero_warn
 from isara_pl.run.randomness import derive_seed
 from isara_pl.run.stages import stage
 from isara_pl.run.trainer import Processes, callbacks_of, is_trial

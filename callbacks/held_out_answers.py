@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
-from isara_pl.callbacks.evaluation import Line, Measurement, data_of, measuring
+from isara_pl.callbacks.evaluation import Line, data_of, measuring
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.datamodule.growing import fits_window, text_generator
 from isara_pl.datamodule.pooled_data import outer_epoch_of_weights, weights_of
@@ -24,7 +24,7 @@ from isara_pl.run.trainer import Processes
 WORST = 3  # of the questions: those whose given answers training has made least likely
 
 
-class HeldOutAnswers(Measurement):
+class HeldOutAnswers(Callback):
     """Writes what the model answers to some held-out questions, as no figure shows whether an answer is right.
 
     The pretrained model and that of each outer epoch answer greedily. The questions are drawn by the run's seed; where
@@ -39,8 +39,6 @@ class HeldOutAnswers(Measurement):
         InputError: If a number is out of range.
     """
 
-    name = NAME
-
     def __init__(self, questions: int = 10, max_new_tokens: int = 64) -> None:
         for option, value, least in (("questions", questions, 0), ("max_new_tokens", max_new_tokens, 1)):
             if value < least:
@@ -49,12 +47,19 @@ class HeldOutAnswers(Measurement):
         self.max_new_tokens = max_new_tokens
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse another data module; and, where anything is to be answered, a module that is never validated."""
+        """Refuse another data module."""
         data_of(trainer, self)
-        if self.questions:
-            super().setup(trainer, pl_module, stage)
 
-    def evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the model answer, unless this is Lightning's sanity check."""
+        if not trainer.sanity_checking:
+            self._answer(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the model answer."""
+        self._answer(trainer, pl_module)
+
+    def _answer(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the model answer, and the pretrained one what it has not answered yet."""
         data = data_of(trainer, self)
         if not self.questions or not data.held_out:
@@ -64,7 +69,7 @@ class HeldOutAnswers(Measurement):
         if known is None:
             return
         items = self._chosen(data, known.changes)
-        with stage(self.name, data.measured_outer_epoch, total=len(items)), measuring(trainer, pl_module):
+        with stage(NAME, data.measured_outer_epoch, total=len(items)), measuring(trainer, pl_module):
             lines = self._lines(trainer, pl_module, data, items, weights_of(pl_module))
             asked = {line["id"] for line in known.before}
             unasked = [item for item in items if item.id not in asked] if known.outer_epoch else []
@@ -76,14 +81,14 @@ class HeldOutAnswers(Measurement):
                     more = self._lines(trainer, pl_module, data, unasked, weights)
         if run_dir is not None:
             if more:
-                write_results(run_dir, self.name, 0, [*known.before, *more])
+                write_results(run_dir, NAME, 0, [*known.before, *more])
             changed = [{**line, "nll_change": known.changes.get(line["question"])} for line in lines]
-            write_results(run_dir, self.name, known.outer_epoch, changed)
+            write_results(run_dir, NAME, known.outer_epoch, changed)
 
     def _chosen(self, data: IsaraDataModule, changes: Mapping[str, float]) -> list[Sample]:
         """Give the questions: drawn ones, and those that training made worst, where that is known."""
         count = min(self.questions, len(data.held_out))
-        drawn = random.Random(derive_seed(data.seed, self.name)).sample(data.held_out, count)
+        drawn = random.Random(derive_seed(data.seed, NAME)).sample(data.held_out, count)
         risen = [item for item in data.held_out if changes.get(item.question, 0.0) > 0]
         worst = sorted(risen, key=lambda item: -changes[item.question])[: min(WORST, count)]
         others = [item for item in drawn if item not in worst]
@@ -102,7 +107,7 @@ class HeldOutAnswers(Measurement):
             {item.id: [] for item in items},
             text_generator(module, type(self).__name__),
             fits_window(module, data.tokenizer),
-            derive_seed(data.seed, "evaluation", self.name),
+            derive_seed(data.seed, "evaluation", NAME),
         )
         processes = Processes.computing(trainer)
         answers = processes.gathered(lambda: prompts.answers(processes.share(items), self.max_new_tokens))

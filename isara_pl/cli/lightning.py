@@ -12,6 +12,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -20,9 +21,11 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
 from isara_pl.callbacks import (
     AdapterExport,
     AlphaStopping,
+    DiversityMonitor,
     GracefulStop,
     HeldOutAnswers,
     Ledger,
+    OuterEpochBar,
     OuterEpochSummary,
     OuterEpochTable,
     PredictionWriter,
@@ -50,6 +53,7 @@ from isara_pl.run.files import expanded, write_whole
 from isara_pl.run.folder import CHECKPOINTS, LAST_CHECKPOINT, make_run_folder, run_folder, safe_on_disk
 from isara_pl.run.heartbeat import STARTER, end_together
 from isara_pl.run.memory import keep_freed_memory
+from isara_pl.run.notices import print_as_sentences
 from isara_pl.run.trainer import callbacks_of
 from isara_pl.training.loaders import HeldOutEvaluation
 
@@ -116,6 +120,13 @@ class IsaraCLI(LightningCLI):
         )
         link(parser)
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Let `validate` show our table alone, and not Lightning's as well."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "validate":
+            parser.set_defaults({"verbose": False})
+        return parser
+
     def parse_arguments(
         self, parser: LightningArgumentParser, args: list[str] | dict[str, Any] | Namespace | None
     ) -> None:
@@ -164,6 +175,12 @@ class IsaraCLI(LightningCLI):
             for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # else copies of sample tables lie in the user's home
                 os.environ.setdefault(name, str(Path(config["default_root_dir"]) / "wandb"))
         writers = [GracefulStop(), StageProgress(), OuterEpochTable(), OuterEpochSummary(), AdapterExport()]
+        given = config["callbacks"] or []
+        if config["enable_progress_bar"] is None and not any(isinstance(one, ProgressBar) for one in given):
+            if sys.stdout.isatty():
+                callbacks = [*callbacks, OuterEpochBar()]
+            else:
+                config["enable_progress_bar"] = False  # StageProgress logs lines
         # the report shows what all others have written
         ordered = sorted([*callbacks, *writers, PredictionWriter()], key=lambda one: isinstance(one, ReportWriter))
         return super()._instantiate_trainer(config, ordered)
@@ -229,7 +246,7 @@ class IsaraCLI(LightningCLI):
     def before_validate(self) -> None:
         """Refuse to measure on nothing."""
         self._make_run_folder()
-        if not self._measures():
+        if not self._measures(besides=DiversityMonitor):  # which looks at samples, not at a model
             raise InputError(
                 "data.held_out: there is nothing to measure on; give a file of held-out pairs, a "
                 "data.validation_share of the seeds, or a callback that has items of its own, such as "
@@ -238,11 +255,12 @@ class IsaraCLI(LightningCLI):
 
     before_test = before_validate
 
-    def _measures(self) -> bool:
-        """Whether there is anything to measure on."""
+    def _measures(self, besides: type[Callback] | tuple[()] = ()) -> bool:
+        """Whether there is anything to measure on, besides what callbacks of a type do."""
         return bool(self.datamodule.held_out or self.datamodule.validation) or any(
             bool(callback.own_items) if isinstance(callback, Evaluation) else isinstance(callback, HeldOutEvaluation)
             for callback in callbacks_of(self.trainer)
+            if not isinstance(callback, besides)
         )
 
     def after_fit(self) -> None:
@@ -274,6 +292,7 @@ def _last_checkpoint(run_dir: str | Path) -> Path:
 def run(args: list[str] | dict[str, Any] | None = None) -> None:
     """Run a subcommand of Lightning; what its user can mend, whichever library found it, is an InputError."""
     quieten()
+    print_as_sentences()
     keep_freed_memory()
     torch.backends.cuda.enable_cudnn_sdp(False)  # it would plan for the length of every training batch
     end_together(getattr(rank_zero_only, "rank", 0))

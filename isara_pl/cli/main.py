@@ -73,14 +73,16 @@ def main(args: list[str] | dict[str, Any] | None = None) -> None:
 
 
 def _run(words: list[str], args: list[str] | dict[str, Any] | None) -> None:
+    if words[:1] == ["help"] and len(words) > 1:
+        words = args = [words[1], "--help"]
     first = words[0] if words else None
-    if first in help.LINES:
+    if first in help.LINES and first not in help.TOLD:
         _refuse_homeless()
     if first is None:
         print(help.start())
-    elif first in ("-h", "--help"):
+    elif first in ("-h", "--help", "help"):
         print(help.overview())
-    elif first == "--version":
+    elif first in ("--version", "version"):
         print(help.version_line())
     elif first in help.COMMANDS:
         from isara_pl.cli.commands import run_command

@@ -7,7 +7,6 @@ from typing import Any, Protocol, runtime_checkable
 from uuid import uuid4
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.datamodule.checks import check_epochs, check_processes, check_reloading
 from isara_pl.datamodule.growing import candidate_filters
@@ -23,6 +22,7 @@ from isara_pl.run.conditions import CONTENT, OnChange, check_conditions, describ
 from isara_pl.run.files import UNFINISHED
 from isara_pl.run.folder import RunLock, make_run_folder, run_folder
 from isara_pl.run.heartbeat import Heartbeat
+from isara_pl.run.notices import rank_zero_warn
 from isara_pl.run.trainer import ALONE, Processes, is_trial, trained_epochs
 
 MODELS = ("model.name", "data.encoder")  # options that may name a place

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
@@ -19,6 +18,7 @@ from isara_pl.models.flops import Flops
 from isara_pl.models.loading import check_complete
 from isara_pl.models.sources import is_local, resolve_path
 from isara_pl.run.memory import is_out_of_memory
+from isara_pl.run.notices import rank_zero_warn
 from isara_pl.run.randomness import derive_seed
 from isara_pl.run.stages import count, stage
 

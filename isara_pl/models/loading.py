@@ -362,7 +362,7 @@ def quieten() -> None:
         ".*`(is_gradient_checkpointing|gradient_checkpointing_enable)` is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message)
-    # an advertisement
+    # an advertisement, and the number of epochs at the end, which nobody has given
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "litlogger" not in record.getMessage()
+        lambda record: not any(said in record.getMessage() for said in ("litlogger", "stopped: `max_epochs="))
     )

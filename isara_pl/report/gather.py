@@ -65,7 +65,7 @@ def gather(run: Run, baselines: Sequence[tuple[str, Path]], encoder: Encoder | N
         about=about(run),
         answers=answers,
         findings=[*findings, look_first(run, look)],
-        curves=curves(run.metrics, rows_of_others, [*diversity[0].figures] if diversity else []),
+        curves=curves(run.own_metrics(), rows_of_others, [*diversity[0].figures] if diversity else []),
         grown=grown,
         alpha=finite(run.options.get("alpha_stopping.alpha")),
         spent=[row for row in run.ledger if row.stage != ALL],
