@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from isara_pl.evaluation.diversity import is_refusal
 from isara_pl.growth.samples import Sample
 from isara_pl.report.contents import listed, quoted
 
@@ -49,7 +50,7 @@ def claims_of(
     contradicting: dict[int, str] = {}
     invented: dict[int, tuple[int, str]] = {}
     for place, sample in enumerate(samples):
-        if sample.outer_epoch == 0:
+        if sample.outer_epoch == 0 or is_refusal(sample.answer):  # which claims nothing, and is told elsewhere
             continue
         nearest = samples[nearest_seeds[place]] if nearest_seeds is not None else None
         shown = (*sample.question_demonstrations, *sample.answer_demonstrations)

@@ -24,7 +24,6 @@ from isara_pl.report.curves import (
 from isara_pl.report.findings import about, cost, facts, look_first, stopped, without_place
 from isara_pl.report.helped import helped
 from isara_pl.report.suspicious import Look, traits_of, worth_a_look
-from isara_pl.results.answers import read_answers
 from isara_pl.results.ledger import ALL
 from isara_pl.results.run import Run, measured_run
 from isara_pl.results.statistics import finite
@@ -51,7 +50,7 @@ def gather(run: Run, baselines: Sequence[tuple[str, Path]], encoder: Encoder | N
     for name, other in others:
         rows_of_others.setdefault(name, []).append(other.own_metrics())
     findings = [helped(run, others), stopped(run, grown), cost(run, grown)]
-    traits, touches, answers = traits_of(samples), run.touches, read_answers(run.folder)
+    traits, touches, answers = traits_of(samples), run.touches, run.answers
     # all files are read by now: embedding may take minutes, in which a run goes on
     embeddings, map_note = _embeddings(samples, places, encoder, str(run.options.get("data.encoder", "")))
     seed_cosines = None if embeddings is None else nearest_seed_cosines(embeddings, places)

@@ -59,8 +59,9 @@ def _answers(run_dir: Path) -> list[str]:
 
 def answered_lines(one: Answered) -> list[str]:
     """Give a held-out question, and a line for each answer, as they are in the file."""
-    answers = (("given", one.given), ("pretrained", one.pretrained), ("trained", one.trained))
-    return [f"  {one.question}", *(f"    {name + ':':<12}{text}" for name, text in answers if text is not None)]
+    answers = (("given:", one.given), ("pretrained:", one.pretrained), ("trained:", one.trained))
+    shown = [f"    {name:<12}{' '.join(text.split())}" for name, text in answers if text is not None]
+    return [f"  {one.question}", *shown]
 
 
 def _own(run: Run) -> dict[int, Row]:

@@ -8,7 +8,17 @@ from isara_pl.report.contents import Tone, counted, listed
 from isara_pl.results.comparison import Contrast
 from isara_pl.results.items import MEASURES
 from isara_pl.results.methods import Entry
-from isara_pl.results.run import CONTROL, DISTILLATION, ICL, OF_SEEDS, PRETRAINED, SELF_GENERATION, SFT_OTHER
+from isara_pl.results.run import (
+    CONTROL,
+    DISTILLATION,
+    ICL,
+    OF_SEEDS,
+    PRETRAINED,
+    SELF_GENERATION,
+    SFT,
+    SFT_EARLY,
+    SFT_OTHER,
+)
 
 BEFORE = "the pretrained model"
 # each what follows "better in"
@@ -24,7 +34,8 @@ MEANINGS = {
 KINDS = {
     PRETRAINED: BEFORE,
     ICL: "showing given pairs to the pretrained model with every question",
-    **dict.fromkeys(OF_SEEDS, "training on the given pairs alone"),
+    SFT: "training on the given pairs alone",
+    SFT_EARLY: "training on the given pairs alone, stopped early",
     SFT_OTHER: "training on other given pairs",
     SELF_GENERATION: "another run like this one",
     DISTILLATION: "another run like this one",

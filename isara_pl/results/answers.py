@@ -1,8 +1,9 @@
 """What a run's models answered to held-out questions, in `evaluation/held_out_answers.jsonl` of its folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from isara_pl.errors import InputError
 from isara_pl.results.items import FOLDER, read_results
@@ -33,13 +34,22 @@ class Answered:
 
 
 def read_answers(run_dir: Path, outer_epoch: int | None = None) -> list[Answered]:
-    """Read what was answered by an outer epoch, the last one without a number; the worst by NLL change come first.
+    """Read what was answered by an outer epoch, as `answers_of` gives it."""
+    path = run_dir / FOLDER / f"{NAME}.jsonl"
+    return answers_of(path, read_results(path) if path.exists() else [], outer_epoch)
+
+
+def answers_of(path: Path, lines: Sequence[Mapping[str, Any]], outer_epoch: int | None = None) -> list[Answered]:
+    """Give what was answered by an outer epoch, the last one without a number; the worst by NLL change come first.
+
+    Args:
+        path: The file, for errors.
+        lines: What `read_results` gave.
+        outer_epoch: Which one.
 
     Raises:
-        InputError: If the file is damaged.
+        InputError: If a line is damaged.
     """
-    path = run_dir / FOLDER / f"{NAME}.jsonl"
-    lines = read_results(path) if path.exists() else []
     last = max((line["outer_epoch"] for line in lines), default=0) if outer_epoch is None else outer_epoch
     try:
         before = {line["id"]: _text(line["answer"]) for line in lines if line["outer_epoch"] == 0}

@@ -12,6 +12,7 @@ from helpers.browser import chromium, opened
 
 from isara_pl.report import charts, page
 from isara_pl.report.contents import Curve, DiversityRow, Finding, GrownOuterEpoch, Report, SampleRow
+from isara_pl.results.answers import Answered
 from isara_pl.results.ledger import LedgerRow
 
 SCRIPT = (
@@ -53,6 +54,8 @@ def make_report(**changes: Any) -> Report:
     samples += [sample(f"2-{40 + i:05d}", 2, **judged, reason=("too near", "equal")[i]) for i in range(2)]
     report = Report(
         title="my_run",
+        about=[("Model", "a model")],
+        answers=[Answered(f"Question {n}?", "Given.", "Before.", "After.", 2, 0.5 - n) for n in range(5)],
         findings=[Finding("What to look at first?", "1-00007.", ["Not 1-99999."], "good")],
         curves=[
             Curve("answer_nll", "answer NLL", False, [0, 1, 2], [2.5, None, 2.25], {"sft": 2.3}),
@@ -243,7 +246,9 @@ def hostile_report() -> Report:
         rows.append(sample(text, 1, question=text, answer=text, question_demonstrations=(1,), **more))
     return Report(
         title=SCRIPT,
-        findings=[Finding(text, text, [text], "bad") for text in HOSTILE],
+        about=[(text, text) for text in HOSTILE],
+        answers=[Answered(text, text, text, text, 1, None) for text in HOSTILE],
+        findings=[Finding(text, text, [text], "bad") for text in (SCRIPT, *HOSTILE)],
         curves=[Curve(text, text, None, [0, 1], [1.0, 2.0], dict.fromkeys(HOSTILE, 1.5)) for text in HOSTILE],
         grown=[GrownOuterEpoch(1, 6, 3, dict.fromkeys(HOSTILE, 1), True)],
         alpha=0.2,
@@ -265,8 +270,18 @@ def test_hostile_text_is_shown_and_not_run(browser: Any, tmp_path: Path) -> None
         shown.keyboard.press("Escape")
         drawn(shown)
         assert shown.title().startswith(script)
-        for text, places in ((script, ("h1", "#map", ".facts")), (markup, ()), (key, ())):
-            for place in (*places, ".findings", "#rows", "#look-list", "#of-category", "#of-reason", "#curve-choice"):
+        everywhere = (
+            ".run",
+            "#answers",
+            ".findings",
+            "#rows",
+            "#look-list",
+            "#of-category",
+            "#of-reason",
+            "#curve-choice",
+        )
+        for text, places in ((script, ("h1", ".verdict", "#map", ".facts")), (markup, ()), (key, ())):
+            for place in (*places, *everywhere):
                 assert text in shown.locator(place).text_content()
         for text in (script[:20], markup, key):  # Plotly's labels are cut
             assert shown.locator("#waterfall .ytick text", has_text=text).count() == 1
@@ -321,7 +336,21 @@ def test_a_page_without_measurements_and_with_a_large_map(
 
 def test_a_page_of_next_to_nothing_says_so(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "get_plotlyjs", lambda: "")  # there is nothing to draw
-    nothing = {name: [] for name in ("findings", "curves", "grown", "spent", "totals", "diversity", "samples", "facts")}
+    nothing = {
+        name: []
+        for name in (
+            "about",
+            "answers",
+            "findings",
+            "curves",
+            "grown",
+            "spent",
+            "totals",
+            "diversity",
+            "samples",
+            "facts",
+        )
+    }
     report = make_report(**nothing, worth_a_look=[], alpha=None, map_note="")
     with opened(browser, written(tmp_path, report)) as shown:
         for words in (
