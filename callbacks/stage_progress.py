@@ -49,8 +49,9 @@ class StageProgress(GrowthCallback):
             return
         for handler in [*_terminal_handlers()]:
             self._shown.callback(handler.setStream, handler.setStream(_AboveBars()))
-        drawn = isinstance(bar, TQDMProgressBar) and sys.stdout.isatty()
-        by_lightning = () if bar is None or getattr(bar, "is_disabled", False) else SHOWN_BY_LIGHTNING
+        has_bar = bar is not None and not getattr(bar, "is_disabled", False)
+        drawn = has_bar and isinstance(bar, TQDMProgressBar) and sys.stdout.isatty()
+        by_lightning = SHOWN_BY_LIGHTNING if has_bar else ()
         show, seconds = (_Bars().show, TICK) if drawn else (_log, BETWEEN_LOGS)
         self._watch = StageWatch(show, seconds, by_lightning)
         self._watch.start()
