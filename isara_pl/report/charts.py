@@ -241,7 +241,7 @@ def _diversity(rows: Sequence[DiversityRow], name: str, label: str, meaning: str
             "yaxis": {
                 "range": [lowest, high + room],
                 "nticks": 5,
-                **({"tickformat": ".0%"} if name in SHARES else {}),
+                **({"tickformat": ".1~%"} if name in SHARES else {}),
             },
             "margin": {"l": 36, "r": 8, "t": 8, "b": 24},
             "showlegend": False,

@@ -238,6 +238,34 @@ def test_light_dark_and_the_width_of_a_phone(shown: Any) -> None:
     shown.locator("#spent .main-svg:not([width^='1'])").first.wait_for()  # the chart had over 1000 pixels
 
 
+def test_on_paper_stand_the_verdict_the_answers_the_figures_and_ten_samples(browser: Any, tmp_path: Path) -> None:
+    long = "A long answer of many words, as models write them. " * 20
+    answers = [Answered(f"Question {n}?", long, long, long, 2, None) for n in range(10)]
+    with opened(browser, written(tmp_path, make_report(answers=answers))) as shown:
+        drawn(shown)
+        paper = shown.pdf(format="A4")
+        assert 1 <= len(re.findall(rb"/Type\s*/Page\b", paper)) <= 3
+        shown.evaluate("dispatchEvent(new Event('beforeprint'))")
+        shown.emulate_media(media="print")
+        assert shown.locator("#answers .answered:visible").count() == 10
+        assert shown.locator("#look-list > li:visible").count() == 10
+        assert shown.locator("#map:visible, #samples:visible, #filters:visible").count() == 0
+        for chart in ("#curve", "#novelty"):  # whole ones
+            width = f"document.querySelector('{chart} .main-svg').getBoundingClientRect().width"
+            assert shown.evaluate(width) <= shown.evaluate(f"document.querySelector('{chart}').offsetWidth")
+        shown.emulate_media(media="screen")
+        shown.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert shown.locator("#answers .answered:visible").count() == 3
+
+
+def test_what_the_model_wrote_comes_first_and_what_was_rejected_is_a_click_away(shown: Any) -> None:
+    assert ids(shown)[0] == "1-00000"
+    shown.get_by_role("button", name="2 written and rejected").click()
+    found(shown, 2)
+    shown.get_by_role("button", name="4 given (seeds)").click()
+    found(shown, 4)
+
+
 def hostile_report() -> Report:
     """Give a report with hostile texts in every field that takes a text."""
     rows = []

@@ -76,7 +76,7 @@ function startTheme() {
     else delete root.dataset.theme;
     root.classList.remove("printing");
     for (const one of opened) one.open = false;
-    fitAll();
+    unfitAll();
   });
 }
 
