@@ -258,12 +258,13 @@ def test_on_paper_stand_the_verdict_the_answers_the_figures_and_ten_samples(brow
         assert shown.locator("#answers .answered:visible").count() == 3
 
 
-def test_what_the_model_wrote_comes_first_and_what_was_rejected_is_a_click_away(shown: Any) -> None:
-    assert ids(shown)[0] == "1-00000"
-    shown.get_by_role("button", name="2 written and rejected").click()
-    found(shown, 2)
-    shown.get_by_role("button", name="4 given (seeds)").click()
-    found(shown, 4)
+def test_what_the_model_wrote_comes_first_and_what_was_rejected_is_a_click_away(browser: Any, tmp_path: Path) -> None:
+    with opened(browser, written(tmp_path, make_report())) as shown:
+        assert ids(shown)[0] == "1-00000"
+        shown.get_by_role("button", name="2 written and rejected").click()
+        found(shown, 2)
+        shown.get_by_role("button", name="4 given (seeds)").click()
+        found(shown, 4)
 
 
 def hostile_report() -> Report:
