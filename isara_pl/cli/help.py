@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "Write adapter, merged model and data set as other tools load them",
     "completion": "Print what lets a shell complete names and options",
 }
+HELP = ("-h", "--help")
 TOLD = {
     "version": "Show the version",
     "help": "Show this help message; with the name of a subcommand, that of the subcommand",

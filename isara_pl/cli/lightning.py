@@ -1,5 +1,6 @@
 """Lightning's subcommands: one LightningCLI, and what surrounds a run."""
 
+import json
 import os
 import signal
 import sys
@@ -36,7 +37,8 @@ from isara_pl.callbacks import (
     prediction_writer,
 )
 from isara_pl.callbacks.evaluation import Evaluation
-from isara_pl.cli.errors import PlainErrors, refuse_linked, users_fault
+from isara_pl.cli.errors import PlainErrors, names_of, refuse_linked, subparsers, users_fault
+from isara_pl.cli.first_look import remember, remembered
 from isara_pl.cli.help import ordered, texts
 from isara_pl.cli.options import all_absolute, all_expanded, file_with, link, refuse_null
 from isara_pl.datamodule.datamodule import IsaraDataModule
@@ -131,6 +133,9 @@ class IsaraCLI(LightningCLI):
         self, parser: LightningArgumentParser, args: list[str] | dict[str, Any] | Namespace | None
     ) -> None:
         """Parse, and refuse what would be overwritten."""
+        for name, subparser in subparsers(parser).items():
+            if remembered(f"options-{name}") is None:
+                remember(f"options-{name}", json.dumps(names_of(subparser)))
         super().parse_arguments(parser, args)
         words = sys.argv[1:] if args is None else args
         if isinstance(words, list):

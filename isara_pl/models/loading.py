@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError, first_line
+from isara_pl.models.hub import go_offline_where_unreachable
 from isara_pl.models.sources import SOURCES, is_local, resolve_path
 from isara_pl.models.tokens import encode
 from isara_pl.run.files import give_usual_permissions
@@ -102,6 +103,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 def _source(name: str, option: str) -> str | Path:
     """Give what `from_pretrained` takes: a folder that exists, or a hub id."""
     if not is_local(name):
+        go_offline_where_unreachable()
         return name
     path = resolve_path(name, option)
     source = _without_gguf(path) if path.suffix == ".gguf" else path
