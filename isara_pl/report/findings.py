@@ -194,7 +194,7 @@ def _parts(rows: Sequence[LedgerRow]) -> list[str]:
     whole = sum(by_stage.values())
     details = []
     if whole:
-        shares = [f"{stage} {seconds / whole:.0%}" for stage, seconds in by_stage.most_common(3)]
+        shares = [f"{stage.replace('_', ' ')} {seconds / whole:.0%}" for stage, seconds in by_stage.most_common(3)]
         details.append(f"Most of the time went into {listed(shares)}.")
     generated = sum(one.generated_tokens for one in stages)
     if generated:
