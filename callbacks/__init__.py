@@ -9,7 +9,9 @@ from isara_pl.callbacks.filters import CopiedAnswer, NearDuplicate, TooShort, Un
 from isara_pl.callbacks.graceful_stop import GracefulStop
 from isara_pl.callbacks.harm import HarmEvaluation
 from isara_pl.callbacks.harm_preference import HarmPreferenceEvaluation
+from isara_pl.callbacks.held_out_answers import HeldOutAnswers
 from isara_pl.callbacks.ledger import Ledger
+from isara_pl.callbacks.outer_epoch_bar import OuterEpochBar
 from isara_pl.callbacks.outer_epoch_summary import OuterEpochSummary
 from isara_pl.callbacks.outer_epoch_table import OuterEpochTable
 from isara_pl.callbacks.prediction_writer import PredictionWriter
@@ -30,8 +32,10 @@ __all__ = [
     "GracefulStop",
     "HarmEvaluation",
     "HarmPreferenceEvaluation",
+    "HeldOutAnswers",
     "Ledger",
     "NearDuplicate",
+    "OuterEpochBar",
     "OuterEpochSummary",
     "OuterEpochTable",
     "PredictionWriter",

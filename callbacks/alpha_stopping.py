@@ -3,12 +3,13 @@
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from isara_pl.datamodule.growing import GrowthCallback
 from isara_pl.errors import InputError
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.report.contents import to_accept_more
+from isara_pl.run.notices import rank_zero_warn
 from isara_pl.run.trainer import callbacks_of
 
 

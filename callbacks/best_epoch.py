@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
 
 from isara_pl.callbacks.evaluation import data_of
@@ -14,6 +14,7 @@ from isara_pl.errors import InputError
 from isara_pl.evaluation.metrics import AnswerNLL
 from isara_pl.module import IsaraModule
 from isara_pl.results.metrics import outer_epoch_name
+from isara_pl.run.notices import rank_zero_warn
 from isara_pl.run.stages import count, stage
 from isara_pl.training.pairs import answer_nll
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from isara_pl.callbacks.evaluation import Evaluation, data_of
 from isara_pl.datamodule.datamodule import IsaraDataModule
@@ -19,7 +19,11 @@ from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.samples import Sample
 from isara_pl.results.items import write_results
 from isara_pl.run.folder import run_folder
+from isara_pl.run.notices import rank_zero_warn
 from isara_pl.run.trainer import callbacks_of
+
+# how a sample is much like an item
+KINDS = {"ngram": "by a run of words", "rouge": "by nearly the same words", "embedding": "by meaning"}
 
 
 class ContaminationGuard(GrowthCallback):
@@ -87,12 +91,14 @@ class ContaminationGuard(GrowthCallback):
         contacts = self.contacts(data.pool.accepted(growth.outer_epoch) if data.pool else [])
         if contacts:
             samples = len({contact.sample_id for contact in contacts})
+            items = len({contact.item_id for contact in contacts})
             kinds = Counter(contact.kind for contact in contacts)
+            how = ", ".join(f"{count} {KINDS[kind]}" for kind, count in kinds.most_common())
             rank_zero_warn(
-                f"outer epoch {growth.outer_epoch}: {samples} accepted samples touch "
-                f"{len({contact.item_id for contact in contacts})} evaluation items "
-                f"({', '.join(f'{kind} {count}' for kind, count in kinds.most_common())}). "
-                "ContaminationGuard.reject true would reject them"
+                f"outer epoch {growth.outer_epoch}: of the samples that the model wrote, {samples} are much like "
+                f"{items} of the questions that it is measured on ({how}). After training on them it may know the "
+                "answers by heart; figures that end in _clean leave these questions out, and ContaminationGuard with "
+                "reject true leaves such samples out"
             )
 
     def contaminated(self, trainer: Trainer, demonstrations: Mapping[str, Sequence[Sample]]) -> set[str] | None:

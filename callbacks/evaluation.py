@@ -5,11 +5,12 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, cast, get_args, runtime_checkable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
 
 from isara_pl.datamodule.datamodule import IsaraDataModule
@@ -21,14 +22,17 @@ from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.growth.retrieval import Context, Demonstrations
 from isara_pl.growth.samples import Sample
 from isara_pl.module import IsaraModule
+from isara_pl.results.answers import NAME as ANSWERS
 from isara_pl.results.items import write_results
 from isara_pl.run.folder import run_folder
+from isara_pl.run.notices import rank_zero_warn
 from isara_pl.run.randomness import derive_seed
 from isara_pl.run.stages import stage
 from isara_pl.run.trainer import Processes, callbacks_of, is_trial
 
 Line = dict[str, Any]
-RESERVED = ("diversity", "contamination", "held-out")  # other files, and the ids of the held-out pairs
+# other files, and the ids of the held-out pairs
+RESERVED = ("diversity", "contamination", ANSWERS, "held-out")
 
 
 @runtime_checkable
@@ -183,14 +187,11 @@ class Evaluation(Measurement):
         if not items:
             return
         began = time.perf_counter()
-        precision = (
-            pl_module.measuring() if isinstance(pl_module, IsaraModule) else trainer.precision_plugin.forward_context()
-        )
         computing = Processes.computing(trainer)
         steps = len(computing.share(items)) * self.passes()
         with stage(self.name, data.measured_outer_epoch, total=steps):
             prompts = self._prompts(data, pl_module, items)
-            with precision:
+            with measuring(trainer, pl_module):
                 measured = computing.gathered(lambda: self._share(computing, pl_module, items, prompts))
         demonstrations = {item.id: shown for item, (_, shown) in zip(items, measured, strict=True)}
         guards = [callback for callback in callbacks_of(trainer) if isinstance(callback, ContaminationSource)]
@@ -250,6 +251,11 @@ class Evaluation(Measurement):
             fits_window(module, data.tokenizer),
             derive_seed(data.seed, "evaluation", self.name),
         )
+
+
+def measuring(trainer: Trainer, module: LightningModule) -> AbstractContextManager[None]:
+    """Compute in the precision of held-out figures inside the block: IsaraModule's own, else the trainer's."""
+    return module.measuring() if isinstance(module, IsaraModule) else trainer.precision_plugin.forward_context()
 
 
 def check_choice(option: str, value: str, allowed: Any) -> None:

@@ -13,20 +13,22 @@ from isara_pl.datamodule.growing import GrowthCallback, taken_by_filters
 from isara_pl.growth.outer_epoch import Growth
 from isara_pl.report.contents import GrownOuterEpoch
 from isara_pl.report.terminal import WIDEST, format_summary
+from isara_pl.results.answers import Answered, read_answers
 from isara_pl.results.metrics import FILE, Row, read_rows
 from isara_pl.run.folder import run_folder
 from isara_pl.run.randomness import derive_seed
 from isara_pl.run.trainer import finished_outer_epoch
 
-SAMPLES = 3
+SAMPLES = 2
 
 
 class OuterEpochSummary(GrowthCallback):
     """Logs what each outer epoch came to: novelty against α, what each filter took, samples, figures.
 
-    The samples are 3 of those accepted, drawn by the run's seed. The figures are those of the pretrained model and of
-    the outer epoch before, as they stand in `metrics.csv`, and of this one. An outer epoch that the α rule ended has
-    none. The lines go where Lightning's own go, and never more than 25 of them.
+    The samples are 2 of those accepted, drawn by the run's seed. With HeldOutAnswers before it, a held-out question
+    follows with its answers: that whose given answer training has made least likely, where that is known. The figures
+    are those of the pretrained model and of the outer epoch before, as they stand in `metrics.csv`, and of this one. An
+    outer epoch that the α rule ended has none. The lines go where Lightning's own go, and never more than 25 of them.
     """
 
     def __init__(self) -> None:
@@ -81,10 +83,18 @@ class OuterEpochSummary(GrowthCallback):
             ),
             alpha,
             sorted(draw.sample(accepted, min(SAMPLES, len(accepted))), key=lambda sample: sample.id),
+            _answered(trainer, growth.outer_epoch) if measured else None,
             _beside(trainer, growth.outer_epoch, measured),
             shutil.get_terminal_size((WIDEST, 0)).columns,
         )
         rank_zero_info(text)
+
+
+def _answered(trainer: Trainer, outer_epoch: int) -> Answered | None:
+    """Give the held-out question to show."""
+    run_dir = run_folder(trainer)
+    answers = read_answers(run_dir, outer_epoch) if run_dir is not None else []
+    return answers[0] if answers else None
 
 
 def _beside(trainer: Trainer, outer_epoch: int, measured: Row) -> dict[int, Row]:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from isara_pl.callbacks.evaluation import data_of
@@ -15,6 +14,7 @@ from isara_pl.growth.outer_epoch import Growth
 from isara_pl.results.metrics import FILE, OF_GROWTH, OF_TRAINING, Row, read_rows, read_weights, rows_text
 from isara_pl.run.files import write_whole
 from isara_pl.run.folder import run_folder
+from isara_pl.run.notices import rank_zero_warn
 from isara_pl.run.trainer import callbacks_of, finished_outer_epoch
 
 

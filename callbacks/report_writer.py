@@ -1,7 +1,6 @@
 """What a person looks at: report.html."""
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.callbacks.evaluation import data_of
 from isara_pl.datamodule.growing import GrowthCallback
@@ -12,6 +11,7 @@ from isara_pl.results.compare import named_run
 from isara_pl.results.run import Run, measured_run
 from isara_pl.run.files import POOL
 from isara_pl.run.folder import run_folder
+from isara_pl.run.notices import rank_zero_warn
 from isara_pl.run.stages import stage
 
 

@@ -21,7 +21,7 @@ from isara_pl.results.metrics import outer_epoch_name
 from isara_pl.run.stages import Stage, StageListener, listen, unlisten
 
 TICK = 0.5  # seconds after which bars are drawn anew
-BETWEEN_LOGS = 30.0  # seconds
+BETWEEN_LOGS = 15.0  # seconds
 MOMENT = 0.5  # seconds from which on a stage is shown: a shorter one would only flicker
 SHOWN_BY_LIGHTNING = ("training", "validation")
 TEXTS = ("questions", "answers")  # the stages in which a growth generates its candidates' texts
@@ -32,9 +32,9 @@ class StageProgress(GrowthCallback):
 
     A growth has a bar for its candidates, with those accepted so far and the time that is left of it, and each stage
     one for its items, with the tokens that it generates per second (in the first process, where there are several).
-    Where the output is no terminal, and beside any bar but Lightning's TQDMProgressBar, a line is logged every 30
-    seconds instead. Without a progress bar (`enable_progress_bar: false`) nothing is shown. Training and validation
-    have Lightning's own bars.
+    Where the output is no terminal, and beside any bar but Lightning's TQDMProgressBar, a line is logged every 15
+    seconds instead, and without any bar (`enable_progress_bar: false`) lines of training and validation too, which
+    have Lightning's own bars otherwise.
     """
 
     def __init__(self) -> None:
@@ -42,15 +42,18 @@ class StageProgress(GrowthCallback):
         self._shown = ExitStack()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin to show what runs, if the trainer shows its progress."""
+        """Begin to show what runs."""
         self._end()
         bar = trainer.progress_bar_callback
-        if bar is None or getattr(bar, "is_disabled", False) or not trainer.is_global_zero:
+        if not trainer.is_global_zero:
             return
         for handler in [*_terminal_handlers()]:
             self._shown.callback(handler.setStream, handler.setStream(_AboveBars()))
-        drawn = isinstance(bar, TQDMProgressBar) and sys.stdout.isatty()
-        self._watch = StageWatch(_Bars().show, TICK) if drawn else StageWatch(_log, BETWEEN_LOGS)
+        has_bar = bar is not None and not getattr(bar, "is_disabled", False)
+        drawn = has_bar and isinstance(bar, TQDMProgressBar) and sys.stdout.isatty()
+        by_lightning = SHOWN_BY_LIGHTNING if has_bar else ()
+        show, seconds = (_Bars().show, TICK) if drawn else (_log, BETWEEN_LOGS)
+        self._watch = StageWatch(show, seconds, by_lightning)
         self._watch.start()
         self._shown.callback(self._watch.stop)
 
@@ -155,9 +158,11 @@ class StageWatch(StageListener):
     What shows lines does so in place of those before, and is given none where nothing runs.
     """
 
-    def __init__(self, show: Callable[[Sequence[Line]], None], seconds: float) -> None:
+    def __init__(
+        self, show: Callable[[Sequence[Line]], None], seconds: float, shown_elsewhere: Sequence[str] = ()
+    ) -> None:
         self.growing = Growing()
-        self._show, self._seconds = show, seconds
+        self._show, self._seconds, self._shown_elsewhere = show, seconds, shown_elsewhere
         self._running: dict[Stage, float] = {}  # when each began
         self._shown: list[Line] = []
         self._lock = threading.Lock()
@@ -177,8 +182,8 @@ class StageWatch(StageListener):
         self._clear()
 
     def on_stage_start(self, stage: Stage) -> None:
-        """Watch a stage, unless Lightning has a bar for it."""
-        if stage.name not in SHOWN_BY_LIGHTNING:
+        """Watch a stage, unless another bar shows it."""
+        if stage.name not in self._shown_elsewhere:
             with self._lock:
                 self._running[stage] = time.perf_counter()
 

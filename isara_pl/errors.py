@@ -14,6 +14,10 @@ class InputError(ValueError):
     """
 
 
+class Notice(UserWarning):
+    """What a user shall know, in a sentence, and what goes on all the same."""
+
+
 def first_line(error: Exception) -> str:
     """Give the first line of another library's error, which may have pages."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

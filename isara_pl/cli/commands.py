@@ -25,6 +25,7 @@ from isara_pl.results.compare import compare as compared
 from isara_pl.results.run import Run as RunFolder
 from isara_pl.results.run import read_config
 from isara_pl.run.files import write_whole
+from isara_pl.run.notices import print_as_sentences
 
 Run = Annotated[str, "RUN"]  # the second is what stands for the value in the help
 Runs = Annotated[list[str], "[NAME=]RUN"]
@@ -94,10 +95,12 @@ def report(run: Run, *, baselines: Runs = [], to: File = None) -> None:  # noqa:
     others = [named_run(text, "--baselines") for text in baselines]
 
     # only here: torch takes seconds to import
+    from isara_pl.models.loading import quieten
     from isara_pl.report import findings
     from isara_pl.report.curves import encoder_of
     from isara_pl.report.page import FILE, write_report
 
+    quieten()
     try:
         encoder = encoder_of(read)
     except InputError as error:
@@ -206,6 +209,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 def run_command(name: str, args: Sequence[str]) -> None:
     """Run a command with the arguments behind its name; an InputError or ArgumentError says what is wrong."""
+    print_as_sentences()
     options = all_expanded(parser_of(name).parse_args(list(args)))
     COMMANDS[name](**vars(options))
 

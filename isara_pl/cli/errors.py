@@ -67,6 +67,12 @@ def refuse_linked(parser: ArgumentParser, args: Sequence[str]) -> None:
             raise UsageError(start + explain(parser, f"argument {name}: "))
 
 
+def names_of(parser: ArgumentParser) -> list[str]:
+    """Give the names of all options of a parser; those that follow from others have a name without `--`."""
+    given = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
+    return list(dict.fromkeys([*given, *(action.dest for action in parser._actions)]))
+
+
 def users_fault(error: BaseException | None) -> str | None:
     """Say what the user can mend behind an error that ended a run; None where the fault is not the user's."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException  # only here: with torch

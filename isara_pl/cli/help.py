@@ -19,7 +19,12 @@ COMMANDS = {
     "serve": "Print or start a vLLM server that writes the candidates of a run",
     "completion": "Print what lets a shell complete names and options",
 }
-LINES = LIGHTNINGS | COMMANDS
+HELP = ("-h", "--help")
+TOLD = {
+    "version": "Show the version",
+    "help": "Show this help message; with the name of a subcommand, that of the subcommand",
+}
+LINES = LIGHTNINGS | COMMANDS | TOLD
 ABOUT = "align a causal language model to a domain from fewer than 100 question-answer pairs"
 # the groups of Lightning's options in their order behind this project's: an option that each holds, and its title
 MEMBERS = (None, "ckpt_path", "checkpoint.monitor", "trainer.devices")

@@ -1,5 +1,6 @@
 """Lightning's subcommands: one LightningCLI, and what surrounds a run."""
 
+import json
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -21,8 +23,11 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
 from isara_pl.callbacks import (
     AdapterExport,
     AlphaStopping,
+    DiversityMonitor,
     GracefulStop,
+    HeldOutAnswers,
     Ledger,
+    OuterEpochBar,
     OuterEpochSummary,
     OuterEpochTable,
     PredictionWriter,
@@ -33,7 +38,8 @@ from isara_pl.callbacks import (
     prediction_writer,
 )
 from isara_pl.callbacks.evaluation import Evaluation
-from isara_pl.cli.errors import PlainErrors, refuse_linked, users_fault
+from isara_pl.cli.errors import PlainErrors, names_of, refuse_linked, subparsers, users_fault
+from isara_pl.cli.first_look import remember, remembered
 from isara_pl.cli.help import ordered, texts
 from isara_pl.cli.options import all_absolute, all_expanded, file_with, in_full, link, refuse_null
 from isara_pl.datamodule.datamodule import IsaraDataModule
@@ -50,6 +56,7 @@ from isara_pl.run.files import expanded, write_whole
 from isara_pl.run.folder import CHECKPOINTS, LAST_CHECKPOINT, make_run_folder, run_folder, safe_on_disk
 from isara_pl.run.heartbeat import STARTER, end_together
 from isara_pl.run.memory import keep_freed_memory
+from isara_pl.run.notices import print_as_sentences
 from isara_pl.run.trainer import callbacks_of
 from isara_pl.training.loaders import HeldOutEvaluation
 
@@ -58,6 +65,7 @@ WITH_OPTIONS: dict[type[Callback], str] = {
     AlphaStopping: "alpha_stopping",
     Ledger: "ledger",
     SampleLogger: "sample_logger",
+    HeldOutAnswers: "held_out_answers",
     ReportWriter: "report",
 }
 
@@ -119,10 +127,20 @@ class IsaraCLI(LightningCLI):
         )
         link(parser)
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Let `validate` show our table alone, and not Lightning's as well."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "validate":
+            parser.set_defaults({"verbose": False})
+        return parser
+
     def parse_arguments(
         self, parser: LightningArgumentParser, args: list[str] | dict[str, Any] | Namespace | None
     ) -> None:
         """Parse, and refuse what would be overwritten."""
+        for name, subparser in subparsers(parser).items():
+            if remembered(f"options-{name}") is None:
+                remember(f"options-{name}", json.dumps(names_of(subparser)))
         super().parse_arguments(parser, args)
         words = sys.argv[1:] if args is None else args
         if isinstance(words, list):
@@ -167,6 +185,12 @@ class IsaraCLI(LightningCLI):
             for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # else copies of sample tables lie in the user's home
                 os.environ.setdefault(name, str(Path(config["default_root_dir"]) / "wandb"))
         writers = [GracefulStop(), StageProgress(), OuterEpochTable(), OuterEpochSummary(), AdapterExport()]
+        given = config["callbacks"] or []
+        if config["enable_progress_bar"] is None and not any(isinstance(one, ProgressBar) for one in given):
+            if sys.stdout.isatty():
+                callbacks = [*callbacks, OuterEpochBar()]
+            else:
+                config["enable_progress_bar"] = False  # StageProgress logs lines
         # the report shows what all others have written
         ordered = sorted([*callbacks, *writers, PredictionWriter()], key=lambda one: isinstance(one, ReportWriter))
         return super()._instantiate_trainer(config, ordered)
@@ -232,7 +256,7 @@ class IsaraCLI(LightningCLI):
     def before_validate(self) -> None:
         """Refuse to measure on nothing."""
         self._make_run_folder()
-        if not self._measures():
+        if not self._measures(besides=DiversityMonitor):  # which looks at samples, not at a model
             raise InputError(
                 "data.held_out: there is nothing to measure on; give a file of held-out pairs, a "
                 "data.validation_share of the seeds, or a callback that has items of its own, such as "
@@ -241,11 +265,12 @@ class IsaraCLI(LightningCLI):
 
     before_test = before_validate
 
-    def _measures(self) -> bool:
-        """Whether there is anything to measure on."""
+    def _measures(self, besides: type[Callback] | tuple[()] = ()) -> bool:
+        """Whether there is anything to measure on, besides what callbacks of a type do."""
         return bool(self.datamodule.held_out or self.datamodule.validation) or any(
             bool(callback.own_items) if isinstance(callback, Evaluation) else isinstance(callback, HeldOutEvaluation)
             for callback in callbacks_of(self.trainer)
+            if not isinstance(callback, besides)
         )
 
     def after_fit(self) -> None:
@@ -277,6 +302,7 @@ def _last_checkpoint(run_dir: str | Path) -> Path:
 def run(args: list[str] | dict[str, Any] | None = None) -> None:
     """Run a subcommand of Lightning; what its user can mend, whichever library found it, is an InputError."""
     quieten()
+    print_as_sentences()
     keep_freed_memory()
     torch.backends.cuda.enable_cudnn_sdp(False)  # it would plan for the length of every training batch
     end_together(getattr(rank_zero_only, "rank", 0))

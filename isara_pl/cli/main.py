@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from argparse import ArgumentError
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -73,14 +74,16 @@ def main(args: list[str] | dict[str, Any] | None = None) -> None:
 
 
 def _run(words: list[str], args: list[str] | dict[str, Any] | None) -> None:
+    if words[:1] == ["help"] and len(words) > 1:
+        words = args = [words[1], "--help"]
     first = words[0] if words else None
-    if first in help.LINES:
+    if first in help.LINES and first not in help.TOLD:
         _refuse_homeless()
     if first is None:
         print(help.start())
-    elif first in ("-h", "--help"):
+    elif first in (*help.HELP, "help"):
         print(help.overview())
-    elif first == "--version":
+    elif first in ("--version", "version"):
         print(help.version_line())
     elif first in help.COMMANDS:
         from isara_pl.cli.commands import run_command
@@ -89,6 +92,17 @@ def _run(words: list[str], args: list[str] | dict[str, Any] | None) -> None:
     elif first in help.LINES or first.startswith("-"):
         if args is None and str(Path.cwd()) not in sys.path:
             sys.path.append(str(Path.cwd()))  # as `python -m isara_pl` has it: a user's own callbacks lie here
+        if len(words) == 2 and words[1] in help.HELP:
+            print(_help_of(first), end="")
+            return
+        if first in help.LIGHTNINGS and "torch" not in sys.modules:
+            from isara_pl.cli.first_look import first_look
+
+            first_look(words)
+            if "LOCAL_RANK" not in os.environ:  # else it is one of several processes that the first one has started
+                print(
+                    f"{help.version_line()}: importing torch and Lightning, then {first}", file=sys.stderr, flush=True
+                )
         from isara_pl.cli.lightning import run  # with torch and Lightning
 
         run(args)
@@ -97,6 +111,22 @@ def _run(words: list[str], args: list[str] | dict[str, Any] | None) -> None:
             None,
             f"no subcommand is named {first!r}.{did_you_mean(first, help.LINES)} Allowed: {', '.join(help.LINES)}",
         )
+
+
+def _help_of(subcommand: str) -> str:
+    """Give the help of a subcommand of Lightning; the parser that knows it takes seconds to build."""
+    from isara_pl.cli.first_look import help_name, remember, remembered
+
+    known = remembered(help_name(subcommand))
+    if known is not None:
+        return known
+    from isara_pl.cli.lightning import run
+
+    made = io.StringIO()
+    with redirect_stdout(made), suppress(SystemExit):
+        run([subcommand, "--help"])
+    remember(help_name(subcommand), made.getvalue())
+    return made.getvalue()
 
 
 def _let_every_text_be_printed() -> None:

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Literal
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.datamodule.growing import grow, window_of
@@ -25,6 +24,7 @@ from isara_pl.models.sources import is_local, resolve_path
 from isara_pl.module import IsaraModule
 from isara_pl.run.conditions import OnChange
 from isara_pl.run.folder import run_folder
+from isara_pl.run.notices import rank_zero_warn
 from isara_pl.run.options import options_of
 from isara_pl.run.randomness import derive_seed
 from isara_pl.run.trainer import measures_in_full

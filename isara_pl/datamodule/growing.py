@@ -8,7 +8,7 @@ from typing import cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
@@ -19,6 +19,7 @@ from isara_pl.models.loading import context_window
 from isara_pl.models.tokens import count_tokens
 from isara_pl.module import IsaraModule
 from isara_pl.run.memory import give_back_freed_memory
+from isara_pl.run.notices import rank_zero_warn
 from isara_pl.run.stages import stage
 from isara_pl.run.trainer import Processes, callbacks_of, is_trial
 from isara_pl.training.pairs import PairEncoder, TooLong

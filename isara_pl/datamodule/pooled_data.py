@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from uuid import uuid4
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from isara_pl.datamodule.checks import (
     check_callbacks,
@@ -29,6 +29,7 @@ from isara_pl.run.conditions import CONTENT, OnChange, check_conditions, describ
 from isara_pl.run.files import POOL, UNFINISHED
 from isara_pl.run.folder import RunLock, make_run_folder, run_folder
 from isara_pl.run.heartbeat import Heartbeat
+from isara_pl.run.notices import rank_zero_warn
 from isara_pl.run.plan import TRAINED, write_plan
 from isara_pl.run.trainer import ALONE, Processes, callbacks_of, is_trial, trained_epochs
 

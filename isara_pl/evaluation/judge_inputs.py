@@ -4,11 +4,11 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from string import Formatter
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.models.tokens import control_tokens, encode, mark, render
+from isara_pl.run.notices import rank_zero_warn
 
 
 class JudgeInputs:

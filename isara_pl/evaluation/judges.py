@@ -17,6 +17,7 @@ from transformers import (
 
 from isara_pl.errors import InputError
 from isara_pl.evaluation.judge_inputs import JudgeInputs, check_template
+from isara_pl.models.hub import go_offline_where_unreachable
 from isara_pl.models.loading import check_complete, context_window, one_clear_error
 from isara_pl.models.sources import is_local, resolve_path
 from isara_pl.run.stages import count, stage
@@ -182,6 +183,8 @@ class TransformersJudge(ABC):
         """Load a part of the model; whatever goes wrong becomes one line."""
         with one_clear_error(self.model, "judge.model"):
             local = is_local(self.model)
+            if not local:
+                go_offline_where_unreachable()
             source = str(resolve_path(self.model, "judge.model")) if local else self.model
             return auto_class.from_pretrained(
                 source, local_files_only=local, trust_remote_code=self.trust_remote_code, **options

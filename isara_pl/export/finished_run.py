@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import Timeout
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.errors import InputError
 from isara_pl.growth.samples import Sample, seeds_hash
@@ -16,6 +15,7 @@ from isara_pl.results import metrics
 from isara_pl.results.run import CONFIG, Run
 from isara_pl.run.files import POOL
 from isara_pl.run.folder import LOCK, run_lock
+from isara_pl.run.notices import rank_zero_warn
 
 T = TypeVar("T")
 

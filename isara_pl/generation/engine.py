@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
@@ -21,6 +20,7 @@ from isara_pl.generation.writing import Written
 from isara_pl.models.loading import context_window
 from isara_pl.models.tokens import encode_prompt, end_of_turn
 from isara_pl.run.memory import is_out_of_memory
+from isara_pl.run.notices import rank_zero_warn
 
 T = TypeVar("T")
 # measuring may happen in float32 or beside a judge, so it has less memory than growing

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -14,6 +13,7 @@ from transformers.cache_utils import DynamicLayer
 from isara_pl.errors import first_line
 from isara_pl.models.precision import allowed_difference
 from isara_pl.run.memory import is_out_of_memory
+from isara_pl.run.notices import rank_zero_warn
 from isara_pl.run.stages import count, set_apart
 
 

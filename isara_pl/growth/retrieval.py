@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.growth.samples import Sample
 from isara_pl.models.flops import Flops
+from isara_pl.models.hub import go_offline_where_unreachable
 from isara_pl.models.loading import check_complete
 from isara_pl.models.sources import is_local, resolve_path
 from isara_pl.run.memory import is_out_of_memory
+from isara_pl.run.notices import rank_zero_warn
 from isara_pl.run.randomness import derive_seed
 from isara_pl.run.stages import count, stage
 
@@ -89,6 +90,8 @@ class SentenceEncoder:
         from sentence_transformers import SentenceTransformer  # takes seconds to import
 
         local = is_local(self.name)
+        if not local:
+            go_offline_where_unreachable()
         source = str(resolve_path(self.name, "data.encoder")) if local else self.name
         try:
             with _complete(self.name):

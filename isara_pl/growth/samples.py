@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from isara_pl.errors import InputError
+from isara_pl.errors import InputError, Notice
 from isara_pl.growth.rows import read_rows
 from isara_pl.growth.shapes import (
     PAIR_FIELDS,
@@ -185,4 +185,4 @@ def _read(path: Path, kind: str, columns: Columns, sample: Callable[[Row, str], 
 
 def _warn(text: str) -> None:
     if getattr(rank_zero_only, "rank", 0) == 0:  # no rank is set where nothing of Lightning was imported
-        warnings.warn(text, stacklevel=4)
+        warnings.warn(text, Notice, stacklevel=4)

@@ -6,7 +6,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import ParamWrapper
@@ -17,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.run.memory import is_out_of_memory
+from isara_pl.run.notices import rank_zero_warn
 
 
 @dataclass(frozen=True)

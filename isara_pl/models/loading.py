@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError, first_line
+from isara_pl.models.hub import go_offline_where_unreachable
 from isara_pl.models.sources import SOURCES, is_local, resolve_path
 from isara_pl.models.tokens import encode
 from isara_pl.run.files import give_usual_permissions
@@ -103,6 +104,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 def model_source(name: str, option: str) -> str | Path:
     """Give what `from_pretrained` takes: a folder that exists, or a hub id."""
     if not is_local(name):
+        go_offline_where_unreachable()
         return name
     path = resolve_path(name, option)
     source = _without_gguf(path) if path.suffix == ".gguf" else path
@@ -364,7 +366,7 @@ def quieten() -> None:
         ".*`(is_gradient_checkpointing|gradient_checkpointing_enable)` is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message)
-    # an advertisement
+    # an advertisement, and the number of epochs at the end, which nobody has given
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "litlogger" not in record.getMessage()
+        lambda record: not any(said in record.getMessage() for said in ("litlogger", "stopped: `max_epochs="))
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from isara_pl.report.contents import Curve, DiversityRow, GrownOuterEpoch, Report, SampleRow, count, figure
+from isara_pl.report.contents import SHARES, Curve, DiversityRow, GrownOuterEpoch, Report, SampleRow, count, figure
 from isara_pl.results.metrics import outer_epoch_name
 
 MAP = "map-chart"
@@ -41,6 +41,13 @@ _DIVERSITY = (
     ("refusal_rate", "Refusals", "Share of answers that decline to answer; a rule of thumb, in English."),
     ("copy_rate", "Copies", "Share of answers that one of their demonstrations had."),
 )
+# whether higher is better, which of those grow or fall with the number of samples, and which are shares
+_BETTER = {
+    **dict.fromkeys(("vendi_score", "distinct_2_questions", "distinct_2_answers"), True),
+    **dict.fromkeys(("nearest_seed_cosine", "nearest_pool_cosine", "refusal_rate", "copy_rate"), False),
+}
+_BY_NUMBER = ("vendi_score", "distinct_2_questions", "distinct_2_answers")
+HARDLY = 0.05  # what the seeds' figure may be worsened by
 _MEASURES = {
     "wall_seconds": "Time",
     "generated_tokens": "Generated tokens",
@@ -146,7 +153,7 @@ def _novelty(grown: Sequence[GrownOuterEpoch], alpha: float | None) -> Chart:
         "text": [
             f"{row.accepted} of {row.candidates} accepted{'' if row.trained else '; not trained on'}" for row in grown
         ],
-        "hovertemplate": "%{y:.3f}<br>%{text}<extra></extra>",
+        "hovertemplate": "%{y:.1%}<br>%{text}<extra></extra>",
     }
     stop = f"α = {figure(alpha)}: stops below"
     levels = [] if alpha is None else [_level(x, rounded(alpha), stop, {"dash": "dash", "color": _BAD})]
@@ -155,14 +162,15 @@ def _novelty(grown: Sequence[GrownOuterEpoch], alpha: float | None) -> Chart:
         data=[own, *levels],
         layout={
             "xaxis": x,
-            "yaxis": {**_titled("novelty"), "range": [0, 1.05], "tickformat": ".1f"},
+            "yaxis": {**_titled("novelty"), "range": [0, 1.05], "tickformat": ".0%"},
             "showlegend": bool(levels),
         },
     )
 
 
 def _waterfall(row: GrownOuterEpoch) -> Chart:
-    steps = [("candidates", row.candidates), *((_plain(name, 24), -taken) for name, taken in row.taken.items())]
+    taken = {name: number for name, number in row.taken.items() if number}
+    steps = [("candidates", row.candidates), *((_plain(name, 24), -number) for name, number in taken.items())]
     steps.append(("accepted", row.accepted))
 
     def text(name: str, size: int) -> str:
@@ -174,7 +182,7 @@ def _waterfall(row: GrownOuterEpoch) -> Chart:
         "orientation": "h",
         "y": [*range(len(steps))],  # numbers: names of filters may be alike
         "x": [size for _, size in steps],
-        "measure": ["absolute", *("relative" for _ in row.taken), "absolute"],
+        "measure": ["absolute", *("relative" for _ in taken), "absolute"],
         "hoverinfo": "skip",
         "connector": {"line": {"color": _LINE, "width": 1}},
         "decreasing": {"marker": {"color": _BAD}},
@@ -195,6 +203,19 @@ def _waterfall(row: GrownOuterEpoch) -> Chart:
     )
 
 
+def _judged(rows: Sequence[DiversityRow], name: str) -> str:
+    """Say in a word whether the last outer epoch's figure is good or bad, beside the seeds'."""
+    seeds, last = rows[0], rows[-1]
+    own, given = last.figures.get(name), seeds.figures.get(name)
+    if name not in _BETTER or own is None or given is None or seeds.outer_epoch or not last.outer_epoch:
+        return ""
+    rise = own - given
+    if name in _BY_NUMBER and not 0.5 <= last.samples / max(seeds.samples, 1) <= 2:
+        return "No verdict: too unlike the seeds in number. "
+    bad = rise < -HARDLY * abs(given) if _BETTER[name] else rise > HARDLY
+    return "Bad. " if bad else "Good. "
+
+
 def _diversity(rows: Sequence[DiversityRow], name: str, label: str, meaning: str) -> Chart:
     numbers = [row.outer_epoch for row in rows]
     values = [rounded(row.figures.get(name)) for row in rows]
@@ -203,7 +224,7 @@ def _diversity(rows: Sequence[DiversityRow], name: str, label: str, meaning: str
         **_points(numbers, values, width=2),
         "marker": {"size": 7, "symbol": ["circle" if number else "diamond-open" for number in numbers]},
         "cliponaxis": False,
-        "hovertemplate": f"{label}: %{{y:.4g}}<extra></extra>",
+        "hovertemplate": f"{label}: %{{y:{'.1%' if name in SHARES else '.4g'}}}<extra></extra>",
     }
     seeds = values[0] if numbers[0] == 0 else None
     level = {**_level(x, seeds, "", {"dash": "dot", "width": 1.25, "color": _MUTED}), "hoverinfo": "skip"}
@@ -217,12 +238,16 @@ def _diversity(rows: Sequence[DiversityRow], name: str, label: str, meaning: str
         data=[own] if seeds is None else [level, own],
         layout={
             "xaxis": x,
-            "yaxis": {"range": [lowest, high + room], "nticks": 5},
+            "yaxis": {
+                "range": [lowest, high + room],
+                "nticks": 5,
+                **({"tickformat": ".1~%"} if name in SHARES else {}),
+            },
             "margin": {"l": 36, "r": 8, "t": 8, "b": 24},
             "showlegend": False,
         },
         name=label,
-        note=meaning,
+        note=f"{_judged(rows, name)}{meaning}",
     )
 
 

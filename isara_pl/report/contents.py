@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from isara_pl.results.answers import Answered
 from isara_pl.results.ledger import LedgerRow
 
 Status = Literal["seed", "accepted", "rejected"]
@@ -97,7 +98,9 @@ class Report:
 
     Attributes:
         title: Name of the run folder.
-        findings: The headline, in reading order.
+        about: When, which model, from what and measured on what: name and value.
+        findings: The headline, in reading order; the first says what to use.
+        answers: What the models answered to held-out questions, the worst first.
         curves: Figures by outer epoch, the most telling first.
         grown: Every outer epoch that was grown.
         alpha: The novelty under which the run stops; None where that is not known.
@@ -111,7 +114,9 @@ class Report:
     """
 
     title: str
+    about: Sequence[tuple[str, str]]
     findings: Sequence[Finding]
+    answers: Sequence[Answered]
     curves: Sequence[Curve]
     grown: Sequence[GrownOuterEpoch]
     alpha: float | None
@@ -124,6 +129,11 @@ class Report:
     facts: Sequence[tuple[str, str]]
 
 
+# figures of diversity that are shares
+SHARES = (
+    *(f"distinct_{n}_{part}" for part in ("questions", "answers") for n in (1, 2)),
+    *("refusal_rate", "copy_rate"),
+)
 UNKNOWN = "–"
 LONGEST_QUOTE = 100  # characters
 
@@ -144,6 +154,11 @@ def figure(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return UNKNOWN
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def share(value: float | None) -> str:
+    """Give a share in per cent."""
+    return UNKNOWN if value is None or not math.isfinite(value) else f"{100 * value:.3g} %"
 
 
 def duration(seconds: float | None) -> str:

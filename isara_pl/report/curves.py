@@ -167,6 +167,12 @@ def nearest_seed_cosines(embeddings: Embeddings, places: Mapping[int, Sequence[i
     return cosines
 
 
+def nearest_seeds(embeddings: Embeddings, places: Mapping[int, Sequence[int]]) -> list[int]:
+    """Give the place of the seed that is nearest to each question; of a seed, itself."""
+    nearest = (embeddings @ embeddings[places[0]].T).argmax(axis=1)
+    return [places[0][number] for number in nearest]
+
+
 def _nearest_others(embeddings: Embeddings) -> Embeddings:
     """Give the cosine with the nearest other row, of all rows or of some at even distances."""
     count = len(embeddings)

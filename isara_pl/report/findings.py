@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
@@ -12,9 +13,11 @@ from isara_pl.models.sources import PACKAGE_SCHEME
 from isara_pl.report.contents import Finding, GrownOuterEpoch, counted, duration, listed, quoted, to_accept_more
 from isara_pl.report.suspicious import Look
 from isara_pl.results.ledger import ALL, LedgerRow
+from isara_pl.results.metrics import FILE as METRICS
 from isara_pl.results.run import Run
 from isara_pl.results.statistics import finite
 from isara_pl.run.conditions import CONTENT
+from isara_pl.run.files import POOL
 
 # what the pool does not depend on, but a reader asks for; the other options are those of conditions.json
 ALSO = ("data.outer_epochs", "alpha_stopping.alpha", "data.held_out")
@@ -29,6 +32,24 @@ def facts(options: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[tup
     known = {**{name: value for name, value in conditions.items() if not name.startswith(CONTENT)}, **also}
     names = [*(name for name in FIRST if name in known), *(name for name in known if name not in FIRST)]
     return [*((name, shown(known[name])) for name in names), ("isara_pl that wrote this report", version("isara_pl"))]
+
+
+def about(run: Run) -> list[tuple[str, str]]:
+    """Give when a run was, its model, and how much it was given and measured on."""
+    written = [path.stat().st_mtime for name in (METRICS, POOL) if (path := run.folder / name).exists()]
+    seeds = sum(sample.outer_epoch == 0 for sample in run.samples)
+    items = max((len({line.question for line in lines}) for lines in run.items.values()), default=0)
+    told = [
+        ("Date", datetime.fromtimestamp(max(written)).strftime("%Y-%m-%d") if written else ""),
+        ("Model", shown(run.options.get("model.name") or "")),
+        ("Given pairs (seeds)", _with_name(seeds, run.options.get("data.seeds"))),
+        ("Held-out questions", _with_name(items, run.options.get("data.held_out")) if items else "none measured"),
+    ]
+    return [(name, value) for name, value in told if value]
+
+
+def _with_name(number: int, file: Any) -> str:
+    return f"{number:,} ({shown(file)})" if isinstance(file, str) else f"{number:,}"
 
 
 def without_place(name: str) -> str:
@@ -173,7 +194,7 @@ def _parts(rows: Sequence[LedgerRow]) -> list[str]:
     whole = sum(by_stage.values())
     details = []
     if whole:
-        shares = [f"{stage} {seconds / whole:.0%}" for stage, seconds in by_stage.most_common(3)]
+        shares = [f"{stage.replace('_', ' ')} {seconds / whole:.0%}" for stage, seconds in by_stage.most_common(3)]
         details.append(f"Most of the time went into {listed(shares)}.")
     generated = sum(one.generated_tokens for one in stages)
     if generated:

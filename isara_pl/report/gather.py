@@ -9,9 +9,19 @@ from isara_pl.errors import InputError
 from isara_pl.growth.pool import Rejected
 from isara_pl.growth.retrieval import Encoder
 from isara_pl.growth.samples import Sample
+from isara_pl.report.claims import claims_of
 from isara_pl.report.contents import Report, SampleRow, Status
-from isara_pl.report.curves import Embeddings, Rows, curves, drift, grown_outer_epochs, nearest_seed_cosines, on_plane
-from isara_pl.report.findings import cost, facts, look_first, stopped, without_place
+from isara_pl.report.curves import (
+    Embeddings,
+    Rows,
+    curves,
+    drift,
+    grown_outer_epochs,
+    nearest_seed_cosines,
+    nearest_seeds,
+    on_plane,
+)
+from isara_pl.report.findings import about, cost, facts, look_first, stopped, without_place
 from isara_pl.report.helped import helped
 from isara_pl.report.suspicious import Look, traits_of, worth_a_look
 from isara_pl.results.ledger import ALL
@@ -40,17 +50,21 @@ def gather(run: Run, baselines: Sequence[tuple[str, Path]], encoder: Encoder | N
     for name, other in others:
         rows_of_others.setdefault(name, []).append(other.own_metrics())
     findings = [helped(run, others), stopped(run, grown), cost(run, grown)]
-    traits, touches = traits_of(samples), run.touches
+    traits, touches, answers = traits_of(samples), run.touches, run.answers
     # all files are read by now: embedding may take minutes, in which a run goes on
     embeddings, map_note = _embeddings(samples, places, encoder, str(run.options.get("data.encoder", "")))
     seed_cosines = None if embeddings is None else nearest_seed_cosines(embeddings, places)
     points, map_note = _points(embeddings, map_note)
-    look = worth_a_look(samples, traits, touches, None if seed_cosines is None else seed_cosines.tolist())
+    cosines = None if seed_cosines is None else seed_cosines.tolist()
+    seeds_nearest = None if embeddings is None else nearest_seeds(embeddings, places)
+    look = worth_a_look(samples, traits, touches, cosines, claims_of(samples, seeds_nearest, cosines))
     diversity = drift(samples, traits, places, embeddings, seed_cosines)
     return Report(
         title=run.folder.resolve().name,
+        about=about(run),
+        answers=answers,
         findings=[*findings, look_first(run, look)],
-        curves=curves(run.metrics, rows_of_others, [*diversity[0].figures] if diversity else []),
+        curves=curves(run.own_metrics(), rows_of_others, [*diversity[0].figures] if diversity else []),
         grown=grown,
         alpha=finite(run.options.get("alpha_stopping.alpha")),
         spent=[row for row in run.ledger if row.stage != ALL],

@@ -1,12 +1,13 @@
 """Did it help? What the figures of every item say, in plain sentences."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from isara_pl.errors import InputError
-from isara_pl.report.contents import Finding, Tone, counted, listed
+from isara_pl.report.contents import Finding, counted, listed
 from isara_pl.report.curves import TELLING
-from isara_pl.results.comparison import BASELINES, FEW_ITEMS, Contrast, Evaluated, evaluate, sentence, summary
+from isara_pl.report.verdict import BEFORE, NLL_MEANS, Against, verdict
+from isara_pl.results.comparison import BASELINES, FEW_ITEMS, Contrast, Evaluated, evaluate, sentence
 from isara_pl.results.items import MEASURES
 from isara_pl.results.methods import Entry, pool_runs
 from isara_pl.results.metrics import Row
@@ -14,7 +15,6 @@ from isara_pl.results.run import CLAIMED, CONTROL, DISTILLATION, OF_SEEDS, PRETR
 from isara_pl.results.statistics import weighted_mean
 
 QUESTION = "Did it help?"
-BEFORE = "the pretrained model"
 MEASURE_IT = (
     "To measure it: `python -m isara_pl validate --ckpt_path last` with the options of this run, pairs that are not "
     "seeds (--data.held_out FILE) and the callback TruthfulnessEvaluation, or another evaluation."
@@ -49,11 +49,6 @@ class _Compared:
         """Those that decide about the headline; where none of these was measured, all."""
         return [contrast for contrast in self.contrasts if contrast.measure in TELLING] or self.contrasts
 
-    def label(self, contrast: Contrast) -> str:
-        """How readers call what was measured."""
-        label = MEASURES[contrast.measure].label
-        return label if self.alone else f"{label} ({self.evaluation.name})"
-
     def say(self, text: str) -> str:
         """Begin a sentence with the evaluation, where there are several."""
         return text if self.alone else f"{self.evaluation.name}: {text}"
@@ -75,16 +70,18 @@ def helped(run: Run, baselines: Sequence[tuple[str, Run]]) -> Finding:
     if not compared:
         answer = f"Nothing shows it: {BEFORE} was not measured in the same way."
         return Finding(QUESTION, answer, [*notes, MEASURE_IT], "unsure")
-    said, more, outdone = _against(run, after, baselines) if run.kind in CLAIMED else ("", [], False)
-    answer, tone = _verdict(after.name, compared, outdone)
-    answer += said
-    # what is better or worse stands in the answer
-    unknown = [each.say(sentence(c)) for each in compared for c in each.telling if c.conclusion == "cannot tell"]
-    details = [*unknown, *_others(compared), *notes, *_earlier(run, trained, compared), *more]
+    baseline_of, more = _against(run, after, baselines) if run.kind in CLAIMED else ([], [])
+    told = [contrast for each in compared for contrast in each.telling]
     fewest = min(each.evaluation.items for each in compared)
+    answer, tone = verdict(trained[-1], told, baseline_of, fewest)
+    if run.kind in CLAIMED and not any(one.baseline.kind in OF_SEEDS for one in baseline_of):
+        answer += " Nothing here shows whether it beats training on the given pairs alone."
     if fewest < FEW_ITEMS:
-        answer += f" All of it from {counted(fewest, 'item')} only: such intervals are too narrow to be trusted."
+        answer += f" All of it from {counted(fewest, 'question')} only: that is too few to trust."
         tone = "unsure"
+    means = [NLL_MEANS] if any(contrast.measure == "answer_nll" for contrast in told) else []
+    figures = [each.say(sentence(contrast)) for each in compared for contrast in each.telling]
+    details = [*means, *figures, *_others(compared), *notes, *_earlier(run, trained, compared), *more]
     return Finding(QUESTION, answer, [*details, *_contamination(compared), BRACKETS], tone)
 
 
@@ -147,37 +144,6 @@ def _order(contrast: Contrast) -> int:
     return [*TELLING, *MEASURES].index(contrast.measure)
 
 
-def _verdict(name: str, compared: Sequence[_Compared], outdone: bool) -> tuple[str, Tone]:
-    """Give the headline, and how good it is; what a baseline does better is no good news."""
-    told = [(each.label(contrast), contrast) for each in compared for contrast in each.telling]
-    better, worse, unknown = (
-        [(label, contrast) for label, contrast in told if contrast.conclusion == conclusion]
-        for conclusion in ("better", "worse", "cannot tell")
-    )
-    if not better and not worse and not unknown:
-        return "Nothing can be said: fewer than two questions have figures of both models.", "unsure"
-    cannot_tell = listed([label for label, _ in unknown])
-    if not better and not worse:
-        return f"This data cannot tell {name} from {BEFORE} in {cannot_tell}.", "unsure"
-    said = [f"better than {BEFORE} in {_amounts(better)}"] if better else []
-    said += [f"worse in {_amounts(worse)}" if better else f"worse than {BEFORE} in {_amounts(worse)}"] if worse else []
-    rest = f"; in {cannot_tell} this data cannot tell" if unknown else ""
-    opening, tone = _opening(bool(better), bool(worse), outdone)
-    return f"{opening}: {name} is {', but '.join(said)}{rest}.", tone
-
-
-def _opening(better: bool, worse: bool, outdone: bool) -> tuple[str, Tone]:
-    if not better:
-        return "No", "bad"
-    if worse:
-        return "In part", "unsure"
-    return ("Yes, but a baseline did better", "unsure") if outdone else ("Yes", "good")
-
-
-def _amounts(told: Iterable[tuple[str, Contrast]]) -> str:
-    return listed([f"{label} by {_amount(contrast)}" for label, contrast in told])
-
-
 def _amount(contrast: Contrast) -> str:
     found = contrast.difference
     if found is None:
@@ -233,35 +199,32 @@ def _earlier(run: Run, trained: Sequence[int], compared: Sequence[_Compared]) ->
     ]
 
 
-def _against(run: Run, after: Entry, baselines: Sequence[tuple[str, Run]]) -> tuple[str, list[str], bool]:
-    """Say how it stands against SFT on the seeds and the control, then every baseline, and whether any is better."""
+def _against(run: Run, after: Entry, baselines: Sequence[tuple[str, Run]]) -> tuple[list[Against], list[str]]:
+    """Compare it with every baseline: what decides, and the figures in sentences."""
     names = [name for name, _ in baselines]
     # with the run among them: whether a baseline had its seeds is told from it
     entries = [entry for entry in pool_runs([(after.name, run), *baselines], False) if entry.name in names]
-    in_short, details, worse = [], [], False
+    found, details = [], []
     for entry in entries:
         compared, notes = _compare(after, entry, TELLING)
-        said = [summary(after.name.capitalize(), entry, each.contrasts) for each in compared]
-        said = said or [f"It could not be compared with {entry.name} ({entry.kind})."]
-        telling = entry.kind in (*OF_SEEDS, CONTROL)
-        in_short += said if telling else []
-        sentences = [each.say(sentence(contrast)) for each in compared for contrast in each.contrasts]
-        details += [*notes, *([] if telling else said), *sentences]
-        worse = worse or any(contrast.conclusion == "worse" for each in compared for contrast in each.contrasts)
+        found.append(Against(entry, [contrast for each in compared for contrast in each.contrasts]))
+        details += notes
+        details += [each.say(sentence(contrast)) for each in compared for contrast in each.contrasts]
+        details += [] if compared else [f"It could not be compared with {entry.described}."]
     kinds = {entry.kind for entry in entries}
     if run.kind == DISTILLATION and CONTROL not in kinds:
         details.append(CONTROL_MISSING)
     if kinds.isdisjoint(OF_SEEDS):
-        in_short.append("Nothing here shows whether it beats SFT on the seeds alone.")
         details.append(SFT_MISSING)
-    return " " + " ".join(in_short), details, worse
+    return found, details
 
 
 def _contamination(compared: Sequence[_Compared]) -> list[str]:
     """Say how many items training samples touch."""
     return [
-        f"{each.evaluation.name}: training samples touch {each.evaluation.contaminated} of its "
-        f"{counted(each.evaluation.items, 'item')}; the figures with the ending _clean leave these out."
+        f"{each.evaluation.name}: of its {counted(each.evaluation.items, 'question')}, "
+        f"{each.evaluation.contaminated} nearly stand in what the model was trained on, so that it may know their "
+        "answers by heart; figures whose names end in _clean leave these out."
         for each in compared
         if each.evaluation.contaminated
     ]

@@ -26,6 +26,7 @@ from isara_pl.run.files import write_whole
 
 _PARTS = Path(__file__).with_name("page")
 _SCRIPTS = ("elements.js", "charts.js", "sample.js", "table.js", "start.js")
+ANSWERS_SHOWN = 3  # the others are a click away
 _STATUSES = ("seed", "accepted", "rejected")
 _READ_BY_HTML = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -41,6 +42,7 @@ def render(report: Report) -> str:
         report=report,
         tables=tables,
         charts=drawn,
+        ANSWERS_SHOWN=ANSWERS_SHOWN,
         filters=[*dict.fromkeys(name for row in report.grown for name in row.taken)],
         policy=_policy((plotly, own), webgl),
         style=Markup(_source("style.css")),

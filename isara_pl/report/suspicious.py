@@ -7,6 +7,7 @@ from itertools import pairwise
 from isara_pl.evaluation.diversity import is_refusal
 from isara_pl.growth.samples import Sample
 from isara_pl.growth.words import count_words, wording
+from isara_pl.report.claims import Claims
 from isara_pl.report.contents import counted, quoted
 from isara_pl.results.items import Touch
 from isara_pl.results.statistics import finite
@@ -69,6 +70,7 @@ def worth_a_look(
     traits: Sequence[Traits],
     touches: Mapping[str, Sequence[Touch]],
     seed_cosines: Sequence[float] | None,
+    claims: Claims,
 ) -> Look:
     """Find suspicious accepted samples of a pool; where any was accepted, at least one is named.
 
@@ -77,9 +79,13 @@ def worth_a_look(
         traits: Traits of each.
         touches: Evaluation items that samples touch, by the samples' ids.
         seed_cosines: Cosine of each question with the nearest seed's; None is not known.
+        claims: What answers claim that what they were written from does not.
     """
     accepted = [place for place, sample in enumerate(samples) if sample.outer_epoch > 0]
+    invented = ((number, place, reason) for place, (number, reason) in claims.invented.items())
     suspicious = {  # the worst kind first
+        "that may contradict their nearest seed": [*claims.contradicting.items()],
+        "with numbers or names from nowhere": _worst_first(invented),
         "touching an evaluation item": _touching(accepted, samples, touches),
         "with the answer of a demonstration": _copying(accepted, traits),
         "repeating words": _repeating(accepted, traits),

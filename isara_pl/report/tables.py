@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from isara_pl.errors import printable
 from isara_pl.growth.pool import Rejected, SamplePool
-from isara_pl.report.contents import Report, count, duration, figure
+from isara_pl.report.contents import SHARES, Report, count, duration, figure, share
 from isara_pl.results.metrics import outer_epoch_name
 from isara_pl.run.files import REJECTED, entries
 from isara_pl.run.randomness import derive_seed
@@ -36,7 +36,7 @@ def grown(report: Report, filters: Sequence[str]) -> Table:
             count(row.candidates),
             *(count(row.taken.get(name, 0)) for name in filters),
             count(row.accepted),
-            figure(row.novelty),
+            share(row.novelty),
             "yes" if row.trained else "no",
         ]
         for row in report.grown
@@ -51,7 +51,7 @@ def diversity(report: Report) -> Table:
         [
             "seeds" if row.outer_epoch == 0 else outer_epoch_name(row.outer_epoch),
             count(row.samples),
-            *(figure(row.figures.get(name)) for name in names),
+            *((share if name in SHARES else figure)(row.figures.get(name)) for name in names),
         ]
         for row in report.diversity
     ]

@@ -7,6 +7,7 @@ from unicodedata import east_asian_width
 from isara_pl.errors import InputError, printable
 from isara_pl.growth.samples import Sample
 from isara_pl.report.contents import GrownOuterEpoch
+from isara_pl.results.answers import Answered, read_answers
 from isara_pl.results.metrics import (
     NO_FIGURES,
     SHOWN,
@@ -19,7 +20,8 @@ from isara_pl.results.metrics import (
 from isara_pl.results.run import Run
 
 WIDEST = 100  # columns
-MOST_FILTERS = 7  # lines; with the samples and the figures that is never more than 25 altogether
+ANSWERS = 3  # held-out questions at the end of a run
+MOST_FILTERS = 6  # lines; with the samples and the figures that is never more than 25 altogether
 MOST_FIGURES = 6
 FILES = {
     "report.html": "whether it helped, why it stopped, what it cost and every sample, for a browser",
@@ -42,7 +44,24 @@ def ending(run_dir: Path, baselines: Sequence[tuple[str, Path]]) -> str:
     found = {name: row for name, row in beside.items() if row is not None}
     files = [f"{run_dir / name}: {meaning}" for name, meaning in FILES.items() if (run_dir / name).exists()]
     legend = [reading(rows), *[_of_context(measured)] * (rows != measured), *[BESIDE] * bool(found)]
-    return "\n".join(["", format_table(rows, found), *legend, "", *files])
+    return "\n".join(["", format_table(rows, found), *legend, "", *_answers(run_dir), *files])
+
+
+def _answers(run_dir: Path) -> list[str]:
+    """Give some held-out questions with their answers, the worst by NLL change first, under a heading; or nothing."""
+    try:
+        answers = read_answers(run_dir)[:ANSWERS]
+    except InputError:  # a damaged file, which the report names
+        return []
+    lines = [_one_line(line, WIDEST) for one in answers for line in answered_lines(one)]
+    return ["Held-out questions, and what was answered; report.html has more:", *lines, ""] if lines else []
+
+
+def answered_lines(one: Answered) -> list[str]:
+    """Give a held-out question, and a line for each answer, as they are in the file."""
+    answers = (("given:", one.given), ("pretrained:", one.pretrained), ("trained:", one.trained))
+    shown = [f"    {name:<12}{' '.join(text.split())}" for name, text in answers if text is not None]
+    return [f"  {one.question}", *shown]
 
 
 def _own(run: Run) -> dict[int, Row]:
@@ -80,7 +99,8 @@ def reading(rows: Mapping[int, Row]) -> str:
     measured = {outer_epoch: row["answer_nll"] for outer_epoch, row in rows.items() if "answer_nll" in row}
     if not measured:
         return "metrics.csv holds every figure; `python -m isara_pl compare` tells what a difference is worth."
-    legend = "answer NLL: per held-out answer token, lower is better. MC2: in 0 to 1, higher is better."
+    legend = "answer NLL: per held-out answer token, lower is better."
+    legend += " MC2: in 0 to 1, higher is better." if any("mc2" in row for row in rows.values()) else ""
     lowest = min(measured, key=lambda outer_epoch: measured[outer_epoch])
     if lowest == max(measured):
         return legend
@@ -89,14 +109,20 @@ def reading(rows: Mapping[int, Row]) -> str:
 
 
 def format_summary(
-    grown: GrownOuterEpoch, alpha: float | None, samples: Sequence[Sample], figures: Mapping[int, Row], columns: int
+    grown: GrownOuterEpoch,
+    alpha: float | None,
+    samples: Sequence[Sample],
+    answered: Answered | None,
+    figures: Mapping[int, Row],
+    columns: int,
 ) -> str:
-    """Give what an outer epoch came to: novelty, what each filter took, some of its samples, the figures.
+    """Give what an outer epoch came to: novelty, what each filter took, some of its samples, an answer, the figures.
 
     Args:
         grown: What its growth gave.
         alpha: The novelty below which the run stops; None where nothing stops it.
-        samples: Up to 3 of its samples.
+        samples: Up to 2 of its samples.
+        answered: A held-out question that the model was asked after training on it.
         figures: Of each outer epoch that it is to be seen beside, and of its own; may be empty.
         columns: Width of the terminal.
 
@@ -107,6 +133,7 @@ def format_summary(
     lines = [f"{outer_epoch_name(grown.outer_epoch)}: {_novelty(grown, alpha)}", *_waterfall(grown)]
     for sample in samples:
         lines += [f"  {sample.id}  Q: {sample.question}", f"  {' ' * len(sample.id)}  A: {sample.answer}"]
+    lines += answered_lines(answered) if answered else []
     shown = [name for name in SHOWN if any(name in row for row in figures.values())][:MOST_FIGURES]
     if shown:
         table = [("", *(outer_epoch_name(outer_epoch) for outer_epoch in figures))]

@@ -185,7 +185,7 @@ def summary(method: str, baseline: Entry, contrasts: Sequence[Contrast]) -> str:
     ):
         labels = [MEASURES[contrast.measure].label for contrast in contrasts if contrast.conclusion == conclusion]
         said += [f"{words} {', '.join(labels)}"] if labels else []
-    return f"{method} against {baseline.name} ({baseline.kind}): {'; '.join(said) or 'nothing can be said'}."
+    return f"{method} against {baseline.described}: {'; '.join(said) or 'nothing can be said'}."
 
 
 def sentence(contrast: Contrast) -> str:

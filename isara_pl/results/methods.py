@@ -25,6 +25,11 @@ class Entry:
     kind: str
     runs: list[tuple[Path, dict[str, list[Line]]]]
 
+    @property
+    def described(self) -> str:
+        """Its name, and what it is where the name does not say it."""
+        return self.name if self.name == self.kind else f"{self.name} ({self.kind})"
+
     def lines(self, evaluation: str) -> list[Line]:
         """Give the lines of all runs in an evaluation."""
         return [line for _, lines in self.runs for line in lines.get(evaluation, [])]

@@ -10,6 +10,8 @@ import yaml
 from isara_pl.errors import InputError, first_line
 from isara_pl.growth.pool import Rejected
 from isara_pl.growth.samples import Sample
+from isara_pl.results.answers import NAME as ANSWERS
+from isara_pl.results.answers import Answered, answers_of
 from isara_pl.results.items import FOLDER, Line, Touch, items_of, read_results, touches_of
 from isara_pl.results.ledger import FILE as LEDGER
 from isara_pl.results.ledger import LedgerRow, read_ledger
@@ -101,6 +103,12 @@ class Run:
         """The evaluation items that samples touch, by the id of the sample."""
         path = self.folder / FOLDER / f"{CONTAMINATION}.jsonl"
         return touches_of(path, self._results.get(path, []))
+
+    @cached_property
+    def answers(self) -> list[Answered]:
+        """What the last model that was asked answered to held-out questions, the worst by NLL change first."""
+        path = self.folder / FOLDER / f"{ANSWERS}.jsonl"
+        return answers_of(path, self._results.get(path, []))
 
     @cached_property
     def _results(self) -> dict[Path, list[dict[str, Any]]]:

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
-
 from isara_pl.errors import InputError
 from isara_pl.run.files import write_whole
+from isara_pl.run.notices import rank_zero_warn
 
 FILE = "conditions.json"
 CONTENT = "content of "  # begins the name of a hash of what lies at the place that an option names

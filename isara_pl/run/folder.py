@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import BaseFileLock, FileLock, Timeout
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from isara_pl.errors import InputError
 from isara_pl.run.files import POOL, REJECTED, UNFINISHED
+from isara_pl.run.notices import rank_zero_warn
 from isara_pl.run.trainer import is_trial
 
 if TYPE_CHECKING:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch.distributed
-
 from isara_pl.errors import InputError
 
 if TYPE_CHECKING:
@@ -112,6 +110,8 @@ class Processes:
         if self.count == 1:
             return [*part()]
         made, error = _tried(part)
+        import torch.distributed  # only here: it takes seconds
+
         told: list[Any] = [None] * self.count
         torch.distributed.all_gather_object(told, (None if self.in_step else made, self._quoted(error)))
         if error is not None:
@@ -125,6 +125,8 @@ class Processes:
         """Let the first process make something, and give it to all. An error in it is raised in every process."""
         if self.count == 1:
             return make()
+        import torch.distributed  # as above
+
         made, error = _tried(make) if self.is_first else (None, None)
         told: list[Any] = [(made, self._quoted(error))]
         torch.distributed.broadcast_object_list(told, src=0)

@@ -43,7 +43,7 @@ def test_candidates_that_hold_an_item_can_be_rejected(run, tmp_path):
     path = tmp_path / "items.jsonl"
     path.write_text(json.dumps({"question": written["question"], "answer": "So.", "incorrect_answers": ["No."]}) + "\n")
     callbacks = [("TruthfulnessEvaluation", {"items": str(path), "max_new_tokens": 0})]
-    with pytest.warns(UserWarning, match="accepted samples touch 1 evaluation items"):
+    with pytest.warns(UserWarning, match="are much like 1 of the questions that it is measured on"):
         run("fit", [*callbacks, ("ContaminationGuard", {"cosine": 1.0})], name="reported")
     rejecting = run("fit", [*callbacks, ("ContaminationGuard", {"reject": True, "cosine": 1.0})], name="rejecting")
     rejected = [json.loads(line) for line in (rejecting / "rejected.jsonl").open()]

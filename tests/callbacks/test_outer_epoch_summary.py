@@ -14,6 +14,7 @@ from isara_pl.growth.pool import Verdict
 from isara_pl.growth.samples import Sample
 from isara_pl.report.contents import GrownOuterEpoch
 from isara_pl.report.terminal import format_summary
+from isara_pl.results.answers import Answered
 from isara_pl.results.metrics import SHOWN
 
 
@@ -69,10 +70,14 @@ def test_it_says_what_the_files_say_and_an_outer_epoch_that_alpha_ended_has_no_f
         ["accepted", "3"],
         ["nothing", "taken", "by", "NearDuplicate"],
     ]
-    for outer_epoch, samples in ((1, trained[4:-3]), (2, ended[5:])):
+    for outer_epoch, samples in ((1, trained[4:8]), (2, ended[5:])):
         known = {entry["id"] for entry in pool if entry["outer_epoch"] == outer_epoch}
         shown = [line.split()[0] for line in samples[::2]]
-        assert len({*shown} & known) == len(shown) == 3
+        assert len({*shown} & known) == len(shown) == 2
+    answers = {line.split()[0]: line.split(maxsplit=1)[1] for line in trained[9:12]}
+    asked = [entry for entry in entries(run_dir / "evaluation/held_out_answers.jsonl") if entry["outer_epoch"] == 1]
+    shown = max(asked, key=lambda entry: entry["nll_change"])
+    assert (trained[8].strip(), answers["given:"]) == (shown["question"], shown["given"])
     said = log.getvalue()
     fit(run_dir, [*options, "--alpha_stopping.alpha=0.6", taking, "--ckpt_path=last"])
     assert not [line for line in log.getvalue()[len(said) :].splitlines() if line.startswith("  ")]
@@ -84,10 +89,11 @@ def test_no_text_steers_the_terminal_or_makes_the_table_long():
     taken = {f"Filter{number}": 1 + number for number in range(12)} | {f"Idle{number}": 0 for number in range(30)}
     figures = {0: {"answer_nll": 2.0}, 2: dict.fromkeys(SHOWN, 1.0)}
     grown = GrownOuterEpoch(2, candidates=80, accepted=2, taken=taken, trained=True)
-    for chosen in (samples[:3], samples[1:]):
-        lines = format_summary(grown, None, chosen, figures, columns=80).split("\n")
+    for chosen in (samples[:2], samples[2:]):
+        answered = Answered(chosen[0].question, *(text * 2 for text in texts[:3]), 2, 0.5)
+        lines = format_summary(grown, None, chosen, answered, figures, columns=80).split("\n")
         assert len(lines) <= 25
         assert all(line.isprintable() for line in lines)
         assert all(sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in line) <= 80 for line in lines)
-    assert "6 further filters  -57   2" in "\n".join(lines)
-    assert r"red \x1b[31mred" in format_summary(grown, None, samples[:1], {}, columns=80)
+    assert "7 further filters  -63   2" in "\n".join(lines)
+    assert r"red \x1b[31mred" in format_summary(grown, None, samples[:1], None, {}, columns=80)

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,17 +34,24 @@ def baseline(tmp_path: Path, shift: float, **options) -> Path:
 def test_planted_effects_are_told_with_their_interval(tmp_path):
     better, worse, same = (findings(run(tmp_path, 0.5, 0.3, last, name=f"run{last}"))[0] for last in (0.2, 0.9, 0.5))
     told = re.match(
-        r"Yes: outer epoch 2 is better than the pretrained model in answer NLL by (.+) \[(.+), (.+)\]; "
-        r"in MC2 this data cannot tell\. Nothing here shows whether it beats SFT on the seeds alone\.$",
-        better.answer,
+        r"answer NLL: outer epoch 2 is better than the pretrained model by (.+) \[(.+), (.+)\]\.$", better.details[1]
     )
     assert told
+    assert better.answer == (
+        "Use the trained model (outer epoch 2): it was better than the pretrained model on 60 held-out questions. It was "
+        "better in how likely it finds the given answers; about how much likelier it finds true answers than false ones "
+        "this data tells nothing. Nothing here shows whether it beats training on the given pairs alone."
+    )
+    assert "They do not mean that what it answers itself is true" in better.details[0]
     by, low, high = map(float, told.groups())
     assert 0.25 < low < by < high < 0.35
     assert (better.tone, worse.tone, same.tone) == ("good", "bad", "unsure")
-    assert worse.answer.startswith("No: outer epoch 2 is worse than the pretrained model in answer NLL by 0.3")
+    assert worse.answer.startswith(
+        "Use the pretrained model: the trained model (outer epoch 2) was worse than it on 60 held-out questions, in how "
+        "likely it finds the given answers;"
+    )
     assert same.answer.startswith(
-        "This data cannot tell outer epoch 2 from the pretrained model in answer NLL and MC2."
+        "Keep the pretrained model: on 60 held-out questions, nothing tells the trained model (outer epoch 2) from it."
     )
     assert any("configs/baselines/sft_seeds.yaml" in detail for detail in better.details)
     # that of the first is the only one that was best at its end
@@ -55,16 +63,38 @@ def test_a_better_baseline_takes_the_good_news_away(tmp_path):
     folder = run(tmp_path, 0.5, 0.3, 0.2)
     found = findings(folder, sft=baseline(tmp_path, 0.0))[0]
     assert found.tone == "unsure"
-    assert found.answer.startswith("Yes, but a baseline did better: outer epoch 2 is better than the pretrained model")
-    assert (
-        "Outer epoch 2 against sft (SFT on the seeds): worse in answer NLL; this data cannot tell in MC2."
-        in found.answer
+    assert found.answer == (
+        "Use what is simpler, training on the given pairs alone (sft): it was better than the trained model (outer epoch "
+        "2) on 60 held-out questions, in how likely it finds the given answers. The trained model itself was better "
+        "than the pretrained model."
     )
     assert any(re.match(r"answer NLL: outer epoch 2 is worse than sft by 0\.[12]", detail) for detail in found.details)
     assert not any("sft_seeds.yaml" in detail for detail in found.details)
     curve = gather(Run(folder), [("sft", tmp_path / "sft")], None).curves[0]
     assert curve.baselines == {"sft": 2.0}
     assert str(tmp_path) not in as_text([found])
+
+
+def test_a_simpler_baseline_that_is_no_worse_stands_in_the_first_sentence(tmp_path):
+    folder = run(tmp_path, 0.5, 0.3, 0.2)
+    shutil.move(baseline(tmp_path, 0.2), tmp_path / "level")
+    found = findings(folder, **{"SFT on the seeds": tmp_path / "level"})[0]
+    assert found.answer.startswith(
+        "Use the trained model (outer epoch 2): it was better than the pretrained model on 60 held-out questions; the "
+        "simpler way, training on the given pairs alone, cannot be told from it. "
+    )
+    assert found.tone == "unsure"
+    beaten = findings(folder, sft=baseline(tmp_path, 0.4))[0]
+    assert ", and than what is simpler, training on the given pairs alone (sft). " in beaten.answer
+    assert beaten.tone == "good"
+
+
+def test_the_first_sentences_have_none_of_the_fields_words(tmp_path):
+    folder = run(tmp_path, 0.5, 0.3, 0.2)
+    for shift in (0.0, 0.2, 0.4):
+        other = write_run(tmp_path / f"sft{shift}", {0: 0.5, 1: shift}, taken=None, candidates=0, outer_epochs=1)
+        said = findings(folder, **{"SFT on the seeds": other})[0].answer
+        assert not re.search(r"SFT|ICL|NLL|MC\d|break-even|contaminated|LoRA", said)
 
 
 def under(folder: Path, **conditions: object) -> Path:
@@ -80,15 +110,15 @@ def test_early_stopped_sft_and_the_control_stand_in_the_answer(tmp_path):
     early = under(baseline(tmp_path, 0.4), best_epoch=True)
     control = under(run(tmp_path, 0.5, 0.3, 0.0, name="control"), **{**taught, "data.teacher_demonstrations": 0})
     found = findings(folder, early=early, control=control)[0]
-    assert (
-        "Outer epoch 2 against early (SFT on the seeds, early-stopped): better in answer NLL; this data cannot tell in "
-        "MC2. Outer epoch 2 against control (distillation, no demonstrations): worse in answer NLL; this "
-        "data cannot tell in MC2." in found.answer
+    assert "and than what is simpler, training on the given pairs alone, stopped early (early)" in found.answer
+    assert found.answer.endswith(
+        "In how likely it finds the given answers, the same training without examples for the teacher (control) was "
+        "better."
     )
-    assert found.answer.startswith("Yes, but a baseline did better")
+    assert found.tone == "unsure"
     assert "othing here shows" not in as_text([found])
     alone = findings(folder)[0]
-    assert alone.answer.endswith("Nothing here shows whether it beats SFT on the seeds alone.")
+    assert alone.answer.endswith("Nothing here shows whether it beats training on the given pairs alone.")
     assert any("teacher is shown no demonstrations" in detail for detail in alone.details)
     stopped = findings(early)[1]
     assert stopped.answer == (
@@ -116,7 +146,7 @@ def test_figures_of_other_items_are_not_compared(tmp_path):
         elsewhere = [{**line, "question": "Other " + line["question"]} for line in items(0, 1)]
         write_results(other, "truthfulness", outer_epoch, elsewhere)
     found = findings(folder, sft=other)[0]
-    assert "It could not be compared with sft (SFT on the seeds)." in found.answer
+    assert "It could not be compared with sft (SFT on the seeds)." in found.details
     assert "truthfulness: sft was measured on other items, or in another way; there is no comparison." in found.details
     assert str(tmp_path) not in as_text([found])
 
@@ -131,27 +161,29 @@ def test_a_measure_that_rises_is_better(tmp_path):
         write_results(folder, "truthfulness", outer_epoch, lines)
     found = findings(folder)[0]
     assert found.answer.startswith(
-        "Yes: outer epoch 2 is better than the pretrained model in MC2 by 0.100 [0.100, 0.100]."
+        "Use the trained model (outer epoch 2): it was better than the pretrained model on 60"
     )
+    assert "MC2: outer epoch 2 is better than the pretrained model by 0.100 [0.100, 0.100]." in found.details
     assert any("Outer epoch 1 was better than outer epoch 2, the last one, in MC2 by 0.200" in d for d in found.details)
-    assert any(detail.startswith("truthfulness: training samples touch 5 of its 60 items") for detail in found.details)
+    assert any(
+        detail.startswith("truthfulness: of its 60 questions, 5 nearly stand in what") for detail in found.details
+    )
 
 
 def test_of_several_evaluations_each_is_named(tmp_path):
     folder = run(tmp_path, 0.5, 0.2, pool=NOVEL[:3])
     for outer_epoch, shift in enumerate((0.2, 0.5)):
         write_results(folder, "other", outer_epoch, items(shift, outer_epoch))
-    answer = findings(folder)[0].answer
-    assert re.match(
-        r"In part: outer epoch 1 is better than the pretrained model in answer NLL \(truthfulness\) by 0\.\d+ \[.*?\], "
-        r"but worse in answer NLL \(other\) by 0\.",
-        answer,
-    )
+    found = findings(folder)[0]
+    assert found.answer.startswith("Read its answers before you use the trained model (outer epoch 1)")
+    for name, conclusion in (("truthfulness", "better"), ("other", "worse")):
+        said = f"{name}: answer NLL: outer epoch 1 is {conclusion} than the pretrained model by 0."
+        assert any(detail.startswith(said) for detail in found.details)
 
 
 def test_few_items_are_not_trusted(tmp_path):
     found = findings(run(tmp_path, 0.5, 0.3, 0.2, count=10))[0]
-    assert "All of it from 10 items only" in found.answer
+    assert "All of it from 10 questions only" in found.answer
     assert found.tone == "unsure"
 
 

@@ -12,6 +12,7 @@ from helpers.browser import chromium, opened
 
 from isara_pl.report import charts, page
 from isara_pl.report.contents import Curve, DiversityRow, Finding, GrownOuterEpoch, Report, SampleRow
+from isara_pl.results.answers import Answered
 from isara_pl.results.ledger import LedgerRow
 
 SCRIPT = (
@@ -53,6 +54,8 @@ def make_report(**changes: Any) -> Report:
     samples += [sample(f"2-{40 + i:05d}", 2, **judged, reason=("too near", "equal")[i]) for i in range(2)]
     report = Report(
         title="my_run",
+        about=[("Model", "a model")],
+        answers=[Answered(f"Question {n}?", "Given.", "Before.", "After.", 2, 0.5 - n) for n in range(5)],
         findings=[Finding("What to look at first?", "1-00007.", ["Not 1-99999."], "good")],
         curves=[
             Curve("answer_nll", "answer NLL", False, [0, 1, 2], [2.5, None, 2.25], {"sft": 2.3}),
@@ -235,6 +238,35 @@ def test_light_dark_and_the_width_of_a_phone(shown: Any) -> None:
     shown.locator("#spent .main-svg:not([width^='1'])").first.wait_for()  # the chart had over 1000 pixels
 
 
+def test_on_paper_stand_the_verdict_the_answers_the_figures_and_ten_samples(browser: Any, tmp_path: Path) -> None:
+    long = "A long answer of many words, as models write them. " * 20
+    answers = [Answered(f"Question {n}?", long, long, long, 2, None) for n in range(10)]
+    with opened(browser, written(tmp_path, make_report(answers=answers))) as shown:
+        drawn(shown)
+        paper = shown.pdf(format="A4")
+        assert 1 <= len(re.findall(rb"/Type\s*/Page\b", paper)) <= 3
+        shown.evaluate("dispatchEvent(new Event('beforeprint'))")
+        shown.emulate_media(media="print")
+        assert shown.locator("#answers .answered:visible").count() == 10
+        assert shown.locator("#look-list > li:visible").count() == 10
+        assert shown.locator("#map:visible, #samples:visible, #filters:visible").count() == 0
+        for chart in ("#curve", "#novelty"):  # whole ones
+            width = f"document.querySelector('{chart} .main-svg').getBoundingClientRect().width"
+            assert shown.evaluate(width) <= shown.evaluate(f"document.querySelector('{chart}').offsetWidth")
+        shown.emulate_media(media="screen")
+        shown.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert shown.locator("#answers .answered:visible").count() == 3
+
+
+def test_what_the_model_wrote_comes_first_and_what_was_rejected_is_a_click_away(browser: Any, tmp_path: Path) -> None:
+    with opened(browser, written(tmp_path, make_report())) as shown:
+        assert ids(shown)[0] == "1-00000"
+        shown.get_by_role("button", name="2 written and rejected").click()
+        found(shown, 2)
+        shown.get_by_role("button", name="4 given (seeds)").click()
+        found(shown, 4)
+
+
 def hostile_report() -> Report:
     """Give a report with hostile texts in every field that takes a text."""
     rows = []
@@ -243,7 +275,9 @@ def hostile_report() -> Report:
         rows.append(sample(text, 1, question=text, answer=text, question_demonstrations=(1,), **more))
     return Report(
         title=SCRIPT,
-        findings=[Finding(text, text, [text], "bad") for text in HOSTILE],
+        about=[(text, text) for text in HOSTILE],
+        answers=[Answered(text, text, text, text, 1, None) for text in HOSTILE],
+        findings=[Finding(text, text, [text], "bad") for text in (SCRIPT, *HOSTILE)],
         curves=[Curve(text, text, None, [0, 1], [1.0, 2.0], dict.fromkeys(HOSTILE, 1.5)) for text in HOSTILE],
         grown=[GrownOuterEpoch(1, 6, 3, dict.fromkeys(HOSTILE, 1), True)],
         alpha=0.2,
@@ -265,8 +299,18 @@ def test_hostile_text_is_shown_and_not_run(browser: Any, tmp_path: Path) -> None
         shown.keyboard.press("Escape")
         drawn(shown)
         assert shown.title().startswith(script)
-        for text, places in ((script, ("h1", "#map", ".facts")), (markup, ()), (key, ())):
-            for place in (*places, ".findings", "#rows", "#look-list", "#of-category", "#of-reason", "#curve-choice"):
+        everywhere = (
+            ".run",
+            "#answers",
+            ".findings",
+            "#rows",
+            "#look-list",
+            "#of-category",
+            "#of-reason",
+            "#curve-choice",
+        )
+        for text, places in ((script, ("h1", ".verdict", "#map", ".facts")), (markup, ()), (key, ())):
+            for place in (*places, *everywhere):
                 assert text in shown.locator(place).text_content()
         for text in (script[:20], markup, key):  # Plotly's labels are cut
             assert shown.locator("#waterfall .ytick text", has_text=text).count() == 1
@@ -321,7 +365,21 @@ def test_a_page_without_measurements_and_with_a_large_map(
 
 def test_a_page_of_next_to_nothing_says_so(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "get_plotlyjs", lambda: "")  # there is nothing to draw
-    nothing = {name: [] for name in ("findings", "curves", "grown", "spent", "totals", "diversity", "samples", "facts")}
+    nothing = {
+        name: []
+        for name in (
+            "about",
+            "answers",
+            "findings",
+            "curves",
+            "grown",
+            "spent",
+            "totals",
+            "diversity",
+            "samples",
+            "facts",
+        )
+    }
     report = make_report(**nothing, worth_a_look=[], alpha=None, map_note="")
     with opened(browser, written(tmp_path, report)) as shown:
         for words in (

@@ -119,8 +119,8 @@ def test_distillation_is_claimed_against_every_baseline(all_kinds, tmp_path, cap
     assert "control against" not in text
     compare(tmp_path, all_kinds["teacher"], all_kinds["isara"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "isara against pretrained (pretrained): better in" in text
-    assert "teacher against pretrained (pretrained): better in" in text
+    assert "isara against pretrained: better in" in text
+    assert "teacher against pretrained: better in" in text
     assert "No run of distillation, no demonstrations is among these" in text
     assert "nothing here says whether self-generation or distillation beats it" in text
 

@@ -22,7 +22,15 @@ from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from isara_pl.callbacks import stage_progress
-from isara_pl.callbacks.stage_progress import Growing, Line, StageProgress, StageWatch, log_line, running_lines
+from isara_pl.callbacks.stage_progress import (
+    SHOWN_BY_LIGHTNING,
+    Growing,
+    Line,
+    StageProgress,
+    StageWatch,
+    log_line,
+    running_lines,
+)
 from isara_pl.growth.pool import Verdict
 from isara_pl.run.stages import Stage, count, stage
 
@@ -128,7 +136,7 @@ def test_a_terminal_shows_stages_counts_accepted_speed_and_time_left(options, tm
         assert re.search(rf"embedding{bar}8/8{left}", plain)
         assert re.search(rf"pretrained: truthfulness{bar}6/6{left}.*tokens/s", plain)
         assert re.search(rf"outer epoch 1: truthfulness{bar}6/6{left}.*tokens/s", plain)
-        gone = "outer epoch 1: candidates|questions|answers  |filtering"
+        gone = "outer epoch 1: candidates|(questions|answers|filtering): "
         assert not [line for line in shown if re.search(gone, line)]
     else:  # rich's display is Lightning's own
         speed, left = r", [\d,]+ tokens/s", r"; 0:00:\d\d left"
@@ -202,16 +210,20 @@ def test_no_bar_is_drawn_into_a_file(tmp_path, capfd, bar):
 
 
 @pytest.mark.parametrize("which", ["another process", "bar is switched off", "no bar"])
-def test_only_the_first_process_shows_anything_and_only_beside_a_bar(tmp_path, monkeypatch, which):
+def test_only_the_first_process_shows_anything_and_without_a_bar_it_is_lines(tmp_path, monkeypatch, which):
     if which == "another process":
         monkeypatch.setattr(Trainer, "is_global_zero", False)
     progress, bars = StageProgress(), [TQDMProgressBar(refresh_rate=int(which == "another process"))]
     with Terminal() as terminal:
         trainer = trainer_with(tmp_path, progress, *bars[: which != "no bar"], enable_progress_bar=which != "no bar")
         progress.setup(trainer, BoringModel(), "fit")
-        with stage("questions", total=2):
-            count(done=1)
-    assert "questions" not in terminal.written
+        for name in ("questions", "training"):
+            with stage(name, total=2):
+                count(done=1)
+        progress.teardown(trainer, BoringModel(), "fit")
+    lines = [line for line in screen(terminal.written) if line.startswith("pretrained")]
+    shown = [f"pretrained: {name} 1/2; 0:00:00 left" for name in ("questions", "training")]
+    assert lines == ([] if which == "another process" else shown)
 
 
 class Shown:
@@ -237,7 +249,7 @@ def test_a_stage_that_counts_nothing_is_shown_as_well():
 
 
 def test_short_stages_and_those_of_lightning_do_not_flicker(monkeypatch):
-    watch = StageWatch((shown := Shown()).show, seconds=3600)
+    watch = StageWatch((shown := Shown()).show, 3600, SHOWN_BY_LIGHTNING)
     watch.start()
     with stage("validation"), stage("truthfulness", outer_epoch=2):
         with stage("answers"):

@@ -37,6 +37,19 @@ function drawAll() {
   places.forEach(drawOne);
 }
 
+// For paper, at once: Plotly's own way to fit waits until it is printed.
+function fitAll() {
+  drawAll();
+  for (const place of places.map(byId))
+    if (place.offsetWidth > 0) Plotly.relayout(place, { width: place.offsetWidth, height: place.offsetHeight });
+}
+
+// In the width of the window again.
+function unfitAll() {
+  for (const place of places.map(byId)) Plotly.relayout(place, { width: null, height: null, autosize: true });
+  drawAll();
+}
+
 // At the start the page answers between two charts: together they take seconds for 100,000 samples.
 function drawInTurn(number = 0) {
   if (number === places.length) return hearMap();

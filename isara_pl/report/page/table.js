@@ -85,8 +85,12 @@ function sortKey(column) {
   return (place) => searched()[column][place];
 }
 
+// What the model wrote before what it was given; what was rejected last.
+const ORDER = [1, 0, 2];
+
 function sorted(found) {
-  if (wanted.column === null) return found;
+  if (wanted.column === null)
+    return found.sort((a, b) => ORDER[samples.status[a]] - ORDER[samples.status[b]] || a - b);
   const key = sortKey(wanted.column);
   const keys = new Map(found.map((place) => [place, key(place)]));
   const direction = wanted.descending ? -1 : 1;
@@ -141,9 +145,25 @@ function sortBy(button) {
   findAgain();
 }
 
+// A button for each status, with its number of samples.
+function fillQuick() {
+  const names = ["given (seeds)", "written and kept", "written and rejected"];
+  for (const status of [1, 2, 0]) {
+    const number = samples.status.filter((one) => one === status).length;
+    if (number === 0) continue;
+    const button = element("button", { type: "button" }, `${grouped.format(number)} ${names[status]}`);
+    button.addEventListener("click", () => {
+      byId("search").reset();
+      byId("of-status").value = String(status);
+    });
+    byId("quick").append(button);
+  }
+}
+
 function startTable() {
   if (!byId("search")) return;
   fillChoices();
+  fillQuick();
   document.querySelector(".all").classList.toggle("without-category", samples.category.names.length === 0);
   let waiting = null;
   const soon = () => {
