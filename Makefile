@@ -5,6 +5,7 @@ PACKED ?= offline
 RUN_DIR ?= runs/quickstart
 KILLS ?= 200
 SEED ?= 0
+TESTS ?= tests
 DEVICE ?= cuda
 SHAPE ?= llama-7b
 BIN = $(VENV)/bin
@@ -30,7 +31,7 @@ test: $(VENV)/.installed
 	$(OFFLINE) $(FEW_THREADS) $(PYTEST) -m "not slow and not cuda"
 
 test-slow: $(VENV)/.installed
-	$(OFFLINE) $(FEW_THREADS) $(PYTEST) -m slow
+	$(OFFLINE) $(FEW_THREADS) $(PYTEST) -m slow $(TESTS)
 
 # docs/OFFLINE.md: what is packed works in an environment that holds nothing but what a machine without a network brings
 offline-check: $(VENV)/.installed
