@@ -361,6 +361,7 @@ def quieten() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",  # so it is after every resume
         ".*The number of training batches .* is smaller than the logging interval.*",
         ".*Total length of `list` across ranks is zero.*",  # no held-out pairs, which is allowed
+        ".*LightningCLI's args parameter is intended.*",  # `main` takes both: as a function, and for help
         ".*LeafSpec.*",  # a deprecation inside lightning 2.6 with torch 2.13
         # the newer name is not in every transformers that is admitted
         ".*`(is_gradient_checkpointing|gradient_checkpointing_enable)` is deprecated.*",
