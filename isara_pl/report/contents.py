@@ -192,11 +192,11 @@ def counted(number: int, noun: str) -> str:
 def to_accept_more(taken: Mapping[str, int]) -> str:
     """Say what to change so that an outer epoch accepts more than after what each filter took; ends a sentence."""
     most = max(taken, key=lambda name: taken[name], default=None)
-    mend = (
-        "raise max_new_tokens of data.question_sampling and data.answer_sampling (Unfinished took most),"
-        if most == "Unfinished"
-        else "loosen the filter that took most,"
-    )
+    mends = {
+        "Unfinished": "raise max_new_tokens of data.question_sampling and data.answer_sampling (Unfinished took most),",
+        "NoRoom": "lower max_new_tokens of data.question_sampling and data.answer_sampling (NoRoom took most),",
+    }
+    mend = mends.get(most or "", "loosen the filter that took most,")
     return (
         f"lower alpha_stopping.alpha, {mend} raise the temperature of data.question_sampling, or use a stronger model"
     )

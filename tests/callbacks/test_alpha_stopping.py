@@ -48,10 +48,11 @@ def test_stopping_in_the_first_outer_epoch_says_loudly_what_to_change():
     ("rejected", "advice"),
     [
         ({"Unfinished": 5, "TooShort": 3}, r"alpha, raise max_new_tokens of data\.question_sampling and data\.answer"),
+        ({"NoRoom": 5, "TooShort": 3}, r"alpha, lower max_new_tokens of data\.question_sampling and data\.answer"),
         ({"Unfinished": 3, "TooShort": 5}, "alpha, loosen the filter that took most"),
     ],
 )
-def test_where_unfinished_takes_most_the_advice_is_more_tokens(rejected, advice):
+def test_where_a_number_of_tokens_is_why_most_are_taken_the_advice_names_it(rejected, advice):
     with pytest.warns(UserWarning, match=advice):
         AlphaStopping(0.5).on_growth_end(
             SimpleNamespace(should_stop=False), Growth(1, 10, 2, Counter(rejected), 0, 1.0)
