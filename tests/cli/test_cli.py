@@ -340,9 +340,10 @@ def test_a_bad_line_of_the_seeds_file_is_named(options, tmp_path, capsys):
 
 def test_validate_and_predict_without_their_files_say_which_option_is_missing(options, tmp_path, capsys):
     run = f"--run_dir={tmp_path / 'run'}"
-    assert "data.held_out: there is nothing to measure on" in fails(
-        ["validate", *options, run, "--data.held_out=null"], capsys
-    )
+    for more in ([], ["--trainer.callbacks+=DiversityMonitor"]):  # which looks at samples, not at a model
+        assert "data.held_out: there is nothing to measure on" in fails(
+            ["validate", *options, run, "--data.held_out=null", *more], capsys
+        )
     assert "data.questions: predict needs a file" in fails(["predict", *options, run], capsys)
 
 
