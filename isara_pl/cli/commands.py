@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser, capture_parser
 from jsonargparse.typing import NonNegativeInt
 
 from isara_pl.cli.errors import PlainErrors, subparsers
-from isara_pl.cli.help import LINES
+from isara_pl.cli.help import LINES, TOLD
 from isara_pl.cli.options import admits_text, all_expanded, choices, class_names
 from isara_pl.errors import InputError, printable
 from isara_pl.results import alpha as alpha_ranges
@@ -194,6 +194,7 @@ def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
     whole.add_argument("--version", action="store_true", help="Show the version and exit.")
     subcommands = whole.add_subcommands()
     parsers = subparsers(capture_parser(run, ["fit"])) | {name: parser_of(name) for name in COMMANDS}
+    parsers |= {name: PlainErrors(prog=f"isara-pl {name}", add_help=False) for name in TOLD}
     for name, line in LINES.items():
         parsers[name].description = line
         subcommands.add_subcommand(name, parsers[name], help=line)

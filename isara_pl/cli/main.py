@@ -94,7 +94,7 @@ def _run(words: list[str], args: list[str] | dict[str, Any] | None) -> None:
             sys.path.append(str(Path.cwd()))  # as `python -m isara_pl` has it: a user's own callbacks lie here
         if len(words) == 2 and words[1] in help.HELP:
             print(_help_of(first), end="")
-            return
+            sys.exit(0)  # as a parser ends when it has shown its help
         if first in help.LIGHTNINGS and "torch" not in sys.modules:
             from isara_pl.cli.first_look import first_look
 

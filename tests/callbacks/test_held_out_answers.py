@@ -7,6 +7,7 @@ import pytest
 from helpers.command_line import fit
 from helpers.evaluations import lines
 
+from isara_pl.callbacks import held_out_answers
 from isara_pl.callbacks.held_out_answers import NAME, HeldOutAnswers
 from isara_pl.errors import InputError
 from isara_pl.results.answers import read_answers
@@ -41,13 +42,19 @@ def test_the_worst_are_among_those_that_both_models_answer(options, tmp_path, he
         assert one.nll_change == pytest.approx(rises[one.question])
 
 
-def test_the_pretrained_models_answers_are_its_own_whenever_it_is_asked(options, tmp_path, held_out):
-    # which of the two was asked before training, and which afterwards, depends on what got worse
+def test_what_training_made_worse_is_asked_and_the_pretrained_model_then_as_well(
+    options, tmp_path, held_out, monkeypatch
+):
+    rises = {f"What is number {n}?": n - 2.0 for n in range(6)}
+    monkeypatch.setattr(held_out_answers, "nll_changes", lambda run_dir, outer_epoch: rises)
     few = fit(tmp_path / "few", options, f"--data.held_out={held_out}", ASKED)
+    assert [line["question"] for line in lines(few, NAME, 2)] == ["What is number 5?", "What is number 4?"]
     every = fit(tmp_path / "every", options, f"--data.held_out={held_out}", "--held_out_answers.questions=6")
     known = {line["question"]: line["answer"] for line in lines(every, NAME, 0)}
     assert len(known) == 6
-    assert {line["question"]: line["answer"] for line in lines(few, NAME, 0)}.items() <= known.items()
+    asked = {line["question"]: line["answer"] for line in lines(few, NAME, 0)}
+    assert {"What is number 5?", "What is number 4?"} <= asked.keys()
+    assert asked.items() <= known.items()
     adapters = [(folder / "adapter/adapter_model.safetensors").read_bytes() for folder in (few, every)]
     assert adapters[0] == adapters[1]  # asking changes nothing
 

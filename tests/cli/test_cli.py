@@ -287,13 +287,17 @@ def test_validate_without_fit_measures_the_pretrained_model(options, tmp_path, u
     ("figures", "words"),
     [
         ([], "nothing here shows whether this run helped"),
-        ([2.5, 2.0], "lower is better. MC2: in 0 to 1, higher is better."),
+        ([2.5, 2.0], "answer NLL: per held-out answer token, lower is better."),
         ([2.5, 2.0, 2.2], "lowest at outer epoch 1, not at the last outer epoch"),
         ([2.5, 2.6], "lowest at the pretrained model, not at the last"),
     ],
 )
 def test_the_end_of_a_run_says_what_the_table_shows(figures, words):
-    assert words in reading({place: {"answer_nll": figure} for place, figure in enumerate(figures)})
+    rows = {place: {"answer_nll": figure} for place, figure in enumerate(figures)}
+    assert words in reading(rows)
+    assert "MC2" not in reading(rows)
+    measured = {place: {**row, "mc2": 0.5} for place, row in rows.items()}
+    assert ("MC2: in 0 to 1, higher is better." in reading(measured)) == bool(figures)
 
 
 def test_without_held_out_pairs_everything_but_the_figures_is_there(options, tmp_path):
@@ -336,9 +340,10 @@ def test_a_bad_line_of_the_seeds_file_is_named(options, tmp_path, capsys):
 
 def test_validate_and_predict_without_their_files_say_which_option_is_missing(options, tmp_path, capsys):
     run = f"--run_dir={tmp_path / 'run'}"
-    assert "data.held_out: there is nothing to measure on" in fails(
-        ["validate", *options, run, "--data.held_out=null"], capsys
-    )
+    for more in ([], ["--trainer.callbacks+=DiversityMonitor"]):  # which looks at samples, not at a model
+        assert "data.held_out: there is nothing to measure on" in fails(
+            ["validate", *options, run, "--data.held_out=null", *more], capsys
+        )
     assert "data.questions: predict needs a file" in fails(["predict", *options, run], capsys)
 
 

@@ -198,7 +198,7 @@ def test_names_in_a_comparison_steer_no_terminal_and_put_no_html_into_markdown()
     assert as_markdown(part).count("&lt;img src=x onerror=alert(1)>") == 4
 
 
-def test_a_run_prints_nothing_that_a_pair_holds(run, tmp_path, capsys, monkeypatch):
+def test_nothing_that_a_pair_holds_steers_the_terminal_of_a_run(run, tmp_path, capsys, monkeypatch):
     bad = "\x1b[31m\u202e<script>"
     rows = [{"question": f"Why {i} {bad}?", "answer": f"So {i} {bad}.", "category": bad} for i in range(6)]
     seeds = write(tmp_path, "hostile.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
@@ -211,4 +211,5 @@ def test_a_run_prints_nothing_that_a_pair_holds(run, tmp_path, capsys, monkeypat
         held_out=str(held_out),
     )
     out, error = capsys.readouterr()
-    assert not any(c in out + error for c in ("\x1b", "\u202e", "<script>"))
+    assert "Held-out questions" in out
+    assert not any(c in out + error for c in ("\x1b", "\u202e"))

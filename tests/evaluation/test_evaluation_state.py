@@ -155,7 +155,7 @@ def test_a_module_without_validation_is_told_that_nothing_would_be_measured(seed
     [
         ({"context": "nearest"}, "context is 'nearest'; allowed: knn or random"),
         ({"convention": "Primer"}, "convention is 'Primer'; allowed: task or primer"),
-        ({"name": "diversity"}, "but not diversity or contamination or held-out"),
+        ({"name": "diversity"}, "but not diversity or contamination or held_out_answers or held-out"),
     ],
 )
 def test_python_is_told_of_wrong_choices_as_the_command_line_is(options, message):

@@ -49,7 +49,7 @@ def test_tokens_samples_and_seconds_are_those_of_the_run(undisturbed, tiny_llama
         assert sum(int(row["flops"]) for row in parts) == pytest.approx(float(whole["flops"]), rel=1e-5)
         assert all(int(row["peak_memory_bytes"]) > 2**20 for row in parts)
     before = {stage for outer_epoch, stage in found if outer_epoch == "0"}
-    assert before == {"loading", "validation", "truthfulness", "all"}
+    assert before == {"loading", "validation", "truthfulness", "held_out_answers", "all"}
     assert all(not row["cost"] for row in found.values()), "no price was given"
 
 

@@ -152,6 +152,16 @@ def test_a_terminal_shows_stages_counts_accepted_speed_and_time_left(options, tm
         assert [one for one in shown if re.fullmatch(line, one)], line
 
 
+def test_the_bar_of_the_command_line_counts_outer_epochs(options, tmp_path):
+    with Terminal() as terminal:
+        fit(tmp_path / "run", options, "--trainer.enable_progress_bar=null")
+    for outer_epoch in (1, 2):
+        for epoch in (1, 2):
+            assert f"outer epoch {outer_epoch} of 2, pass {epoch} of 2: " in terminal.written
+    assert not [line for line in screen(terminal.written) if "Epoch" in line]  # it is overwritten at once
+    assert "max_epochs" not in terminal.written
+
+
 def test_without_a_terminal_there_are_lines_and_no_bars(options, tmp_path, capfd, monkeypatch):
     log = io.StringIO()
     monkeypatch.setattr(LOG, "handlers", [logging.StreamHandler(log)])
