@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.engines, pytest.mark.skipif(not PYTHON, reason="ISARA_
 PATIENCE = 150  # seconds; a server is back after 30
 LIMIT = 2 * PATIENCE  # of a run whose servers are killed
 OBJECTIVES = ("sft", "distill")
+KILLS = int(os.environ.get("ISARA_PL_ENGINE_KILLS", "20"))
 
 
 class Runs:
@@ -97,10 +98,12 @@ def test_two_outer_epochs_are_written(runs, objective):
 
 
 def test_nothing_is_lost_or_doubled_whatever_is_killed(runs):
-    """20 kills at random moments: of the run, of a server, and of a server's worker."""
+    """Kills at random moments: of the run, of a server, and of a server's worker."""
     draw = random.Random(0)
     kills = [*["server"] * 4, *["worker"] * 2, *["run"] * 14]
     draw.shuffle(kills)
+    kills = kills[:KILLS]
+    of_servers = len(kills) - kills.count("run")
     number = 0
     while kills:
         objective = OBJECTIVES[number % 2]
@@ -125,7 +128,7 @@ def test_nothing_is_lost_or_doubled_whatever_is_killed(runs):
                 server.kill() if kills[-1] == "server" else server.kill_worker()
             print(f"{kills.pop()} of {name} ({objective}) killed with {lines(runs.folder / name)} lines", flush=True)
         assert_same(runs.finish(process, name), whole)
-    assert sum(server.starts - 1 for server in runs.servers) == 6
+    assert sum(server.starts - 1 for server in runs.servers) == of_servers
 
 
 def lines(run_dir):
@@ -155,7 +158,7 @@ def test_two_processes_with_a_sharded_base_write_what_one_with_a_whole_one_does(
     whole = runs.whole(objective)
     two = ["--trainer.strategy=adapter_fsdp", "--trainer.devices=2"]
     process = runs.start(objective, name, *two)
-    time.sleep(0.6 * runs.seconds[objective])
+    wait_for_more(process, runs.folder / name, 8 + 15)  # seeds, and candidates into the second outer epoch
     process.send_signal(signal.SIGKILL)
     process.wait()
     time.sleep(8)  # until the second process has noticed
