@@ -101,7 +101,7 @@ def archive(path):
         ("a.jsonl.xz", b"\xfd7zXZ\0\0", "packed with xz; unpack it"),
         ("a.jsonl.zst", b"\x28\xb5\x2f\xfd\0", "packed with zstd; unpack it"),
         ("a.arrow", b"ARROW1\0\0", "save it as Parquet or JSONL"),
-        ("a.jsonl.gz", gzip.compress(LINES.encode())[:-12], "damaged or cut off"),
+        ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-12], "damaged or cut off"),
         ("a.jsonl.gz", b"\x1f\x8b\x08" + bytes(20), "damaged or cut off"),
         ("a.md", b"question,answer\n", "unknown kind of file '.md'; allowed: .jsonl, .ndjson, .json, .csv, .tsv, .txt"),
     ],
