@@ -59,7 +59,7 @@ def last_pair(messages: Any, name: str, answers: Any = None) -> ConversationPair
     start = end
     while start > 0 and turns[start - 1].role == "user":
         start -= 1
-    if start == max(end, 0):
+    if start >= end:
         raise InputError(f"`{name}` has no turn of role 'user' right before the answer; remove the row")
     if end < len(turns) and turns[end].role == "user":
         raise InputError(f"`{name}` has a turn of role 'user' in the answer's place; remove the row")

@@ -1,16 +1,17 @@
 """What someone meets whose Lightning code is there already: refused in a sentence before anything grows, or it works."""
 
+import importlib
 import logging
 import re
 import warnings
 from types import SimpleNamespace
 
 import pytest
-import pytorch_lightning
 import torch
 from helpers.datamodule import KeepFirst, Plain, data_module, trainer_in
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging, WeightAveraging
+from lightning_utilities.core import rank_zero
 
 from isara_pl import IsaraDataModule, IsaraModule, Sampling
 from isara_pl.callbacks import (
@@ -31,9 +32,17 @@ from isara_pl.results.run import Run
 # -- the other namespace
 
 
+@pytest.fixture
+def pytorch_lightning():
+    """The other namespace, imported here alone: with it, what both log goes to a logger of its name."""
+    log = rank_zero.log
+    yield importlib.import_module("pytorch_lightning")
+    rank_zero.log = log
+
+
 @pytest.mark.parametrize("with_callbacks", [True, False])
 def test_a_trainer_of_pytorch_lightning_is_refused_with_the_import_that_works(
-    seeds_file, tiny_encoder, tmp_path, with_callbacks
+    pytorch_lightning, seeds_file, tiny_encoder, tmp_path, with_callbacks
 ):
     class Other(pytorch_lightning.LightningModule):
         generate, training_step, configure_optimizers = Plain.generate, Plain.training_step, Plain.configure_optimizers
@@ -51,7 +60,9 @@ def test_a_trainer_of_pytorch_lightning_is_refused_with_the_import_that_works(
     assert not (tmp_path / "run/pool.jsonl").exists()
 
 
-def test_a_callback_of_pytorch_lightning_is_refused_even_as_a_subclass(seeds_file, tiny_encoder, tmp_path):
+def test_a_callback_of_pytorch_lightning_is_refused_even_as_a_subclass(
+    pytorch_lightning, seeds_file, tiny_encoder, tmp_path
+):
     class Mine(pytorch_lightning.callbacks.EarlyStopping):
         pass
 

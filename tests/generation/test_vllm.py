@@ -187,6 +187,7 @@ def test_a_server_that_comes_back_is_asked_for_what_is_missing(served, server):
 
 INTERRUPTED = """
 import os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
 from helpers.generation import engine
 from isara_pl.generation.protocol import Sampling
 from isara_pl.generation.vllm import GeneratorOptions, VllmEngine, VllmServers

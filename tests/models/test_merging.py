@@ -135,7 +135,7 @@ def test_a_run_keeps_freed_memory_and_folds_the_adapter_in_once_a_growth(run, mo
     monkeypatch.setattr("isara_pl.models.adapter.MergedWeights", lambda model: merged.append(1) or own(model))
     run("fit", [("TruthfulnessEvaluation", {"max_new_tokens": 5})], "--data.candidates_per_batch=1")
     assert asked == [1]
-    assert len(merged) == 2 + 3, "once a growth, and once for the answers of each validation"
+    assert len(merged) == 2 + 3 + 3, "once a growth, and once each for the two kinds of answers of each validation"
 
 
 class Packed(torch.nn.Linear):

@@ -388,7 +388,7 @@ def test_an_adapter_is_no_model(adapter, tiny_llama, beside):
 
 
 def test_an_adapter_of_the_hub_is_known_when_it_is_loaded(adapter, tiny_llama, monkeypatch):
-    monkeypatch.setattr("isara_pl.models.loading._source", lambda name, option: str(adapter))
+    monkeypatch.setattr("isara_pl.models.loading.model_source", lambda name, option: str(adapter))
     with pytest.raises(InputError, match=rf"model\.name: of/the-hub is an adapter \(of {tiny_llama}\)"):
         load_causal_lm("of/the-hub")
 
