@@ -124,7 +124,6 @@ def test_what_stands_beside_the_pair_is_said(tmp_path, row, question, answer, le
     ("row", "what"),
     [
         ({"messages": []}, "`messages` has no turn of role 'user'"),
-        ({"chosen": []}, "`chosen` has no turn of role 'user'"),
         ({"conversations": sharegpt("s", "a")}, "`conversations` has no turn of role 'user'"),
         (
             {"conversations": sharegpt("u", "t", "a")},
