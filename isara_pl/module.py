@@ -20,9 +20,9 @@ from isara_pl.generation.engine import GenerationEngine, GenerationTokens
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.generation.served import Served
 from isara_pl.generation.vllm import GeneratorOptions
-from isara_pl.models.adapter import Folding, LoraOptions, with_adapter
+from isara_pl.models.adapter import Folding, LoraOptions, changes_anything, with_adapter
 from isara_pl.models.flops import count_flops
-from isara_pl.models.loading import Quantization, context_window, load_causal_lm, load_tokenizer
+from isara_pl.models.loading import Quantization, context_window, eval_mode, load_causal_lm, load_tokenizer
 from isara_pl.models.precision import Widened, base_dtype, narrow, widen, without_vain_casts
 from isara_pl.run.checkpoints import base_fingerprint, check_base, check_shapes, weights_hash
 from isara_pl.run.options import options_of
@@ -191,7 +191,7 @@ class IsaraModule(LightningModule):
     def weights(self) -> str:
         """Name the weights as they are now: a hash of the adapter's, or `pretrained-` and one of the untrained base."""
         adapter = self.state_dict()
-        if any(weight.any() for name, weight in adapter.items() if "lora_B" in name):
+        if changes_anything(adapter):
             return weights_hash(adapter)
         return f"{PRETRAINED}-{self._base_fingerprint[:16]}"
 
@@ -228,13 +228,8 @@ class IsaraModule(LightningModule):
     @contextmanager
     def _generating(self) -> Iterator[None]:
         model = self.adapted
-        was_training = model.training
-        model.eval()
-        try:
-            with self.merged(), without_vain_casts(model, self._folding.is_in_use), self._uncompiled():
-                yield
-        finally:
-            model.train(was_training)
+        with eval_mode(model), self.merged(), without_vain_casts(model, self._folding.is_in_use), self._uncompiled():
+            yield
 
     def completion_flops(self, prompt_tokens: int, new_tokens: int) -> int:
         """Give the floating-point operations of completing one prompt, as `isara_pl.models.flops` counts them."""

@@ -96,9 +96,10 @@ def _run(words: list[str], args: list[str] | dict[str, Any] | None) -> None:
             print(_help_of(first), end="")
             sys.exit(0)  # as a parser ends when it has shown its help
         if first in help.LIGHTNINGS and "torch" not in sys.modules:
-            from isara_pl.cli.first_look import first_look
+            if os.environ.get("LOCAL_RANK", "0") == "0":  # what one process has found is found
+                from isara_pl.cli.first_look import first_look
 
-            first_look(words)
+                first_look(words)
             if "LOCAL_RANK" not in os.environ:  # else it is one of several processes that the first one has started
                 print(
                     f"{help.version_line()}: importing torch and Lightning, then {first}", file=sys.stderr, flush=True

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import cast
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_info
 from transformers import PreTrainedTokenizerBase
@@ -15,7 +14,7 @@ from isara_pl.errors import InputError
 from isara_pl.generation.protocol import TextGenerator
 from isara_pl.growth.outer_epoch import CandidateFilter, Growth, GrowthPlan, OuterEpoch, Recording
 from isara_pl.growth.pool import Empty, SamplePool
-from isara_pl.models.loading import context_window
+from isara_pl.models.loading import context_window, eval_mode
 from isara_pl.models.tokens import count_tokens
 from isara_pl.module import IsaraModule
 from isara_pl.run.memory import give_back_freed_memory
@@ -176,7 +175,7 @@ def generating(trainer: Trainer, plan: GrowthPlan | None = None, recording: Reco
     With a plan it is for growing, where a module may let another engine generate.
     """
     module = trainer.lightning_module
-    with _eval_mode(module), trainer.precision_plugin.forward_context(), _prepared(module, plan, recording):
+    with eval_mode(module), trainer.precision_plugin.forward_context(), _prepared(module, plan, recording):
         yield
     give_back_freed_memory()  # keys and values of the largest batch, before training needs its own
 
@@ -191,15 +190,3 @@ def _prepared(
         return growing(samplings, recording.top if recording else None)
     merged: Callable[[], AbstractContextManager[object]] = getattr(module, "merged", nullcontext)
     return merged()
-
-
-@contextmanager
-def _eval_mode(module: torch.nn.Module) -> Iterator[None]:
-    """Put a module into eval mode inside the block, and every part of it back into its own mode after."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training

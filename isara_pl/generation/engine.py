@@ -17,6 +17,7 @@ from isara_pl.generation.kv_cache import sharing_order
 from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.generation.step_graphs import StepGraphs
 from isara_pl.generation.writing import Written
+from isara_pl.models.adapter import is_sharded
 from isara_pl.models.loading import context_window
 from isara_pl.models.tokens import encode_prompt, end_of_turn
 from isara_pl.run.memory import is_out_of_memory
@@ -62,6 +63,8 @@ def budget_of(model: Any, tokens: GenerationTokens) -> Budget:
     """
     if tokens != "auto":
         return Budget(tokens)
+    if is_sharded(model):  # whose processes have to make the same batches, and may have unlike free memory
+        return Budget(ON_A_CPU)
     state = _bytes_of_a_token(model)
     free = _free_bytes(model.device)
     if not state or free is None:  # recurrent models keep no keys and values

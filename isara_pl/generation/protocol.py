@@ -126,11 +126,16 @@ class Teacher(Protocol):
         """Give for each prompt the distributions at its answer's tokens, and behind the last one."""
 
 
-class ExternalEngine(TextGenerator, Protocol):
-    """A TextGenerator outside of this process, which is given the adapter of each outer epoch as a folder.
+class ExternalEngine(Protocol):
+    """What generates outside of this process, and is given the adapter of each outer epoch as a folder.
 
     It is entered where `IsaraModule.merged` prepares the weights of this process (`IsaraModule.growing`).
     """
+
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int], top: TopLogprobs | None = None
+    ) -> list[Completion]:
+        """Complete as a Teacher does."""
 
     def push(self, folder: Path) -> None:
         """Generate with the adapter in a folder, as peft writes it, from now on.

@@ -21,7 +21,7 @@ from isara_pl.generation import agreement
 from isara_pl.generation.agreement import Told
 from isara_pl.generation.distributions import TopLogprobs
 from isara_pl.generation.engine import GenerationEngine
-from isara_pl.generation.protocol import Sampling
+from isara_pl.generation.protocol import ExternalEngine, Sampling
 from isara_pl.generation.vllm import (
     GeneratorOptions,
     VllmEngine,
@@ -29,6 +29,8 @@ from isara_pl.generation.vllm import (
     asked_for,
     check_sampling,
 )
+from isara_pl.models.adapter import changes_anything
+from isara_pl.models.loading import eval_mode
 from isara_pl.run.files import give_usual_permissions
 from isara_pl.run.folder import SERVED, run_folder
 from isara_pl.run.trainer import Processes
@@ -70,7 +72,7 @@ class Served:
 
     def __init__(self, options: GeneratorOptions) -> None:
         self.servers = VllmServers(options)
-        self.engine: VllmEngine | None = None
+        self.engine: ExternalEngine | None = None
         self.gap: float | None = None
         self._known: VllmEngine | None = None  # once it is shown to agree
         self._passing: tempfile.TemporaryDirectory[str] | None = None
@@ -114,7 +116,7 @@ class Served:
         trainer, processes = module.trainer, Processes.of(module.trainer)
         parent = processes.from_first(lambda: self._folder(trainer))
         run = f"isara-{hashlib.sha256(str(parent.resolve()).encode()).hexdigest()[:8]}-"
-        changes = any(bool(value.any()) for name, value in module.state_dict().items() if "lora_B" in name)
+        changes = changes_anything(module.state_dict())
         engine = self._known or VllmEngine(self.servers, local, module.completion_flops)
         if self._known is None:
             processes.from_first(lambda: agreement.check_tokens(self.servers, module.tokenizer))
@@ -160,7 +162,7 @@ class Served:
     def _agree(self, module: Adapted, processes: Processes, folder: Path | None) -> None:
         """Compare the servers with this process, with an adapter or without, and keep the gap."""
         told: list[Told] = processes.from_first(lambda: agreement.ask_greedy(self.servers, module.tokenizer, folder))
-        with _evaluating(module.adapted):
+        with eval_mode(module.adapted):
             allowed = agreement.tolerance(module.adapted, told)
             own = [agreement.own_log_probs(module.adapted, module.tokenizer, one.tokens) for one in told]
             with module.pretrained():
@@ -222,7 +224,7 @@ class Served:
 
 def _is_noticed(module: Adapted) -> bool:
     """Whether the adapter changes a likely token's log-probability by much more than rounding."""
-    with _evaluating(module.adapted):
+    with eval_mode(module.adapted):
         changed = agreement.own_log_probs(module.adapted, module.tokenizer, [0])
         with module.pretrained():
             base = agreement.own_log_probs(module.adapted, module.tokenizer, [0])
@@ -267,13 +269,3 @@ def write_adapter(state: Mapping[str, Tensor], config: Any, parent: Path, prefix
         give_usual_permissions(unfinished)
         unfinished.rename(folder)
     return folder
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

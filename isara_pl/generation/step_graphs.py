@@ -11,6 +11,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from isara_pl.errors import first_line
+from isara_pl.models.adapter import is_sharded
 from isara_pl.models.precision import allowed_difference
 from isara_pl.run.memory import is_out_of_memory
 from isara_pl.run.notices import rank_zero_warn
@@ -50,14 +51,15 @@ class StepGraphs:
         """Whether graphs can be used now.
 
         They hold places in memory, so what autocast keeps for later and what quantised layers allocate by
-        themselves has no place in them; nor do layers that attend to a window that moves. On another GPU than the
-        current one a capture would hold nothing.
+        themselves has no place in them; nor do layers that attend to a window that moves, or whose weights are
+        gathered from several processes. On another GPU than the current one a capture would hold nothing.
         """
         model = self._model
         return (
             model.device.type == "cuda"
             and model.device.index == torch.cuda.current_device()
             and not self._refused
+            and not is_sharded(model)
             and not torch.is_autocast_enabled(model.device.type)
             and not torch.are_deterministic_algorithms_enabled()
             and all(parameter.is_floating_point() for parameter in model.parameters())

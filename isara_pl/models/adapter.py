@@ -1,7 +1,7 @@
 """A LoRA adapter: its options, a fresh one on a base model, and one folded into its base's weights for a while."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -185,6 +185,11 @@ def can_merge(model: PeftModel) -> bool:
         weight is not None and weight.is_floating_point() and uses[id(weight)] == 1 and not layer.disable_adapters
         for weight, layer in _all_adapted(model)
     )
+
+
+def changes_anything(adapter: Mapping[str, Tensor]) -> bool:
+    """Whether an adapter's weights change what its base computes; a fresh one's do not."""
+    return any(bool(weight.any()) for name, weight in adapter.items() if "lora_B" in name)
 
 
 def is_sharded(model: torch.nn.Module) -> bool:

@@ -237,6 +237,18 @@ def only_logits_of(model: Any, wanted: torch.Tensor) -> Iterator[None]:
         hook.remove()
 
 
+@contextmanager
+def eval_mode(module: torch.nn.Module) -> Iterator[None]:
+    """Put a module into eval mode inside the block, and every part of it back into its own mode after."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
 def context_window(model: Any) -> int | None:
     """Give the most tokens that a model can attend to; None where it has no config that tells."""
     config = getattr(model, "config", None)

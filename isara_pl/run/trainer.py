@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from isara_pl.errors import InputError
@@ -84,7 +84,7 @@ class Processes:
     @classmethod
     def computing(cls, trainer: Any) -> Processes:
         """Give the processes of a trainer for work that is forward passes: in step, where its model is sharded."""
-        return cls(trainer.global_rank, trainer.world_size, getattr(trainer.strategy, "shards_model", False))
+        return replace(cls.of(trainer), in_step=getattr(trainer.strategy, "shards_model", False))
 
     @property
     def is_first(self) -> bool:

@@ -19,6 +19,7 @@ from torch import distributed
 
 from isara_pl.datamodule.checks import check_processes
 from isara_pl.errors import InputError
+from isara_pl.generation import engine
 from isara_pl.models.adapter import MergedWeights
 from isara_pl.models.loading import load_causal_lm
 from isara_pl.module import IsaraModule
@@ -141,6 +142,14 @@ def test_a_sharded_base_has_no_adapter_folded_in_and_computes_with_it_all_the_sa
             assert not torch.allclose(module.adapted(ids).logits, whole)
     with pytest.raises(RuntimeError, match="a sharded base has no adapter folded in"):
         MergedWeights(module.adapted)
+
+
+def test_processes_in_step_make_the_same_batches_whatever_memory_each_has(strategy, tiny_llama, monkeypatch):
+    monkeypatch.setattr(engine, "_free_bytes", lambda device: 1 << 30)
+    base = load_causal_lm(tiny_llama, torch.float32).requires_grad_(False)  # what is trained stays whole
+    assert engine.budget_of(base, "auto") != engine.Budget(engine.ON_A_CPU)
+    strategy.shard(base, "float32")
+    assert engine.budget_of(base, "auto") == engine.Budget(engine.ON_A_CPU)
 
 
 def test_bases_that_cannot_be_sharded_are_refused(strategy, tiny_llama):
