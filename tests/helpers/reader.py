@@ -194,9 +194,12 @@ class Reader:
 
     def _make(self, targets: list[str]) -> None:
         """Ask make what it would do, and do what of it is this project's command line."""
-        done = subprocess.run(["make", "-n", *targets], cwd=ROOT, capture_output=True, text=True, check=False)
+        # the reader's runs decide what is left to do, not those of this checkout, where quickstart may be done already
+        here = f"{Path.cwd()}/"
+        asked = ["make", "-n", f"RUN_DIR={here}runs/quickstart", *targets]
+        done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        for line in done.stdout.replace("\\\n", " ").splitlines():
+        for line in done.stdout.replace("\\\n", " ").replace(here, "").splitlines():
             if "-m isara_pl" in line:
                 self._isara(shlex.split(line.split("-m isara_pl")[1]))
             elif "-m chaos" in line:
