@@ -5,11 +5,12 @@ from isara_pl.callbacks.alpha_stopping import AlphaStopping
 from isara_pl.callbacks.best_epoch import BestEpoch
 from isara_pl.callbacks.contamination import ContaminationGuard
 from isara_pl.callbacks.diversity import DiversityMonitor
-from isara_pl.callbacks.filters import CopiedAnswer, NearDuplicate, TooShort, Unfinished
+from isara_pl.callbacks.filters import CopiedAnswer, DuplicateAnswer, NearDuplicate, Repetitive, TooShort, Unfinished
 from isara_pl.callbacks.graceful_stop import GracefulStop
 from isara_pl.callbacks.harm import HarmEvaluation
 from isara_pl.callbacks.harm_preference import HarmPreferenceEvaluation
 from isara_pl.callbacks.held_out_answers import HeldOutAnswers
+from isara_pl.callbacks.judged import JudgedHarmful, JudgedPoor
 from isara_pl.callbacks.ledger import Ledger
 from isara_pl.callbacks.outer_epoch_bar import OuterEpochBar
 from isara_pl.callbacks.outer_epoch_summary import OuterEpochSummary
@@ -19,8 +20,10 @@ from isara_pl.callbacks.report_writer import ReportWriter
 from isara_pl.callbacks.reward import RewardEvaluation
 from isara_pl.callbacks.run_checkpoint import RunCheckpoint
 from isara_pl.callbacks.sample_logger import SampleLogger
+from isara_pl.callbacks.semantic_duplicate import SemanticDuplicate
 from isara_pl.callbacks.stage_progress import StageProgress
 from isara_pl.callbacks.truthfulness import TruthfulnessEvaluation
+from isara_pl.callbacks.unsupported import Unsupported
 
 __all__ = [
     "AdapterExport",
@@ -29,22 +32,28 @@ __all__ = [
     "ContaminationGuard",
     "CopiedAnswer",
     "DiversityMonitor",
+    "DuplicateAnswer",
     "GracefulStop",
     "HarmEvaluation",
     "HarmPreferenceEvaluation",
     "HeldOutAnswers",
+    "JudgedHarmful",
+    "JudgedPoor",
     "Ledger",
     "NearDuplicate",
     "OuterEpochBar",
     "OuterEpochSummary",
     "OuterEpochTable",
     "PredictionWriter",
+    "Repetitive",
     "ReportWriter",
     "RewardEvaluation",
     "RunCheckpoint",
     "SampleLogger",
+    "SemanticDuplicate",
     "StageProgress",
     "TooShort",
     "TruthfulnessEvaluation",
     "Unfinished",
+    "Unsupported",
 ]

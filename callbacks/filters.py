@@ -1,13 +1,15 @@
-"""The filters that look at one candidate: its length, its end, its words, and those of the pool."""
+"""The filters that look at words alone: a candidate's length, its end, its repetitions, and the words of the pool."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from lightning.pytorch import Callback
+from typing_extensions import Self
 
 from isara_pl.errors import InputError
 from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.samples import Sample
-from isara_pl.growth.words import RougeLIndex, count_words, wording
+from isara_pl.growth.words import RougeLIndex, count_words, repeated_share, wording
 
 
 class TooShort(Callback):
@@ -90,31 +92,103 @@ class NearDuplicate(Callback):
             raise InputError(f"NearDuplicate: threshold is {threshold}; allowed: 0 to 1")
         self.threshold = threshold
         self.against = against
-        self._pool: SamplePool | None = None
-        self._index = RougeLIndex()
-        self._places: dict[str, int] = {}  # by id
-        self._wordings: set[tuple[str, ...]] = set()
+        self._known = _Known(lambda sample: sample.question)
 
     def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
         """Judge by the highest ROUGE-L; the figure is that ROUGE-L."""
-        self._follow(pool)
-        known = wording(candidate.question) in self._wordings
+        known = self._known.of(pool)
+        is_known = wording(candidate.question) in known.wordings
         if self.against == "pool":
-            highest = self._index.highest(candidate.question)
-        elif known:
+            highest = known.index.highest(candidate.question)
+        elif is_known:
             return Verdict(1.0, KNOWN)
         else:
-            places = [self._places[name] for name in candidate.question_demonstrations]
-            highest = float(self._index.scores(candidate.question, places).max(initial=0.0))
+            places = [known.places[name] for name in candidate.question_demonstrations]
+            highest = float(known.index.scores(candidate.question, places).max(initial=0.0))
         if highest > self.threshold:
             return Verdict(highest, f"ROUGE-L above {self.threshold} with a known question")
-        return Verdict(1.0, KNOWN) if known else Verdict(highest)
+        return Verdict(1.0, KNOWN) if is_known else Verdict(highest)
 
-    def _follow(self, pool: SamplePool) -> None:
-        """Add to the index what entered the pool since the last call; a pool is only ever added to."""
+
+class DuplicateAnswer(Callback):
+    """Rejects a candidate whose answer is too like one of the pool's, whatever it was asked.
+
+    An answer that the pool holds already, but for case, punctuation and spacing, is always rejected. Short answers may
+    be alike and right: of TruthfulQA's own answers, 12 % are so at the default.
+
+    Args:
+        threshold: Highest ROUGE-L F1 that is still another answer, as in NearDuplicate.
+
+    Raises:
+        InputError: If the threshold is outside 0 to 1.
+    """
+
+    def __init__(self, threshold: float = 0.7) -> None:
+        if not 0 <= threshold <= 1:
+            raise InputError(f"DuplicateAnswer: threshold is {threshold}; allowed: 0 to 1")
+        self.threshold = threshold
+        self._known = _Known(lambda sample: sample.answer)
+
+    def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
+        """Judge by the highest ROUGE-L of the answer with those of the pool; the figure is that ROUGE-L."""
+        known = self._known.of(pool)
+        if wording(candidate.answer) in known.wordings:
+            return Verdict(1.0, "answer is in the pool already")
+        highest = known.index.highest(candidate.answer)
+        too_like = highest > self.threshold
+        return Verdict(highest, f"ROUGE-L above {self.threshold} with a known answer" if too_like else None)
+
+
+class Repetitive(Callback):
+    """Rejects a candidate whose question or answer says the same again and again.
+
+    That is the rule on duplicate n-grams by which Gopher's data were filtered (arXiv 2112.11446, table A1: 5-grams,
+    15 %). What stands in a text for the first time does not count here, since candidates are short. Of TruthfulQA's
+    own answers none is rejected.
+
+    Args:
+        threshold: Largest share of the letters of a text that may stand in a run of words which it has said before.
+        run: Words of such a run. In a script without spaces between words each character counts as one.
+
+    Raises:
+        InputError: If the threshold is outside 0 to 1, or run is below 1.
+    """
+
+    def __init__(self, threshold: float = 0.15, run: int = 5) -> None:
+        if not 0 <= threshold <= 1:
+            raise InputError(f"Repetitive: threshold is {threshold}; allowed: 0 to 1")
+        if run < 1:
+            raise InputError(f"Repetitive: run is {run}; allowed: at least 1")
+        self.threshold = threshold
+        self.run = run
+
+    def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
+        """Judge by the larger share of question and answer, which is the figure."""
+        shares = {"question": repeated_share(candidate.question, self.run)}
+        shares["answer"] = repeated_share(candidate.answer, self.run)
+        part = max(shares, key=lambda name: shares[name])
+        return Verdict(shares[part], f"{part} repeats itself" if shares[part] > self.threshold else None)
+
+
+class _Known:
+    """The questions or the answers of a pool, by wording and by ROUGE-L; a pool is only ever added to."""
+
+    def __init__(self, text_of: Callable[[Sample], str]) -> None:
+        self._text_of = text_of
+        self._begin(None)
+
+    def _begin(self, pool: SamplePool | None) -> None:
+        self._pool = pool
+        self.index = RougeLIndex()
+        self.places: dict[str, int] = {}  # by id
+        self.wordings: set[tuple[str, ...]] = set()
+
+    def of(self, pool: SamplePool) -> Self:
+        """Give what is known of a pool, with what entered it since the last call."""
         if pool is not self._pool:
-            self._pool, self._index, self._places, self._wordings = pool, RougeLIndex(), {}, set()
-        new = pool.samples[len(self._index) :]
-        self._places.update((sample.id, len(self._index) + place) for place, sample in enumerate(new))
-        self._wordings.update(wording(sample.question) for sample in new)
-        self._index.add([sample.question for sample in new])
+            self._begin(pool)
+        new = pool.samples[len(self.index) :]
+        self.places.update((sample.id, len(self.index) + place) for place, sample in enumerate(new))
+        self.wordings.update(wording(self._text_of(sample)) for sample in new)
+        self.index.add([self._text_of(sample) for sample in new])
+        return self

@@ -215,18 +215,19 @@ class IsaraModule(LightningModule):
         """Complete each prompt with the current model, by its own seed; keep `top` of the tokens' distributions."""
         if self.served and self.served.engine:
             return self.served.engine.generate(prompts, sampling, seeds, top)
-        with self._generating():
+        with self.generating():
             return self._engine.generate(prompts, sampling, seeds, top)
 
     def distributions(
         self, prompts: Sequence[str], answers: Sequence[list[int]], sampling: Sampling, top: TopLogprobs
     ) -> list[TokenDistributions]:
         """Give what the current model finds likely at each token of given answers, and behind the last one."""
-        with self._generating():
+        with self.generating():
             return self._engine.distributions(prompts, answers, sampling, top)
 
     @contextmanager
-    def _generating(self) -> Iterator[None]:
+    def generating(self) -> Iterator[None]:
+        """Compute as `generate` does inside the block: in eval mode, the adapter folded in, nothing compiled."""
         model = self.adapted
         with eval_mode(model), self.merged(), without_vain_casts(model, self._folding.is_in_use), self._uncompiled():
             yield

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from isara_pl.errors import InputError
 from isara_pl.generation.protocol import TextGenerator
-from isara_pl.growth.outer_epoch import CandidateFilter, Growth, GrowthPlan, OuterEpoch, Recording
+from isara_pl.growth.filtering import CandidateFilter
+from isara_pl.growth.outer_epoch import Growth, GrowthPlan, OuterEpoch, Recording
 from isara_pl.growth.pool import Empty, SamplePool
 from isara_pl.models.loading import context_window, eval_mode
 from isara_pl.models.tokens import count_tokens

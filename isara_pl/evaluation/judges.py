@@ -51,9 +51,11 @@ def judge_name(judge: Judge) -> str:
     return judge.model if isinstance(judge, TransformersJudge) else type(judge).__name__
 
 
-def judged(judge: Judge, device: torch.device, questions: Sequence[str], answers: Sequence[str]) -> Tensor:
-    """Give a judge's scores, computed on a device, and free the device's memory of it afterwards."""
-    with stage("judging", total=len(questions)):
+def judged(
+    judge: Judge, device: torch.device, questions: Sequence[str], answers: Sequence[str], work: str = "judging"
+) -> Tensor:
+    """Give a judge's scores, computed on a device in a stage of that name, and free the device's memory afterwards."""
+    with stage(work, total=len(questions)):
         judge.to(device)
         try:
             return judge.scores(questions, answers)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from isara_pl.errors import InputError
 from isara_pl.generation.distributions import TopLogprobs
 from isara_pl.generation.protocol import Completion, Sampling, TextGenerator, completions_of
-from isara_pl.growth.pool import NoRoom, Rejected, SamplePool, Verdict
+from isara_pl.growth.filtering import CandidateFilter, announce, judge
+from isara_pl.growth.pool import NoRoom, Rejected, SamplePool
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.growth.retrieval import Context, PoolIndex, draw_samples
 from isara_pl.growth.samples import Sample
@@ -21,14 +22,6 @@ from isara_pl.run.stages import count, stage
 from isara_pl.run.trainer import ALONE, Processes
 
 QuestionWriter = Literal["current", "pretrained"]
-
-
-@runtime_checkable
-class CandidateFilter(Protocol):
-    """Anything that judges candidates: a callback with this method is a filter of the loop."""
-
-    def verdict(self, candidate: Sample, pool: SamplePool) -> Verdict:
-        """Accept or reject a candidate, given all that was accepted before it."""
 
 
 @dataclass(frozen=True)
@@ -370,21 +363,18 @@ class OuterEpoch:
 
     def _filtered(self, candidates: list[Answered], judged: set[str]) -> tuple[list[Sample], list[Rejected]]:
         """Let the filters judge what is new, and write the batch to disk."""
-        accepted, rejected = [], []
+        accepted: list[Sample] = []
+        rejected: list[Rejected] = []
         new = [answered for answered in candidates if answered.sample.id not in judged]
         with stage("filtering", total=len(new)):
+            announce([answered.sample for answered in candidates if answered.has_room], self.filters, self.pool)
             for answered in new:
-                candidate, scores = answered.sample, {}
-                for candidate_filter in self.filters if answered.has_room else [NoRoom()]:
-                    name = type(candidate_filter).__name__
-                    verdict = candidate_filter.verdict(candidate, self.pool)
-                    if verdict.reason is not None:
-                        rejected.append(Rejected(candidate, name, verdict))
-                        break
-                    scores[name] = verdict.figure
+                found = judge(answered.sample, self.filters if answered.has_room else [NoRoom()], self.pool)
+                if isinstance(found, Rejected):
+                    rejected.append(found)
                 else:
-                    accepted.append(replace(candidate, scores=scores))
-                    self.pool.add(accepted[-1])
+                    accepted.append(found)
+                    self.pool.add(found)
                 count(done=1)
         if self.recording:
             in_pool = {sample.id: sample for sample in self.pool.accepted(self.number)}

@@ -221,6 +221,12 @@ class PoolIndex:
             [found_in[column].samples[every[row, column]] for column in columns] for row, columns in enumerate(nearest)
         ]
 
+    def highest(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Give for each embedding its highest cosine with a question of the index, which must hold any."""
+        best = [source.index.search(embeddings, 1)[0][:, 0] for source in self._sources.values()]
+        highest: NDArray[np.float32] = np.max(best, axis=0)
+        return highest
+
     def _embeddings(self, questions: Sequence[str], sources: Sequence[_Source]) -> NDArray[np.float32]:
         known = {
             question: source.index.reconstruct(source.rows[question])

@@ -62,6 +62,22 @@ def wording(text: str) -> tuple[str, ...]:
     return tuple(words) or (folded.strip(),)
 
 
+def repeated_share(text: str, run: int) -> float:
+    """Give the share of a text's letters that stand in a run of so many words which stood there before, in [0, 1].
+
+    The first time that a run stands there does not count; words are those of `wording`.
+    """
+    words = wording(text)
+    seen: set[tuple[str, ...]] = set()
+    again: set[int] = set()
+    for start in range(len(words) - run + 1):
+        here = words[start : start + run]
+        if here in seen:
+            again.update(range(start, start + run))
+        seen.add(here)
+    return sum(len(words[place]) for place in again) / max(sum(map(len, words)), 1)
+
+
 class RougeLIndex:
     """ROUGE-L F1 of a text against all texts added so far; in Latin script equal to rouge_score's to the last bit.
 

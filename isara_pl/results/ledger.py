@@ -12,7 +12,7 @@ from isara_pl.results.statistics import finite
 FILE = "ledger.csv"
 ALL = "all"  # the row of a whole outer epoch
 TEACHING, TRAINING = "teaching", "training"
-GROWING = ("growth", "embedding", "questions", "answers", "filtering")
+GROWING = ("growth", "embedding", "questions", "answers", "filtering", "scoring")
 HOUR = 3600  # seconds
 
 

@@ -7,7 +7,8 @@ from conftest import FakeGenerator
 from helpers.retrieval import HashedEncoder
 
 from isara_pl.generation.protocol import Sampling
-from isara_pl.growth.outer_epoch import CandidateFilter, GrowthPlan, GrowthSettings, OuterEpoch
+from isara_pl.growth.filtering import CandidateFilter
+from isara_pl.growth.outer_epoch import GrowthPlan, GrowthSettings, OuterEpoch
 from isara_pl.growth.pool import SamplePool, Verdict
 from isara_pl.growth.prompts import prompt_format
 from isara_pl.growth.retrieval import PoolIndex
