@@ -23,11 +23,11 @@ def judges(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [harm, save_classifier(folder / "reward", "llama", ["reward"], pad=1)]
 
 
-def judged(judges: list[str], harmful: float = 0.85) -> list[str]:
+def judged(judges: list[str]) -> list[str]:
     kinds = ("SequenceClassifierJudge", "RewardModelJudge")
     return [
         option
-        for filter_, kind, model, threshold in zip(FILTERS[4:6], kinds, judges, (harmful, -1.2), strict=True)
+        for filter_, kind, model, threshold in zip(FILTERS[4:6], kinds, judges, (0.8, -1.2), strict=True)
         for option in (
             f"--trainer.callbacks+=isara_pl.callbacks.{filter_}",
             f"--trainer.callbacks.judge=isara_pl.evaluation.judges.{kind}",
@@ -43,7 +43,7 @@ def all_of_them(options, judges, speaker) -> list[str]:
     """Arguments of a run with every filter, each of which takes something."""
     named = {
         "Repetitive": ["run=1"],
-        "DuplicateAnswer": ["threshold=0.35"],
+        "DuplicateAnswer": ["threshold=0.25"],
         "SemanticDuplicate": ["threshold=0.97"],
     }
     others = [
@@ -55,7 +55,7 @@ def all_of_them(options, judges, speaker) -> list[str]:
         )
     ]
     last = ["--trainer.callbacks+=isara_pl.callbacks.Unsupported", "--trainer.callbacks.threshold=0.2"]
-    own = [f"--model.name={speaker}", "--data.candidates_per_outer_epoch=24", "--data.candidates_per_batch=8"]
+    own = ["--data.epochs_per_outer_epoch=1", f"--model.name={speaker}", "--data.candidates_per_outer_epoch=12", "--data.candidates_per_batch=4"]
     return [*options, *own, "--model.learning_rate=0.001", *others, *judged(judges), *last]
 
 
@@ -72,17 +72,17 @@ def test_all_filters_count_keep_and_resume(all_of_them, judges, tmp_path, capsys
     for outer_epoch, row in enumerate(rows(whole)):
         both = [sum(one["outer_epoch"] == outer_epoch for one in of) for of in (accepted, rejected)]
         if outer_epoch:
-            assert (int(row["accepted"]), int(row["candidates"]), sum(both)) == (both[0], 24, 24)
+            assert (int(row["accepted"]), int(row["candidates"]), sum(both)) == (both[0], 12, 12)
     assert all(tuple(sample["scores"]) == (*FILTERS, "TooLong") for sample in accepted)
     assert all(line["reason"] and isinstance(line["figure"], float) for line in rejected if line["filter"] in FILTERS[:7])
     # each batch is seen whole by both judges, and by the model in two ways
     scored = {row.outer_epoch: row.samples for row in read_ledger(whole / "ledger.csv") if row.stage == "scoring"}
-    assert scored[1] == 24 * 2 + 2 * sum(bool(one["answer"]) for one in [*accepted, *rejected] if one["outer_epoch"] == 1)
+    assert scored[1] == 12 * 2 + 2 * sum(bool(one["answer"]) for one in [*accepted, *rejected] if one["outer_epoch"] == 1)
 
-    # cut before the last batch but one was judged, and as if killed while writing the one before
+    # cut before the last batch was judged, and as if killed while writing the one before
     cut = tmp_path / "cut"
     with pytest.MonkeyPatch.context() as patch:
-        before_call(patch, OuterEpoch, "_judge", 5, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        before_call(patch, OuterEpoch, "_judge", 6, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(SystemExit):
             main(["fit", *all_of_them, f"--run_dir={cut}"])
     lines = (cut / "pool.jsonl").read_text().splitlines(keepends=True)
@@ -92,10 +92,11 @@ def test_all_filters_count_keep_and_resume(all_of_them, judges, tmp_path, capsys
     assert_same(cut, whole)
 
     # other options are other filters
-    at = all_of_them.index("--trainer.callbacks.threshold=0.97")
-    other = [*all_of_them[:at], "--trainer.callbacks.threshold=0.96", *all_of_them[at + 1 :]]
-    assert "SemanticDuplicate(threshold=0.97)" in fails(["fit", *other, f"--run_dir={cut}", "--ckpt_path=last"], capsys)
-    at = all_of_them.index("--trainer.callbacks.judge.template={answer}")
-    other = [*all_of_them[:at], "--trainer.callbacks.judge.template={question} {answer}", *all_of_them[at + 1 :]]
+    changes = {"threshold=0.97": "threshold=0.96", "template={answer}": "template={question} {answer}"}
+    other = [*all_of_them]
+    for before, now in changes.items():
+        place = next(place for place, option in enumerate(other) if option.endswith(before))
+        other[place] = other[place].replace(before, now)
     error = fails(["fit", *other, f"--run_dir={cut}", "--ckpt_path=last"], capsys)
+    assert "SemanticDuplicate(threshold=0.97)" in error
     assert 'options of judge of JudgedHarmful: {"template": "{answer}"' in error
