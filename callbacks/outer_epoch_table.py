@@ -22,11 +22,12 @@ class OuterEpochTable(GrowthCallback):
     """Writes `metrics.csv` to the run folder: one row for the pretrained model and each outer epoch.
 
     Columns: `outer_epoch` (0 is the pretrained model), `answer_nll`, `mc1`, `mc2` and every other figure
-    that was measured after training, `novelty`, `candidates`, `accepted`, `trained_on` (samples; 0 for an outer epoch
-    that the α rule ended), `seconds` (growing, training and measuring) and `weights` (a hash of the adapter's that the
-    figures were measured of). A figure that does not exist is empty, and so are those of an outer epoch after whose
-    last training step nothing was measured. Figures of any other weights, such as those within an outer epoch or of
-    another run, are logged, and stand in no row. A resumed run keeps the rows that are there.
+    that was measured after training, `novelty`, `candidates`, `accepted`, `data_scaling` (all samples so far ÷ seeds),
+    `trained_on` (samples; 0 for an outer epoch that the α rule ended), `seconds` (growing, training and measuring) and
+    `weights` (a hash of the adapter's that the figures were measured of). A figure that does not exist is empty, and so
+    are those of an outer epoch after whose last training step nothing was measured. Figures of any other weights, such
+    as those within an outer epoch or of another run, are logged, and stand in no row. A resumed run keeps the rows that
+    are there.
     """
 
     def __init__(self) -> None:
@@ -76,6 +77,9 @@ class OuterEpochTable(GrowthCallback):
         row.setdefault("seconds", growth.seconds)
         if growth.novelty is not None:
             row["novelty"] = growth.novelty
+        pool = data_of(trainer, self).pool
+        if pool is not None:
+            row["data_scaling"] = pool.scaling(growth.outer_epoch)
         self._write(trainer)
         self._since = time.perf_counter() - growth.seconds
 

@@ -71,6 +71,7 @@ class SampleLogger(GrowthCallback):
             "outer_epoch": growth.outer_epoch,
             "candidates": growth.candidates,
             "accepted": growth.accepted,
+            "data_scaling": pool.scaling(growth.outer_epoch),
             **{f"rejected/{name}": count for name, count in taken_by_filters(trainer, growth).items()},
         }
         if growth.novelty is not None:

@@ -82,6 +82,10 @@ class SamplePool:
         """Give the samples that an outer epoch added."""
         return [sample for sample in self.samples if sample.outer_epoch == outer_epoch]
 
+    def scaling(self, outer_epoch: int) -> float:
+        """Give all samples up to an outer epoch ÷ seeds: by how much the data have grown."""
+        return len(self.up_to(outer_epoch)) / len(self.up_to(0))
+
     def rejected(self, outer_epoch: int) -> Counter[str]:
         """Give how many candidates of an outer epoch each filter took."""
         return Counter(self._rejected.get(outer_epoch, {}).values())

@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Sequence
+from itertools import accumulate
 
 from isara_pl.errors import printable
 from isara_pl.growth.pool import Rejected, SamplePool
@@ -29,7 +30,10 @@ def curves(report: Report) -> Table:
 
 
 def grown(report: Report, filters: Sequence[str]) -> Table:
-    """Give what each outer epoch's growth gave."""
+    """Give what each outer epoch's growth gave, and what the data have grown to by then."""
+    seeds = sum(one.status == "seed" for one in report.samples)
+    every = accumulate((row.accepted for row in report.grown), initial=seeds)
+    next(every)  # before the first
     rows = [
         [
             outer_epoch_name(row.outer_epoch),
@@ -37,11 +41,13 @@ def grown(report: Report, filters: Sequence[str]) -> Table:
             *(count(row.taken.get(name, 0)) for name in filters),
             count(row.accepted),
             share(row.novelty),
+            figure(samples / seeds if seeds else None),
             "yes" if row.trained else "no",
         ]
-        for row in report.grown
+        for row, samples in zip(report.grown, every, strict=True)
     ]
-    return ["", "candidates", *(f"taken by {name}" for name in filters), "accepted", "novelty", "trained on"], rows
+    took = [f"taken by {name}" for name in filters]
+    return ["", "candidates", *took, "accepted", "novelty", "all samples ÷ seeds", "trained on"], rows
 
 
 def diversity(report: Report) -> Table:

@@ -1,12 +1,12 @@
 """What the figures of several methods say against each other, in numbers and in plain sentences."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from isara_pl.errors import InputError
 from isara_pl.results.items import MEASURES, Line
-from isara_pl.results.methods import Entry
+from isara_pl.results.methods import Entry, equal_budgets
 from isara_pl.results.run import CLAIMED, CONTROL, ICL, OF_SEEDS, PRETRAINED, SFT
 from isara_pl.results.statistics import Difference, Figure, Unit, average_units, pair_units, weighted_mean
 
@@ -141,6 +141,8 @@ def evaluate(
     claims = claims_of(entries)
     pairs = [(entry, reference) for entry in entries if entry is not reference]
     pairs += [pair for pair in claims if pair not in pairs]
+    equal = [pair for pair in equal_budgets(entries) if _common(*pair, lines)]
+    pairs += [pair for pair in equal if pair not in pairs]
     contrasts, sentences = [], []
     for method, other in pairs:
         if method.name not in lines or other.name not in lines:
@@ -161,6 +163,8 @@ def evaluate(
             sentences.append(summary(method.name, other, found))
             if len(claims) <= FEW_CLAIMS:
                 sentences += [sentence(contrast) for contrast in found]
+        if (method, other) in equal:
+            sentences.append(iterative_against_one_shot(method, other, found))
     items = _items(every)
     return Evaluated(
         name=name,
@@ -186,6 +190,12 @@ def summary(method: str, baseline: Entry, contrasts: Sequence[Contrast]) -> str:
         labels = [MEASURES[contrast.measure].label for contrast in contrasts if contrast.conclusion == conclusion]
         said += [f"{words} {', '.join(labels)}"] if labels else []
     return f"{method} against {baseline.described}: {'; '.join(said) or 'nothing can be said'}."
+
+
+def iterative_against_one_shot(iterative: Entry, one_shot: Entry, contrasts: Sequence[Contrast]) -> str:
+    """Say whether as many candidates in several outer epochs did better than in a single one."""
+    spent = f"{one_shot.budget[0]} candidates in {len(iterative.budget)} outer epochs or in one"
+    return f"Iterative against one-shot, {spent}: {summary(iterative.name, one_shot, contrasts)}"
 
 
 def sentence(contrast: Contrast) -> str:
@@ -297,6 +307,10 @@ def _row(entry: Entry, evaluation: str, lines: Sequence[Line], units: dict[str, 
 
 def _items(lines: Sequence[Line]) -> set[tuple[str, int]]:
     return {(line.question, line.occurrence) for line in lines}
+
+
+def _common(one: Entry, other: Entry, lines: Mapping[str, Sequence[Line]]) -> bool:
+    return bool(_items(lines.get(one.name, [])) & _items(lines.get(other.name, [])))
 
 
 def _folders(entry: Entry) -> str:

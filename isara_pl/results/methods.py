@@ -1,5 +1,6 @@
 """What a comparison compares: methods, each with the runs of its name pooled."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,16 @@ class Entry:
         method: The method's name.
         kind: What it is: the pretrained model, ICL, or one of `FITTED`.
         runs: Folders of its runs, each with its lines by evaluation.
+        budget: How many candidates each outer epoch generated that it was trained in, where all its runs agree.
+        recipe: All else that its runs' pools depend on but for their seeds, where all agree; empty where not known.
     """
 
     name: str
     method: str
     kind: str
     runs: list[tuple[Path, dict[str, list[Line]]]]
+    budget: tuple[int, ...] = ()
+    recipe: str = ""
 
     @property
     def described(self) -> str:
@@ -58,15 +63,48 @@ def pool_runs(runs: Sequence[tuple[str, Run]], every_outer_epoch: bool) -> list[
             for outer_epoch in trained:
                 having = [run for run in pooled if outer_epoch in run.trained_outer_epochs]
                 lines = [(run.folder, run.at(outer_epoch)) for run in having]
-                entries.append(Entry(f"{method}, outer epoch {outer_epoch}", method, kind, lines))
+                grown = _budget(having, outer_epoch), _recipe(having)
+                entries.append(Entry(f"{method}, outer epoch {outer_epoch}", method, kind, lines, *grown))
         else:
-            entries.append(Entry(method, method, kind, [(run.folder, run.last()) for run in pooled]))
+            grown = _budget(pooled, None), _recipe(pooled)
+            entries.append(Entry(method, method, kind, [(run.folder, run.last()) for run in pooled], *grown))
     if all(entry.kind != PRETRAINED and entry.method != PRETRAINED for entry in entries):
         before = [(run.folder, _without_demonstrations(run.at(0))) for _, run in runs if run.kind in FITTED]
         before = [(path, lines) for path, lines in before if lines]
         if before:
             entries.insert(0, Entry(PRETRAINED, PRETRAINED, PRETRAINED, before))
     return entries
+
+
+def equal_budgets(entries: Sequence[Entry]) -> list[tuple[Entry, Entry]]:
+    """Give every loop of several outer epochs with the same one of a single outer epoch, of as many candidates."""
+    return [
+        (iterative, one_shot)
+        for iterative in entries
+        for one_shot in entries
+        if len(one_shot.budget) == 1 < len(iterative.budget)
+        and one_shot.budget[0] == sum(iterative.budget)
+        and iterative.recipe == one_shot.recipe != ""
+    ]
+
+
+def _budget(runs: Sequence[Run], outer_epoch: int | None) -> tuple[int, ...]:
+    """Give the candidates of each outer epoch up to one, or to each run's last; nothing where that is not known."""
+    found = set()
+    for run in runs:
+        last = outer_epoch or max(run.trained_outer_epochs, default=0)
+        try:
+            found.add(tuple(int(run.metrics[number]["candidates"]) for number in range(1, last + 1)))
+        except (InputError, KeyError):  # a damaged file, or a run that grew nothing
+            return ()
+    return found.pop() if len(found) == 1 else ()
+
+
+def _recipe(runs: Sequence[Run]) -> str:
+    own = ("data.candidates_per_outer_epoch", "data.seeds", "seed_everything")
+    plain = [{name: value for name, value in run.conditions.items() if name not in own} for run in runs]
+    found = {json.dumps(options, sort_keys=True) for options in plain if options}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _kinds(runs: Sequence[Run]) -> dict[Run, str]:

@@ -10,7 +10,7 @@ from isara_pl.errors import InputError
 FILE = "metrics.csv"
 MEASURED = ("answer_nll", "mc1", "mc2")
 COUNTS = ("outer_epoch", "candidates", "accepted", "trained_on")
-OF_GROWTH = ("novelty", "candidates", "accepted")
+OF_GROWTH = ("novelty", "candidates", "accepted", "data_scaling")
 LAST = (*OF_GROWTH, "trained_on", "seconds")
 NO_FIGURES = ("outer_epoch", *LAST)  # columns that say nothing of a model
 WEIGHTS = "weights"
@@ -85,7 +85,7 @@ def columns_of(rows: Mapping[int, Row]) -> list[str]:
 def format_table(rows: Mapping[int, Row], baselines: Mapping[str, Row]) -> str:
     """Give the rows, and below them those of other runs by their names, as a small table for the terminal."""
     shown = [name for name in SHOWN if any(name in row for row in rows.values())]
-    lines = [("", *(SHOWN[name] for name in shown), "novelty", "accepted", "trained on", "seconds")]
+    lines = [("", *(SHOWN[name] for name in shown), "novelty", "accepted", "× seeds", "trained on", "seconds")]
     named = [(outer_epoch_name(outer_epoch), row) for outer_epoch, row in sorted(rows.items())]
     for name, row in [*named, *baselines.items()]:
         accepted = f"{row['accepted']} of {row['candidates']}" if {"accepted", "candidates"} <= row.keys() else "-"
@@ -95,6 +95,7 @@ def format_table(rows: Mapping[int, Row], baselines: Mapping[str, Row]) -> str:
                 *(cell(row, figure, ".3f") for figure in shown),
                 cell(row, "novelty", ".2f"),
                 accepted,
+                cell(row, "data_scaling", ".2f"),
                 cell(row, "trained_on", "d"),
                 cell(row, "seconds", ".0f"),
             )

@@ -55,7 +55,12 @@ def all_of_them(options, judges, speaker) -> list[str]:
         )
     ]
     last = ["--trainer.callbacks+=isara_pl.callbacks.Unsupported", "--trainer.callbacks.threshold=0.2"]
-    own = ["--data.epochs_per_outer_epoch=1", f"--model.name={speaker}", "--data.candidates_per_outer_epoch=12", "--data.candidates_per_batch=4"]
+    own = [
+        "--data.epochs_per_outer_epoch=1",
+        f"--model.name={speaker}",
+        "--data.candidates_per_outer_epoch=12",
+        "--data.candidates_per_batch=4",
+    ]
     return [*options, *own, "--model.learning_rate=0.001", *others, *judged(judges), *last]
 
 
@@ -74,10 +79,14 @@ def test_all_filters_count_keep_and_resume(all_of_them, judges, tmp_path, capsys
         if outer_epoch:
             assert (int(row["accepted"]), int(row["candidates"]), sum(both)) == (both[0], 12, 12)
     assert all(tuple(sample["scores"]) == (*FILTERS, "TooLong") for sample in accepted)
-    assert all(line["reason"] and isinstance(line["figure"], float) for line in rejected if line["filter"] in FILTERS[:7])
+    assert all(
+        line["reason"] and isinstance(line["figure"], float) for line in rejected if line["filter"] in FILTERS[:7]
+    )
     # each batch is seen whole by both judges, and by the model in two ways
     scored = {row.outer_epoch: row.samples for row in read_ledger(whole / "ledger.csv") if row.stage == "scoring"}
-    assert scored[1] == 12 * 2 + 2 * sum(bool(one["answer"]) for one in [*accepted, *rejected] if one["outer_epoch"] == 1)
+    assert scored[1] == 12 * 2 + 2 * sum(
+        bool(one["answer"]) for one in [*accepted, *rejected] if one["outer_epoch"] == 1
+    )
 
     # cut before the last batch was judged, and as if killed while writing the one before
     cut = tmp_path / "cut"

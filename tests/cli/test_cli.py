@@ -36,6 +36,7 @@ def test_fit_leaves_one_complete_folder(options, tmp_path, tiny_llama, capsys):
         assert int(row["accepted"]) == len(accepted)
         assert float(row["novelty"]) == pytest.approx(len(accepted) / 6, abs=1e-6)
         assert int(row["trained_on"]) == sum(s["outer_epoch"] <= int(row["outer_epoch"]) for s in pool)
+        assert float(row["data_scaling"]) == pytest.approx(int(row["trained_on"]) / 8, abs=1e-6)  # of 8 seeds
     assert float(table[2]["answer_nll"]) < float(table[0]["answer_nll"])
     printed = capsys.readouterr().out
     assert "pretrained" in printed

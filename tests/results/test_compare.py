@@ -349,6 +349,45 @@ def test_csv_and_markdown_hold_the_same_figures(runs, tmp_path):
     assert not list(tmp_path.rglob("*.unfinished"))
 
 
+def grown(folder: Path, nll: float, candidates: list[int], **conditions) -> str:
+    """Write a run of self-generation: its last outer epoch is measured, each with so many candidates."""
+    measured = {len(candidates): items(0.0, nll, round(10 * nll))}
+    recipe = {"data.candidates_per_outer_epoch": candidates[0], "model.objective": "sft", **conditions}
+    path = write_run(folder, measured, generated=1, conditions=recipe)
+    table = ["outer_epoch,candidates", *(f"{number},{count}" for number, count in enumerate(candidates, start=1))]
+    (folder / "metrics.csv").write_text("\n".join(table) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("one_shot", "conditions", "said"),
+    [
+        ([12], {}, True),
+        ([12], {"seed_everything": 3}, True),
+        ([11], {}, False),  # another budget
+        ([12], {"data.question_context": "random"}, False),  # another method
+        ([6, 6], {}, False),
+    ],
+)
+def test_iterative_and_one_shot_of_as_many_candidates_are_held_against_each_other(
+    tmp_path, capsys, one_shot, conditions, said
+):
+    runs = [grown(tmp_path / "loop", 0.0, [4, 4, 4]), grown(tmp_path / "once", 0.3, one_shot, **conditions)]
+    found = compare(tmp_path, *runs, f"sft={write_run(tmp_path / 'sft', {1: items(0.0, 0.1, 5)})}", "--reference=sft")
+    sentences = [text for text in only(found)["sentences"] if text.startswith("Iterative against one-shot")]
+    expected = (
+        "Iterative against one-shot, 12 candidates in 3 outer epochs or in one: loop against once (self-generation): "
+        "better in answer NLL; this data cannot tell in MC2."
+    )
+    assert sentences == ([expected] if said else [])
+    if said:
+        one = contrast(found, "loop", "once", "answer_nll")
+        assert one["conclusion"] == "better"
+        assert one["difference"]["difference"] == pytest.approx(-0.3, abs=0.05)
+        (tmp_path / "once/metrics.csv").write_text("outer_epoch\n\xff\n")  # damaged: nothing is said, nothing refused
+        assert not [text for text in only(compare(tmp_path, *runs))["sentences"] if "one-shot" in text]
+
+
 def test_missing_baselines_are_named_with_how_to_run_them(runs, tmp_path, capsys):
     isara = [path for path in runs if "isara" in path]
     found = compare(tmp_path, *isara)

@@ -18,7 +18,7 @@ from isara_pl.cli.main import main
 from isara_pl.results.items import read_results
 from isara_pl.run.checkpoints import weights_hash
 
-GROWN = {"outer_epoch", "novelty", "candidates", "accepted", "trained_on", "seconds", "weights"}
+GROWN = {"outer_epoch", "novelty", "candidates", "accepted", "data_scaling", "trained_on", "seconds", "weights"}
 
 
 class StopAfter(Callback):
