@@ -40,7 +40,7 @@ class Ledger(GrowthCallback, StageListener):
     """Writes `ledger.csv` to the run folder: what each stage of each outer epoch took.
 
     Columns: `outer_epoch` (0 is measuring the pretrained model), `stage` (`questions`, `answers`, `embedding`,
-    `filtering`, `growth` for the rest of growing, `teaching` where the teacher is asked, `training`, `validation`,
+    `filtering`, `scoring` of candidates, `growth` for the rest of growing, `teaching` where the teacher is asked, `training`, `validation`,
     every evaluation by its name, `judging`, `loading` of the encoder, and `report`), `wall_seconds`, `cpu_seconds`,
     `prompt_tokens`, `generated_tokens`, `flops`, `peak_memory_bytes`, `samples`, `samples_per_second` and `cost`. The
     row `all` of an outer epoch has, beside the sums, `accepted`, `seconds_per_accepted`, `flops_per_accepted` and

@@ -28,6 +28,8 @@ METHODS = (
     # the loop with another start or fewer steps, and with other objectives
     *("isara_base", "isara_short", "distill", "distill_base", "distill_both", "control", "distill_seeds"),
 )
+FILTERS = ("SemanticDuplicate", "DuplicateAnswer", "Repetitive", "Unsupported", "JudgedHarmful", "JudgedPoor")
+FILTERED = tuple(f"distill+{name}" for name in FILTERS)  # `distill` with one filter more; only where they are named
 DEMONSTRATIONS = 5
 EPOCHS = 2  # passes over the pool in an outer epoch
 BATCH_SIZE = 8
@@ -44,7 +46,7 @@ def main() -> None:
     )
     parser.add_argument("--train_on", choices=("truthfulness", "harm"), required=True, help="The domain of the seeds.")
     parser.add_argument("--to", type=Path, required=True, help="Folder of the study.")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="What to run.")
+    parser.add_argument("--methods", nargs="+", choices=(*METHODS, *FILTERED), default=METHODS, help="What to run.")
     parser.add_argument("--seed_sets", type=int, default=3, help="How many splits into seeds and items.")
     parser.add_argument("--seeds", type=int, default=64, help="Seeds of a set.")
     parser.add_argument("--items", type=int, default=200, help="Items of the seeds' own domain.")
@@ -53,6 +55,9 @@ def main() -> None:
     parser.add_argument("--outer_epochs", type=int, default=4, help="Outer epochs of the loop.")
     parser.add_argument(
         "--evaluation_precision", choices=("float32", "trainer"), default="float32", help="As in --model."
+    )
+    parser.add_argument(
+        "--filter_options", type=json.loads, default={}, help="Options of filters by their names, as JSON; of judges."
     )
     parser.add_argument("--answer_tokens", type=int, default=0, help="Most tokens of own answers; 0: none are written.")
     parser.add_argument(
@@ -70,7 +75,7 @@ def main() -> None:
         if not (folder / "seeds.jsonl").exists():
             write_seed_set(arguments, folder, number)
         # the matched baseline takes its steps from the loop's run
-        for method in [method for method in METHODS if method in arguments.methods]:
+        for method in [method for method in (*METHODS, *FILTERED) if method in arguments.methods]:
             run(arguments, method, folder, number)
             runs.append(f"{method}={folder / method}")
     for which in ("last", "all"):
@@ -82,7 +87,8 @@ def main() -> None:
 
 def refuse_another_study(arguments: argparse.Namespace) -> None:
     """Remember what the study is of, and refuse to mix it with another one in the same folder."""
-    own = {name: str(value) for name, value in vars(arguments).items() if name not in ("to", "methods", "seed_sets")}
+    others = ("to", "methods", "seed_sets", "filter_options")  # what a run itself holds against its options
+    own = {name: str(value) for name, value in vars(arguments).items() if name not in others}
     path = arguments.to / "study.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,13 +159,16 @@ def run(arguments: argparse.Namespace, method: str, folder: Path, number: int) -
 
 def config(arguments: argparse.Namespace, method: str, folder: Path, number: int) -> dict[str, Any]:
     """Give the configuration of a method."""
-    data, model = options(arguments, method)
+    loop, _, filter_ = method.partition("+")
+    data, model = options(arguments, loop)
     if method == "sft_matched":
         steps = steps_of(folder / "isara", arguments.outer_epochs)
         data["epochs_per_outer_epoch"] = max(1, round(steps / math.ceil(arguments.seeds / BATCH_SIZE)))
     question_tokens, answer_tokens = NEW_TOKENS[arguments.train_on]
     callbacks = ["TooShort", "NearDuplicate", "CopiedAnswer", "Unfinished", "DiversityMonitor"]
     callbacks += ["BestEpoch"] if method == "sft_early" else []
+    of_filter = {"class_path": f"isara_pl.callbacks.{filter_}", "init_args": arguments.filter_options.get(filter_, {})}
+    more = [of_filter] if filter_ else []
     return {
         "seed_everything": number,
         "run_dir": str(folder / method),
@@ -167,6 +176,7 @@ def config(arguments: argparse.Namespace, method: str, folder: Path, number: int
             "enable_progress_bar": False,
             "callbacks": [
                 *({"class_path": f"isara_pl.callbacks.{name}"} for name in callbacks),
+                *more,
                 *evaluations(arguments, method, folder),
             ],
         },

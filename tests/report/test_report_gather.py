@@ -12,7 +12,7 @@ from helpers.report_runs import SEEDS, accepted, rejected, write_run
 from isara_pl.errors import InputError
 from isara_pl.evaluation.diversity import diversity, is_copy, nearest_cosine
 from isara_pl.growth.retrieval import SentenceEncoder
-from isara_pl.report import curves
+from isara_pl.report import curves, tables
 from isara_pl.report.curves import on_plane
 from isara_pl.report.gather import gather
 from isara_pl.results.items import write_results
@@ -41,11 +41,14 @@ def test_all_figures_are_those_of_the_files(undisturbed, report):
         assert shown[name].outer_epochs == [0, 1, 2]
         assert shown[name].values == [float(row[name]) for row in rows]
     assert (shown["answer_nll"].higher_is_better, shown["mc2"].higher_is_better) == (False, True)
-    assert not {"seconds", "novelty", "accepted"} & shown.keys()
+    assert not {"seconds", "novelty", "accepted", "data_scaling"} & shown.keys()
     assert [(one.outer_epoch, one.novelty, one.candidates, one.accepted, one.trained) for one in report.grown] == [
         (int(row["outer_epoch"]), float(row["novelty"]), int(row["candidates"]), int(row["accepted"]), True)
         for row in rows[1:]
     ]
+    head, grown = tables.grown(report, ["NearDuplicate"])
+    scaling = [float(line[head.index("all samples ÷ seeds")]) for line in grown]
+    assert scaling == pytest.approx([float(row["data_scaling"]) for row in rows[1:]], rel=1e-3)
     assert report.alpha == 0.1
     assert dict(report.facts)["data.outer_epochs"] == "2"
 

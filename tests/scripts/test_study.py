@@ -108,7 +108,19 @@ def study_arguments():
         answer_tokens=0,
         train_on="harm",
         evaluation_precision="float32",
+        filter_options={"JudgedPoor": {"threshold": 1.5}},
     )
+
+
+def test_a_filter_is_added_to_distillation_and_nothing_else_is_changed(study, tmp_path):
+    plain = study.config(study_arguments(), "distill", tmp_path, 0)
+    for name, own in (("Repetitive", {}), ("JudgedPoor", {"threshold": 1.5})):
+        assert f"distill+{name}" in study.FILTERED
+        filtered = study.config(study_arguments(), f"distill+{name}", tmp_path, 0)
+        added = {"class_path": f"isara_pl.callbacks.{name}", "init_args": own}
+        assert added in filtered["trainer"]["callbacks"]
+        filtered["trainer"]["callbacks"].remove(added)
+        assert {**filtered, "run_dir": ""} == {**plain, "run_dir": ""}
 
 
 @pytest.mark.real
