@@ -40,8 +40,9 @@ class Ledger(GrowthCallback, StageListener):
     """Writes `ledger.csv` to the run folder: what each stage of each outer epoch took.
 
     Columns: `outer_epoch` (0 is measuring the pretrained model), `stage` (`questions`, `answers`, `embedding`,
-    `filtering`, `scoring` of candidates, `growth` for the rest of growing, `teaching` where the teacher is asked, `training`, `validation`,
-    every evaluation by its name, `judging`, `loading` of the encoder, and `report`), `wall_seconds`, `cpu_seconds`,
+    `filtering`, `scoring` of candidates by a filter's model, `growth` for the rest of growing, `teaching` where the
+    teacher is asked, `training`, `validation`, every evaluation by its name, `judging`, `loading` of the encoder, and
+    `report`), `wall_seconds`, `cpu_seconds`,
     `prompt_tokens`, `generated_tokens`, `flops`, `peak_memory_bytes`, `samples`, `samples_per_second` and `cost`. The
     row `all` of an outer epoch has, beside the sums, `accepted`, `seconds_per_accepted`, `flops_per_accepted` and
     `cost_per_accepted` (of growing alone), `flops_saved_per_query` (what a question takes less without demonstrations

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from helpers.command_line import assert_same, before_call, fails, fit, rows
 from helpers.judges import save_classifier
+from helpers.several_processes import GREEDY, on_two
 
 from isara_pl.cli.main import main
 from isara_pl.growth.outer_epoch import OuterEpoch
@@ -109,3 +110,14 @@ def test_all_filters_count_keep_and_resume(all_of_them, judges, tmp_path, capsys
     error = fails(["fit", *other, f"--run_dir={cut}", "--ckpt_path=last"], capsys)
     assert "SemanticDuplicate(threshold=0.97)" in error
     assert 'options of judge of JudgedHarmful: {"template": "{answer}"' in error
+
+
+@pytest.mark.slow
+def test_two_processes_filter_as_one_does(all_of_them, tmp_path):
+    arguments = ["fit", *all_of_them, *GREEDY, "--data.outer_epochs=1", "--data.candidates_per_batch=3"]
+    main([*arguments, f"--run_dir={tmp_path / 'one'}"])
+    done = on_two(arguments, tmp_path / "two")
+    assert done.returncode == 0, done.stdout
+    for name in ("pool.jsonl", "rejected.jsonl"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    assert any("Unsupported" in sample["scores"] for sample in entries(tmp_path / "one/pool.jsonl")), "all were asked"
