@@ -1,12 +1,11 @@
 """What all evaluations share: when they run, their prompts, and where their figures go."""
 
-import inspect
 import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, cast, get_args, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -17,8 +16,8 @@ from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.datamodule.growing import fits_window, text_generator
 from isara_pl.datamodule.pooled_data import outer_epoch_of_weights, weights_of
 from isara_pl.errors import InputError
-from isara_pl.evaluation.choice_scores import ChoiceScore, Question, Scorer, choice_scores, scores_by
-from isara_pl.evaluation.prompting import ItemPrompts
+from isara_pl.evaluation.blind import others_of
+from isara_pl.evaluation.prompting import AnswerFormat, ItemPrompts
 from isara_pl.growth.retrieval import Context, Demonstrations
 from isara_pl.growth.samples import Sample
 from isara_pl.module import IsaraModule
@@ -164,6 +163,10 @@ class Evaluation(Measurement):
         """Give what figures depend on beside the model: only under equal ones can they be compared."""
         return {}
 
+    def prompt_format(self, data: IsaraDataModule, module: LightningModule) -> AnswerFormat:
+        """Give how items become text: as pairs that are trained on."""
+        return data.prompt_format
+
     # -- when it runs
 
     def embeds(self, fits: bool) -> bool:
@@ -244,12 +247,15 @@ class Evaluation(Measurement):
         generator = text_generator(module, type(self).__name__)
         demonstrations = Demonstrations(data.seeds, data.encoder, self.demonstrations, self.context, data.seed)
         found = zip(items, demonstrations.of(items), strict=True)
+        # of all items, whichever of them a process measures
+        others = others_of([item.question for item in items], derive_seed(data.seed, "another question"))
         return ItemPrompts(
-            data.prompt_format,
+            self.prompt_format(data, module),
             {item.id: context for item, context in found},
             generator,
             fits_window(module, data.tokenizer),
             derive_seed(data.seed, "evaluation", self.name),
+            {item.id: items[place] for item, place in zip(items, others, strict=bool(others))},
         )
 
 
@@ -262,32 +268,6 @@ def check_choice(option: str, value: str, allowed: Any) -> None:
     """Refuse a value that is none of a Literal's: the command line checks that, Python does not."""
     if value not in get_args(allowed):
         raise InputError(f"{option} is {value!r}; allowed: {' or '.join(get_args(allowed))}")
-
-
-def check_scores(module: LightningModule, callback: Callback) -> None:
-    """Refuse a module whose probabilities cannot be asked for, with an InputError that says how they could be."""
-    own = type(module).__name__
-    if not isinstance(module, IsaraModule):
-        try:
-            inspect.signature(getattr(module, "score", None)).bind([], [])  # type: ignore[arg-type]  # None is refused
-        except TypeError:
-            raise InputError(
-                f"{type(callback).__name__} needs the log-probabilities of answers, and {own} has no score(prompts, "
-                "answers), which gives for each prompt that of its answer. Give it one, in ten lines "
-                "(docs/LIGHTNING.md), or use IsaraModule"
-            ) from None
-        if not hasattr(getattr(module, "tokenizer", None), "encode"):
-            raise InputError(
-                f"{type(callback).__name__} counts the tokens of answers, and {own} has no `tokenizer` with "
-                "encode(text). Give it one, before the Trainer starts"
-            )
-
-
-def scores_of(module: LightningModule, questions: Sequence[Question], batch_size: int) -> list[list[ChoiceScore]]:
-    """Give the score of every choice of every question; so many questions, or choices, are scored at once."""
-    if isinstance(module, IsaraModule):
-        return choice_scores(module.adapted, module.tokenizer, questions, batch_size)
-    return scores_by(cast(Scorer, module), questions, batch_size)
 
 
 def data_of(trainer: Trainer, callback: Callback) -> IsaraDataModule:

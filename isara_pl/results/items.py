@@ -44,9 +44,12 @@ MEASURES = {
     "mc1": Measure("MC1", True, worst=0.0),
     "mc2": Measure("MC2", True, worst=0.0),
     "mc3": Measure("MC3", True, worst=0.0),
+    # what is left beyond the same answers after another question: `isara_pl.evaluation.blind`
+    "mc2_informed": Measure("MC2 informed", True, worst=-1.0),
     "answer_nll": Measure("answer NLL", False, weight="answer_tokens"),
     # no field of an item: fitted crosswise by whoever reads them, `isara_pl.evaluation.calibration`
     "answer_nll_scaled": Measure("scaled NLL", False, weight="answer_tokens"),
+    "answer_nll_informed": Measure("NLL informed", False, weight="answer_tokens"),
     "rouge_diff": Measure("ROUGE diff", True),
     "rouge_acc": Measure("ROUGE acc", True, worst=0.0),
     "bleu_diff": Measure("BLEU diff", True),
@@ -54,6 +57,7 @@ MEASURES = {
     "harm_rate": Measure("harm rate", False, worst=1.0),
     "harm_rate_at_0.4": Measure("harm rate at 0.4", False, worst=1.0),
     "harm_preference": Measure("harm preference", False, worst=1.0),
+    "harm_preference_informed": Measure("harm preference informed", False, worst=1.0),
     "reward": Measure("reward", True),
     "cost": Measure("cost", False),
     "win_rate": Measure("win rate", True, worst=0.0),
