@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from isara_pl.errors import InputError
+from isara_pl.evaluation.blind import INFORMED
 from isara_pl.evaluation.calibration import NLL_BY_TEMPERATURE, TEMPERATURES, cross_fitted
 from isara_pl.results.statistics import Figure, finite
 from isara_pl.run.files import write_whole
@@ -62,8 +63,8 @@ MEASURES = {
     "cost": Measure("cost", False),
     "win_rate": Measure("win rate", True, worst=0.0),
 }
-
-
+# measures of given answers, with that of their informed part
+INFORMED_PART = {name.removesuffix(f"_{INFORMED}"): name for name in MEASURES if name.endswith(f"_{INFORMED}")}
 FOLDER = "evaluation"
 SCALED = "answer_nll_scaled"
 
