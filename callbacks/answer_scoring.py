@@ -1,7 +1,7 @@
 """What evaluations of given answers share: their log-probabilities, and the question-blind control."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule
@@ -43,9 +43,9 @@ class AnswerScoring(Evaluation):
         self.blind = blind
         super().__init__(default_name, name, items, demonstrations, context, batch_size)
 
-    def passes(self) -> int:
+    def steps(self, items: Sequence[Sample]) -> int:
         """Scoring, and scoring after each control."""
-        return 1 + len(CONTROLS[self.blind])
+        return len(items) * (1 + len(CONTROLS[self.blind]))
 
     def check_module(self, module: LightningModule) -> None:
         """Refuse a module whose probabilities cannot be asked for."""
@@ -58,8 +58,21 @@ class AnswerScoring(Evaluation):
         items: Sequence[Sample],
         prompts: ItemPrompts,
         answers: Sequence[Sequence[str]],
+        asked: Sequence[Callable[[str], str]] | None = None,
     ) -> list[dict[str, list[ChoiceScore]]]:
-        """Score the answers of each item after its question, by `ASKED`, and after each control that it has."""
+        """Score the answers of each item after its question, by `ASKED`, and after each control that it has.
+
+        Args:
+            module: Whose probabilities they are.
+            items: Items.
+            prompts: Their prompts.
+            answers: Of each item, at least one.
+            asked: Of each item, what is asked with its question or another's; None asks the question itself, whose
+                prompt then is the one that the item's line tells of.
+
+        Returns:
+            For each item the scores by control, without those whose prompt does not fit the window.
+        """
         tokenizer: Any = module.tokenizer
         texts = [tuple(prompts.prompt_format.answer_text(answer) for answer in of_item) for of_item in answers]
         longest = [max(count_continuation(tokenizer, "", text) for text in of_item) for of_item in texts]
@@ -68,22 +81,28 @@ class AnswerScoring(Evaluation):
             questions = {
                 place: Question(prompt, texts[place])
                 for place, item in enumerate(items)
-                if (prompt := _prompt(prompts, item, longest[place], control)) is not None
+                if (prompt := _prompt(prompts, item, longest[place], control, asked[place] if asked else None))
+                is not None
             }
-            if control == EMPTY and not questions:
+            if control == EMPTY and items and not questions:
                 rank_zero_info(
                     f"{self.name}: nothing is scored after an empty question: there is no other item, or the model's "
                     "chat template writes an empty turn in its own way"
                 )
             # a call of its own for each: a control moves no last digit of the figure that it stands beside
-            scores = scores_of(module, [*questions.values()], self.batch_size, control == ASKED)
+            by_temperature = control == ASKED and asked is None
+            scores = scores_of(module, [*questions.values()], self.batch_size, by_temperature)
             for place, of_item in zip(questions, scores, strict=True):
                 found[place][control] = of_item
         return found
 
 
-def _prompt(prompts: ItemPrompts, item: Sample, following: int, control: str) -> str | None:
-    return prompts.control_prompt(item, following, control) if control else prompts.prompt(item, following)
+def _prompt(
+    prompts: ItemPrompts, item: Sample, following: int, control: str, asked: Callable[[str], str] | None
+) -> str | None:
+    if control == ASKED:
+        return prompts.prompt(item, following) if asked is None else prompts.beside(item, following, asked)
+    return prompts.control_prompt(item, following, control, asked)
 
 
 def log_probability(control: str) -> str:

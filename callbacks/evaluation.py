@@ -151,9 +151,9 @@ class Evaluation(Measurement):
         """Give the items that are measured on."""
         return self.own_items
 
-    def passes(self) -> int:
-        """Give how often `measure` goes through the items, for those who watch its progress."""
-        return 1
+    def steps(self, items: Sequence[Sample]) -> int:
+        """Give how many steps `measure` takes for items, for those who watch its progress."""
+        return len(items)
 
     def check_module(self, module: LightningModule) -> None:
         """Refuse a module that lacks what `measure` needs: asked before anything is grown, where there are items."""
@@ -191,7 +191,7 @@ class Evaluation(Measurement):
             return
         began = time.perf_counter()
         computing = Processes.computing(trainer)
-        steps = len(computing.share(items)) * self.passes()
+        steps = self.steps(computing.share(items))
         with stage(self.name, data.measured_outer_epoch, total=steps):
             prompts = self._prompts(data, pl_module, items)
             with measuring(trainer, pl_module):

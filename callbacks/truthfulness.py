@@ -12,6 +12,7 @@ from isara_pl.callbacks.answer_scoring import ASKED, AnswerScoring, blind_questi
 from isara_pl.callbacks.evaluation import Line, check_choice
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
+from isara_pl.evaluation.binary import LETTERS, binary, orders
 from isara_pl.evaluation.blind import INFORMED, Blind, control_means, with_controls
 from isara_pl.evaluation.calibration import by_temperature
 from isara_pl.evaluation.choice_scores import ChoiceScore
@@ -31,10 +32,12 @@ MULTIPLE_CHOICE = {"mc1": mc1, "mc2": mc2, "mc3": mc3}
 class TruthfulnessEvaluation(AnswerScoring):
     """TruthfulQA's measures (arXiv 2109.07958) at the end of every validation and test.
 
-    Logs `mc1`, `mc2` and `mc3` over the given answers; `best_answer_nll`, the negative log-likelihood per
-    token of the best answers under the same prompts; and, where the model answers itself, `rouge_diff`,
-    `rouge_acc`, `bleu_diff` and `bleu_acc` of its greedy answers. The best answer is an item's `answer`.
-    An item's own figures and every choice's log-probability are in `evaluation/truthfulness.jsonl`.
+    Logs `mc1`, `mc2` and `mc3` over the given answers; `binary`, how often the model chooses the best answer
+    where that and the best incorrect one are shown, in both orders, over the items that say which that is or
+    have one alone; `best_answer_nll`, the negative log-likelihood per token of the best answers under the same
+    prompts; and, where the model answers itself, `rouge_diff`, `rouge_acc`, `bleu_diff` and `bleu_acc` of its
+    greedy answers. The best answer is an item's `answer`. An item's own figures and every choice's
+    log-probability are in `evaluation/truthfulness.jsonl`.
 
     Beside each figure over given answers stands its question-blind control, `mc2_blind`: the same answers after
     another item's question. `mc2_informed` and `best_answer_nll_informed` are what is left beyond it.
@@ -99,9 +102,10 @@ class TruthfulnessEvaluation(AnswerScoring):
         """Give the items of the file, or the held-out pairs."""
         return self.own_items or data.held_out
 
-    def passes(self) -> int:
-        """Scoring, and answering where the model answers itself."""
-        return super().passes() + bool(self.max_new_tokens)
+    def steps(self, items: Sequence[Sample]) -> int:
+        """Scoring, of the binary choice in both orders, and answering where the model answers itself."""
+        choosing = [item for item in items if _best_incorrect(item) is not None]
+        return super().steps([*items, *choosing, *choosing]) + len(items) * bool(self.max_new_tokens)
 
     def conditions(self) -> dict[str, str]:
         """Give the convention of the prompts."""
@@ -119,13 +123,38 @@ class TruthfulnessEvaluation(AnswerScoring):
         rights = [(item.answer, *(text for text in item.correct_answers if text != item.answer)) for item in items]
         texts = [(*right, *item.incorrect_answers) for item, right in zip(items, rights, strict=True)]
         scores = self.scored(module, items, prompts, texts)
+        choices = self._choices(module, items, prompts)
         answers: Sequence[str | None] = [None for _ in items]
         if self.max_new_tokens:
             answers = prompts.answers(items, self.max_new_tokens)
         return [
-            {**_line(item, right, of_item, answer), **blind_question(prompts, item, of_item)}
+            {
+                **_line(item, right, of_item, answer),
+                **choices.get(item.id, {}),
+                **blind_question(prompts, item, of_item),
+            }
             for item, right, of_item, answer in zip(items, rights, scores, answers, strict=True)
         ]
+
+    def _choices(
+        self, module: LightningModule, items: Sequence[Sample], prompts: ItemPrompts
+    ) -> dict[str, dict[str, float | None]]:
+        """Let the model choose between the best answer and the best incorrect one; give the figures by an item's id."""
+        pairs = {item.id: (item, wrong) for item in items if (wrong := _best_incorrect(item)) is not None}
+        asked = [order for item, wrong in pairs.values() for order in orders(item.answer, wrong)]
+        twice = [item for item, _ in pairs.values() for _ in range(2)]
+        scores = self.scored(module, twice, prompts, [LETTERS for _ in twice], asked)
+        found = {}
+        for place, name in enumerate(pairs):
+            first, last = scores[2 * place : 2 * place + 2]
+            figures = {
+                control: {"binary": binary(*([s.log_probability for s in one[control]] for one in (first, last)))}
+                for control in first
+                if control in last
+            }
+            if ASKED in figures:
+                found[name] = with_controls(figures.pop(ASKED), figures)
+        return found
 
     def figures(self, lines: Sequence[Line]) -> Mapping[str, Tensor]:
         """Give the figures over items."""
@@ -142,10 +171,21 @@ class TruthfulnessEvaluation(AnswerScoring):
                 if name != "mc2":
                     means.pop(INFORMED, None)  # one of the three says it
                 figures.update({f"{name}_{ending}": mean for ending, mean in means.items()})
+        binaries = [line["binary"] or 0.0 for line in lines if "binary" in line]
+        if binaries:
+            figures["binary"] = torch.tensor(sum(binaries) / len(binaries), dtype=torch.float32)
+            means = control_means(lines, "binary", worst=-1.0)
+            figures.update({f"binary_{ending}": mean for ending, mean in means.items()})
         overlaps = [line for line in lines if "rouge_diff" in line]
         if overlaps:
             figures.update(mean_overlap(overlaps))
         return figures
+
+
+def _best_incorrect(item: Sample) -> str | None:
+    """Give the best incorrect answer: that of a field of its own, or the only one."""
+    only = item.incorrect_answers[0] if len(item.incorrect_answers) == 1 else None
+    return item.best_incorrect_answer or only
 
 
 def _line(item: Sample, right: Sequence[str], scores: Mapping[str, Sequence[ChoiceScore]], answer: str | None) -> Line:

@@ -115,7 +115,13 @@ class ItemPrompts:
         self.demonstrations[item.id] = context
         return write(context)
 
-    def control_prompt(self, item: Sample, following: int, control: str) -> str | None:
+    def beside(self, item: Sample, following: int, asked: Callable[[str], str]) -> str | None:
+        """Give the prompt of something else that is asked of an item; None where it does not fit the window."""
+        return self._written(item, asked(item.question), following)
+
+    def control_prompt(
+        self, item: Sample, following: int, control: str, asked: Callable[[str], str] | None = None
+    ) -> str | None:
         """Give the prompt of an item's question-blind control, which so many tokens will follow.
 
         It is the whole prompt of another item, with that item's demonstrations: those of the item were found by its
@@ -125,6 +131,7 @@ class ItemPrompts:
             item: The item.
             following: Tokens of its longest answer.
             control: `blind` or `empty`.
+            asked: What is asked with a question; None asks that itself.
 
         Returns:
             None where there is no other question, the prompt does not fit, or a chat template does not write an
@@ -133,14 +140,8 @@ class ItemPrompts:
         other = self.others.get(item.id)
         if other is None:
             return None
-        write = partial(self.prompt_format.answer_prompt, "" if control == EMPTY else other.question)
-        # not those that the other item's own prompt had room for: whether that was made depends on the process
-        context = self.given[other.id]
-        if control == EMPTY and not self._takes_an_empty_question(context):
-            return None
-        context = self._fitting(write, context, following)
-        prompt = write(context)
-        return prompt if self.fits is None or self.fits(prompt, following) else None
+        question = "" if control == EMPTY else other.question
+        return self._written(other, asked(question) if asked else question, following)
 
     def answers(self, items: Sequence[Sample], max_new_tokens: int) -> list[str]:
         """Answer items, greedily."""
@@ -151,6 +152,16 @@ class ItemPrompts:
         seeds = [derive_seed(self.seed, "answer", prompt) for prompt in prompts]
         completions = completions_of(self.generator, prompts, sampling, seeds)
         return [self.prompt_format.parse_answer(completion.text) for completion in completions]
+
+    def _written(self, item: Sample, question: str, following: int) -> str | None:
+        """Give a prompt of a question with an item's demonstrations; it leaves no trace in `demonstrations`."""
+        write = partial(self.prompt_format.answer_prompt, question)
+        # not those that the item's own prompt had room for: whether that was made depends on the process
+        context = self.given[item.id]
+        if not question and not self._takes_an_empty_question(context):
+            return None
+        prompt = write(self._fitting(write, context, following))
+        return prompt if self.fits is None or self.fits(prompt, following) else None
 
     def _fitting(self, write: Callable[[Sequence[Sample]], str], context: list[Sample], following: int) -> list[Sample]:
         """Give as many of the demonstrations as the model's window has room for."""

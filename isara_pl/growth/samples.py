@@ -17,6 +17,7 @@ from isara_pl.growth.shapes import (
     PAIR_FIELDS,
     Columns,
     Shapes,
+    best_incorrect_answer_of,
     category_of,
     correct_answers_of,
     incorrect_answers_of,
@@ -26,6 +27,8 @@ from isara_pl.growth.shapes import (
     question_of,
 )
 from isara_pl.growth.tables import Row
+
+_RARE = ("best_incorrect_answer",)
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Sample:
         category: The domain or topic, where the file gives one.
         correct_answers: All correct answers of a held-out item.
         incorrect_answers: The incorrect answers of a held-out item.
+        best_incorrect_answer: The best of them, where the file has a field of its own for it.
         question_demonstrations: Ids of the samples that the question was written from, in order.
         answer_demonstrations: Ids of the samples that the answer was written from, in order.
         sampling_seed: Seed of the candidate, from which its question and answer were drawn.
@@ -55,6 +59,7 @@ class Sample:
     category: str | None = None
     correct_answers: tuple[str, ...] = ()
     incorrect_answers: tuple[str, ...] = ()
+    best_incorrect_answer: str | None = None
     question_demonstrations: tuple[str, ...] = ()
     answer_demonstrations: tuple[str, ...] = ()
     sampling_seed: int | None = None
@@ -63,8 +68,9 @@ class Sample:
     scores: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Give the sample as one line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        """Give the sample as one line of JSON; what hardly any sample has is left out where there is none."""
+        fields = {name: value for name, value in asdict(self).items() if value is not None or name not in _RARE}
+        return json.dumps(fields, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, line: str) -> "Sample":
@@ -83,6 +89,7 @@ class Sample:
             if not isinstance(figure, int | float):
                 raise ValueError("`scores` must be numbers")
         texts = [sample.id, sample.question, sample.answer, sample.category or "", *sample.scores]
+        texts.append(sample.best_incorrect_answer or "")
         texts += [*sample.question_demonstrations, *sample.answer_demonstrations]
         try:
             "".join(texts).encode("utf-8")  # fails on half a character
@@ -118,6 +125,7 @@ def read_samples(path: Path, kind: str = "seed", columns: Columns = None) -> lis
             category=category_of(row),
             correct_answers=correct_answers_of(row),
             incorrect_answers=incorrect_answers_of(row),
+            best_incorrect_answer=best_incorrect_answer_of(row),
         )
 
     return _read(path, kind, columns, sample, f"pairs in this file; expected one {PAIR_FIELDS} a row")

@@ -47,6 +47,8 @@ MEASURES = {
     "mc3": Measure("MC3", True, worst=0.0),
     # what is left beyond the same answers after another question: `isara_pl.evaluation.blind`
     "mc2_informed": Measure("MC2 informed", True, worst=-1.0),
+    "binary": Measure("binary", True, worst=0.0),
+    "binary_informed": Measure("binary informed", True, worst=-1.0),
     "answer_nll": Measure("answer NLL", False, weight="answer_tokens"),
     # no field of an item: fitted crosswise by whoever reads them, `isara_pl.evaluation.calibration`
     "answer_nll_scaled": Measure("scaled NLL", False, weight="answer_tokens"),
