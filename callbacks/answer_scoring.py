@@ -8,14 +8,16 @@ from lightning.pytorch import Callback, LightningModule
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from isara_pl.callbacks.evaluation import Evaluation, Line, check_choice
+from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
-from isara_pl.evaluation.blind import BLIND, CONTROLS, EMPTY, Blind
+from isara_pl.evaluation.blind import BLIND, CONTROLS, EMPTY, Blind, drawn, others_of
 from isara_pl.evaluation.choice_scores import ChoiceScore, Question, Scorer, choice_scores, scores_by
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample
 from isara_pl.models.tokens import count_continuation
 from isara_pl.module import IsaraModule
+from isara_pl.run.randomness import derive_seed
 
 ASKED = ""  # beside its controls: the item's own question
 
@@ -27,6 +29,7 @@ class AnswerScoring(Evaluation):
         default_name: As of `Evaluation`, and so are the others.
         blind: What the answers are scored after as well: `another` item's question, `both` that and an empty
             question, or `none`.
+        blind_items: Most items that have a control; None takes all.
     """
 
     def __init__(
@@ -38,14 +41,26 @@ class AnswerScoring(Evaluation):
         context: Context,
         batch_size: int,
         blind: Blind,
+        blind_items: int | None,
     ) -> None:
-        check_choice(f"{type(self).__name__}: blind", blind, Blind)
+        kind = type(self).__name__
+        check_choice(f"{kind}: blind", blind, Blind)
+        if blind_items is not None and blind_items < 1:
+            raise InputError(f"{kind}: blind_items is {blind_items}; allowed: at least 1, or null for all items")
         self.blind = blind
+        self.blind_items = blind_items
         super().__init__(default_name, name, items, demonstrations, context, batch_size)
 
-    def steps(self, items: Sequence[Sample]) -> int:
+    def others(self, data: IsaraDataModule, items: Sequence[Sample]) -> Mapping[str, Sample]:
+        """Give an item with another question for each item that has a control, by its id."""
+        questions = [item.question for item in items]
+        places = others_of(questions, derive_seed(data.seed, "another question")) if CONTROLS[self.blind] else []
+        chosen = sorted(drawn(questions, self.blind_items)) if places else []
+        return {items[place].id: items[places[place]] for place in chosen}
+
+    def steps(self, items: Sequence[Sample], others: Mapping[str, Sample]) -> int:
         """Scoring, and scoring after each control."""
-        return len(items) * (1 + len(CONTROLS[self.blind]))
+        return len(items) + len(CONTROLS[self.blind]) * sum(item.id in others for item in items)
 
     def check_module(self, module: LightningModule) -> None:
         """Refuse a module whose probabilities cannot be asked for."""

@@ -16,7 +16,6 @@ from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.datamodule.growing import fits_window, text_generator
 from isara_pl.datamodule.pooled_data import outer_epoch_of_weights, weights_of
 from isara_pl.errors import InputError
-from isara_pl.evaluation.blind import others_of
 from isara_pl.evaluation.prompting import AnswerFormat, ItemPrompts
 from isara_pl.growth.retrieval import Context, Demonstrations
 from isara_pl.growth.samples import Sample
@@ -151,7 +150,14 @@ class Evaluation(Measurement):
         """Give the items that are measured on."""
         return self.own_items
 
-    def steps(self, items: Sequence[Sample]) -> int:
+    def others(self, data: IsaraDataModule, items: Sequence[Sample]) -> Mapping[str, Sample]:
+        """Give, by the ids of those items that have a question-blind control, the item whose question is asked there.
+
+        Every process is asked with all items.
+        """
+        return {}
+
+    def steps(self, items: Sequence[Sample], others: Mapping[str, Sample]) -> int:
         """Give how many steps `measure` takes for items, for those who watch its progress."""
         return len(items)
 
@@ -191,9 +197,10 @@ class Evaluation(Measurement):
             return
         began = time.perf_counter()
         computing = Processes.computing(trainer)
-        steps = self.steps(computing.share(items))
+        others = self.others(data, items)
+        steps = self.steps(computing.share(items), others)
         with stage(self.name, data.measured_outer_epoch, total=steps):
-            prompts = self._prompts(data, pl_module, items)
+            prompts = self._prompts(data, pl_module, items, others)
             with measuring(trainer, pl_module):
                 measured = computing.gathered(lambda: self._share(computing, pl_module, items, prompts))
         demonstrations = {item.id: shown for item, (_, shown) in zip(items, measured, strict=True)}
@@ -243,19 +250,19 @@ class Evaluation(Measurement):
             figure = value.float().to(module.device)  # several GPUs average only what lies on them
             module.log(f"{self.prefix}{name}{ending}", figure, batch_size=items, sync_dist=True)
 
-    def _prompts(self, data: IsaraDataModule, module: LightningModule, items: Sequence[Sample]) -> ItemPrompts:
+    def _prompts(
+        self, data: IsaraDataModule, module: LightningModule, items: Sequence[Sample], others: Mapping[str, Sample]
+    ) -> ItemPrompts:
         generator = text_generator(module, type(self).__name__)
         demonstrations = Demonstrations(data.seeds, data.encoder, self.demonstrations, self.context, data.seed)
         found = zip(items, demonstrations.of(items), strict=True)
-        # of all items, whichever of them a process measures
-        others = others_of([item.question for item in items], derive_seed(data.seed, "another question"))
         return ItemPrompts(
             self.prompt_format(data, module),
             {item.id: context for item, context in found},
             generator,
             fits_window(module, data.tokenizer),
             derive_seed(data.seed, "evaluation", self.name),
-            {item.id: items[place] for item, place in zip(items, others, strict=bool(others))},
+            others,
         )
 
 

@@ -39,6 +39,7 @@ class HarmPreferenceEvaluation(AnswerScoring):
         columns: Names that fields have in the file, where they are others: question=Frage, or a mapping.
         blind: The question-blind control: `another` item's question, `both` that and an empty one
             (`harm_preference_empty`), or `none`. Each takes as long as scoring the answers.
+        blind_items: Most items that have a control, the same ones in every run; null takes all.
 
     Raises:
         InputError: If an option is out of range, or the file cannot be used.
@@ -53,9 +54,10 @@ class HarmPreferenceEvaluation(AnswerScoring):
         name: str | None = None,
         columns: Columns = None,
         blind: Blind = "another",
+        blind_items: int | None = None,
     ) -> None:
         self.columns = columns
-        super().__init__("harm_preference", name, pairs, demonstrations, context, batch_size, blind)
+        super().__init__("harm_preference", name, pairs, demonstrations, context, batch_size, blind, blind_items)
 
     def read_items(self, items: str) -> list[Sample]:
         """Read the file of pairs."""

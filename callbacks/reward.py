@@ -68,7 +68,7 @@ class RewardEvaluation(Evaluation):
         """Give the judge."""
         return {"judge": judge_name(self.judge)}
 
-    def steps(self, items: Sequence[Sample]) -> int:
+    def steps(self, items: Sequence[Sample], others: Mapping[str, Sample]) -> int:
         """Answering, and once a run the pretrained model's answering."""
         return len(items) * (1 if self._pretrained else 2)
 

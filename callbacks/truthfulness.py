@@ -56,6 +56,7 @@ class TruthfulnessEvaluation(AnswerScoring):
         columns: Names that fields have in the file, where they are others: question=Frage, or a mapping.
         blind: The question-blind control: `another` item's question, `both` that and an empty one
             (`mc2_empty`), or `none`. Each takes as long as scoring the answers.
+        blind_items: Most items that have a control, the same ones in every run; null takes all.
 
     Raises:
         InputError: If an option is out of range, or the file cannot be used.
@@ -72,6 +73,7 @@ class TruthfulnessEvaluation(AnswerScoring):
         name: str | None = None,
         columns: Columns = None,
         blind: Blind = "another",
+        blind_items: int | None = None,
     ) -> None:
         self.columns = columns
         check_choice("TruthfulnessEvaluation: convention", convention, Convention)
@@ -84,7 +86,7 @@ class TruthfulnessEvaluation(AnswerScoring):
             raise InputError(f"TruthfulnessEvaluation: max_new_tokens is {max_new_tokens}; allowed: at least 0")
         self.convention = convention
         self.max_new_tokens = max_new_tokens
-        super().__init__("truthfulness", name, items, demonstrations, context, batch_size, blind)
+        super().__init__("truthfulness", name, items, demonstrations, context, batch_size, blind, blind_items)
 
     def read_items(self, items: str) -> list[Sample]:
         """Read the file; every item must have incorrect answers."""
@@ -102,10 +104,10 @@ class TruthfulnessEvaluation(AnswerScoring):
         """Give the items of the file, or the held-out pairs."""
         return self.own_items or data.held_out
 
-    def steps(self, items: Sequence[Sample]) -> int:
+    def steps(self, items: Sequence[Sample], others: Mapping[str, Sample]) -> int:
         """Scoring, of the binary choice in both orders, and answering where the model answers itself."""
         choosing = [item for item in items if _best_incorrect(item) is not None]
-        return super().steps([*items, *choosing, *choosing]) + len(items) * bool(self.max_new_tokens)
+        return super().steps([*items, *choosing, *choosing], others) + len(items) * bool(self.max_new_tokens)
 
     def conditions(self) -> dict[str, str]:
         """Give the convention of the prompts."""

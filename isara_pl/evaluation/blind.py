@@ -5,6 +5,7 @@ scored once more after another item's question. What the figure is beyond that, 
 takes from the question; the rest is style.
 """
 
+import hashlib
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,18 @@ def others_of(questions: Sequence[str], seed: int) -> list[int]:
     random.Random(seed).shuffle(ring)
     following = dict(zip(ring, [*ring[1:], ring[0]], strict=True))
     return [places[following[question]] for question in said]
+
+
+def drawn(questions: Sequence[str], most: int | None) -> list[int]:
+    """Give the places of so many items, or of all: those with the least hashes of their questions.
+
+    So runs with other seeds measure the same ones, and can be compared item by item.
+    """
+    # a question from a file may hold half a surrogate pair, which UTF-8 has no bytes for
+    hashes = [
+        hashlib.sha256(f"blind {question}".encode("utf-8", "backslashreplace")).digest() for question in questions
+    ]
+    return sorted(range(len(questions)), key=lambda place: (hashes[place], place))[:most]
 
 
 def with_controls(

@@ -9,6 +9,8 @@ import pytest
 import torch
 from helpers.evaluations import lines, table
 
+from isara_pl.callbacks import HarmPreferenceEvaluation, TruthfulnessEvaluation
+from isara_pl.errors import InputError
 from isara_pl.evaluation.blind import control_means, others_of, with_controls
 from isara_pl.evaluation.prompting import ItemPrompts, PrimerFormat, primer_prompt
 from isara_pl.growth.prompts import PlainFormat
@@ -212,3 +214,26 @@ def test_without_another_question_the_control_is_not_measured(run, tmp_path, que
     (row,) = table(run_dir)
     assert row["mc2"]
     assert not [name for name in [*row, *lines(run_dir, "truthfulness", 0)[0]] if "blind" in name or "empty" in name]
+
+
+def test_the_same_items_have_a_control_whatever_the_seed_and_their_order(run, tmp_path):
+    questions = [f"Who is number {i}?" for i in range(9)]
+    rows = [{"question": text, "answer": "I am.", "incorrect_answers": ["You.", "He."]} for text in questions]
+    chosen = []
+    for number, order in enumerate((rows, rows[::-1])):
+        path = tmp_path / f"items{number}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in order))
+        options = {"items": str(path), "max_new_tokens": 0, "blind_items": 4}
+        arguments = ("validate", [("TruthfulnessEvaluation", options)], f"--seed_everything={number}")
+        found = lines(run(*arguments, held_out=None, name=f"run{number}"), "truthfulness", 0)
+        chosen.append({line["question"] for line in found if "mc2_blind" in line})
+        assert {line["blind_question"] for line in found if "mc2_blind" in line} <= {*questions}
+    assert len(chosen[0]) == 4
+    assert chosen[0] == chosen[1]
+
+
+def test_fewer_than_one_item_is_refused(pairs_file):
+    with pytest.raises(InputError, match="HarmPreferenceEvaluation: blind_items is 0; allowed: at least 1, or null"):
+        HarmPreferenceEvaluation(pairs_file, blind_items=0)
+    with pytest.raises(InputError, match="TruthfulnessEvaluation: blind is 'all'; allowed: none or another or both"):
+        TruthfulnessEvaluation(blind="all")
