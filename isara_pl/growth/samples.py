@@ -43,13 +43,13 @@ class Sample:
         category: The domain or topic, where the file gives one.
         correct_answers: All correct answers of a held-out item.
         incorrect_answers: The incorrect answers of a held-out item.
-        best_incorrect_answer: The best of them, where the file has a field of its own for it.
         question_demonstrations: Ids of the samples that the question was written from, in order.
         answer_demonstrations: Ids of the samples that the answer was written from, in order.
         sampling_seed: Seed of the candidate, from which its question and answer were drawn.
         question_finished: Whether the model ended the question itself, rather than running out of tokens.
         answer_finished: Whether the model ended the answer itself, rather than running out of tokens.
         scores: Figure of every filter that an accepted sample passed, by the filter's class name.
+        best_incorrect_answer: The best of the incorrect answers, where the file has a field of its own for it.
     """
 
     id: str
@@ -59,13 +59,13 @@ class Sample:
     category: str | None = None
     correct_answers: tuple[str, ...] = ()
     incorrect_answers: tuple[str, ...] = ()
-    best_incorrect_answer: str | None = None
     question_demonstrations: tuple[str, ...] = ()
     answer_demonstrations: tuple[str, ...] = ()
     sampling_seed: int | None = None
     question_finished: bool = True
     answer_finished: bool = True
     scores: Mapping[str, float] = field(default_factory=dict)
+    best_incorrect_answer: str | None = None
 
     def to_json(self) -> str:
         """Give the sample as one line of JSON; what hardly any sample has is left out where there is none."""

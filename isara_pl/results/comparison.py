@@ -157,11 +157,11 @@ def evaluate(
         ]
         contrasts += found
         sentences += _left_out(method, other, name, found)
-        sentences += style(found)
         if (method, other) in claims:
             sentences.append(summary(method.name, other, found))
             if len(claims) <= FEW_CLAIMS:
                 sentences += [sentence(contrast) for contrast in found]
+        sentences += style(found) if len(claims) <= FEW_CLAIMS else _style_in_short(found)
     items = _items(every)
     return Evaluated(
         name=name,
@@ -223,6 +223,15 @@ def gains(contrasts: Sequence[Contrast]) -> list[tuple[Contrast, Contrast]]:
 def style(contrasts: Sequence[Contrast]) -> list[str]:
     """Say of each figure in which a method is better whether that is style alone, in words that anyone understands."""
     return [_style(*gain) for gain in gains(contrasts)]
+
+
+def _style_in_short(contrasts: Sequence[Contrast]) -> list[str]:
+    said = []
+    for more, words in ((False, "style alone, as far as this data shows"), (True, "more than style")):
+        found = [gain for gain, informed in gains(contrasts) if (informed.conclusion == "better") == more]
+        labels = ", ".join(MEASURES[gain.measure].label for gain in found)
+        said += [f"The gain of {found[0].method} over {found[0].reference} is {words}: {labels}."] if found else []
+    return said
 
 
 def _style(contrast: Contrast, informed: Contrast) -> str:

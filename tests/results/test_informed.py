@@ -57,7 +57,7 @@ def test_the_informed_part_is_a_measure_with_a_paired_interval(compared):
         assert one["difference"]["low"] < one["difference"]["difference"] < one["difference"]["high"]
         assert one["difference"]["difference"] == pytest.approx(amount, abs=0.05)
     assert MEASURES["mc2_informed"].higher_is_better
-    assert {name: f"{name}_informed" for name in ("mc2", "answer_nll", "harm_preference")} == INFORMED_PART
+    assert {name: f"{name}_informed" for name in ("mc2", "binary", "answer_nll", "harm_preference")} == INFORMED_PART
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,15 @@ def test_a_sentence_says_whether_a_gain_is_style_alone(compared, blind, said):
         (one,) = [text for text in sentences if text.startswith(f"The gain of isara over pretrained in {label} is ")]
         assert all(part in one for part in said)
         assert one.count("[") == 1
+
+
+def test_with_many_methods_a_pair_has_one_sentence_of_a_kind(compared):
+    found = compared(**{f"loop{number}": measured(0.1, -0.5, number, (0.1, -0.1)) for number in range(2, 7)})
+    sentences = [text for text in only(found)["sentences"] if text.startswith("The gain of loop2 ")]
+    assert sentences == [
+        "The gain of loop2 over pretrained is style alone, as far as this data shows: MC2.",
+        "The gain of loop2 over pretrained is more than style: answer NLL.",
+    ]
 
 
 def test_where_nothing_is_gained_nothing_is_said_of_style(compared):
