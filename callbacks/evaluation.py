@@ -1,12 +1,11 @@
 """What all evaluations share: when they run, their prompts, and where their figures go."""
 
-import inspect
 import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, cast, get_args, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -17,8 +16,7 @@ from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.datamodule.growing import fits_window, text_generator
 from isara_pl.datamodule.pooled_data import outer_epoch_of_weights, weights_of
 from isara_pl.errors import InputError
-from isara_pl.evaluation.choice_scores import ChoiceScore, Question, Scorer, choice_scores, scores_by
-from isara_pl.evaluation.prompting import ItemPrompts
+from isara_pl.evaluation.prompting import AnswerFormat, ItemPrompts
 from isara_pl.growth.retrieval import Context, Demonstrations
 from isara_pl.growth.samples import Sample
 from isara_pl.module import IsaraModule
@@ -152,9 +150,16 @@ class Evaluation(Measurement):
         """Give the items that are measured on."""
         return self.own_items
 
-    def passes(self) -> int:
-        """Give how often `measure` goes through the items, for those who watch its progress."""
-        return 1
+    def others(self, data: IsaraDataModule, items: Sequence[Sample]) -> Mapping[str, Sample]:
+        """Give, by the ids of those items that have a question-blind control, the item whose question is asked there.
+
+        Every process is asked with all items.
+        """
+        return {}
+
+    def steps(self, items: Sequence[Sample], others: Mapping[str, Sample]) -> int:
+        """Give how many steps `measure` takes for items, for those who watch its progress."""
+        return len(items)
 
     def check_module(self, module: LightningModule) -> None:
         """Refuse a module that lacks what `measure` needs: asked before anything is grown, where there are items."""
@@ -163,6 +168,10 @@ class Evaluation(Measurement):
     def conditions(self) -> dict[str, str]:
         """Give what figures depend on beside the model: only under equal ones can they be compared."""
         return {}
+
+    def prompt_format(self, data: IsaraDataModule, module: LightningModule) -> AnswerFormat:
+        """Give how items become text: as pairs that are trained on."""
+        return data.prompt_format
 
     # -- when it runs
 
@@ -188,9 +197,10 @@ class Evaluation(Measurement):
             return
         began = time.perf_counter()
         computing = Processes.computing(trainer)
-        steps = len(computing.share(items)) * self.passes()
+        others = self.others(data, items)
+        steps = self.steps(computing.share(items), others)
         with stage(self.name, data.measured_outer_epoch, total=steps):
-            prompts = self._prompts(data, pl_module, items)
+            prompts = self._prompts(data, pl_module, items, others)
             with measuring(trainer, pl_module):
                 measured = computing.gathered(lambda: self._share(computing, pl_module, items, prompts))
         demonstrations = {item.id: shown for item, (_, shown) in zip(items, measured, strict=True)}
@@ -240,16 +250,19 @@ class Evaluation(Measurement):
             figure = value.float().to(module.device)  # several GPUs average only what lies on them
             module.log(f"{self.prefix}{name}{ending}", figure, batch_size=items, sync_dist=True)
 
-    def _prompts(self, data: IsaraDataModule, module: LightningModule, items: Sequence[Sample]) -> ItemPrompts:
+    def _prompts(
+        self, data: IsaraDataModule, module: LightningModule, items: Sequence[Sample], others: Mapping[str, Sample]
+    ) -> ItemPrompts:
         generator = text_generator(module, type(self).__name__)
         demonstrations = Demonstrations(data.seeds, data.encoder, self.demonstrations, self.context, data.seed)
         found = zip(items, demonstrations.of(items), strict=True)
         return ItemPrompts(
-            data.prompt_format,
+            self.prompt_format(data, module),
             {item.id: context for item, context in found},
             generator,
             fits_window(module, data.tokenizer),
             derive_seed(data.seed, "evaluation", self.name),
+            others,
         )
 
 
@@ -262,32 +275,6 @@ def check_choice(option: str, value: str, allowed: Any) -> None:
     """Refuse a value that is none of a Literal's: the command line checks that, Python does not."""
     if value not in get_args(allowed):
         raise InputError(f"{option} is {value!r}; allowed: {' or '.join(get_args(allowed))}")
-
-
-def check_scores(module: LightningModule, callback: Callback) -> None:
-    """Refuse a module whose probabilities cannot be asked for, with an InputError that says how they could be."""
-    own = type(module).__name__
-    if not isinstance(module, IsaraModule):
-        try:
-            inspect.signature(getattr(module, "score", None)).bind([], [])  # type: ignore[arg-type]  # None is refused
-        except TypeError:
-            raise InputError(
-                f"{type(callback).__name__} needs the log-probabilities of answers, and {own} has no score(prompts, "
-                "answers), which gives for each prompt that of its answer. Give it one, in ten lines "
-                "(docs/LIGHTNING.md), or use IsaraModule"
-            ) from None
-        if not hasattr(getattr(module, "tokenizer", None), "encode"):
-            raise InputError(
-                f"{type(callback).__name__} counts the tokens of answers, and {own} has no `tokenizer` with "
-                "encode(text). Give it one, before the Trainer starts"
-            )
-
-
-def scores_of(module: LightningModule, questions: Sequence[Question], batch_size: int) -> list[list[ChoiceScore]]:
-    """Give the score of every choice of every question; so many questions, or choices, are scored at once."""
-    if isinstance(module, IsaraModule):
-        return choice_scores(module.adapted, module.tokenizer, questions, batch_size)
-    return scores_by(cast(Scorer, module), questions, batch_size)
 
 
 def data_of(trainer: Trainer, callback: Callback) -> IsaraDataModule:

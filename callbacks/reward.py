@@ -68,9 +68,9 @@ class RewardEvaluation(Evaluation):
         """Give the judge."""
         return {"judge": judge_name(self.judge)}
 
-    def passes(self) -> int:
+    def steps(self, items: Sequence[Sample], others: Mapping[str, Sample]) -> int:
         """Answering, and once a run the pretrained model's answering."""
-        return 1 if self._pretrained else 2
+        return len(items) * (1 if self._pretrained else 2)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget the answers of another pretrained model."""

@@ -131,6 +131,7 @@ def row(sample: Sample, domain: str) -> dict[str, Any]:
         "category": sample.category,
         "correct_answers": sample.correct_answers,
         "incorrect_answers": sample.incorrect_answers,
+        "best_incorrect_answer": sample.best_incorrect_answer,
     }
 
 

@@ -48,7 +48,8 @@ class ChoiceScore:
         log_probability: Sum over the choice's tokens, in nats, without length normalisation.
         tokens: Number of these tokens.
         nll_by_temperature: Their mean negative log-likelihood where the logits are divided by each of
-            `isara_pl.evaluation.calibration.TEMPERATURES`; of a question's first choice only, else empty.
+            `isara_pl.evaluation.calibration.TEMPERATURES`; of a question's first choice, where it was asked for,
+            else empty.
     """
 
     log_probability: float
@@ -72,7 +73,11 @@ class _Encoded:
 
 
 def choice_scores(
-    model: Any, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question], batch_size: int
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    batch_size: int,
+    by_temperature: bool = True,
 ) -> list[list[ChoiceScore]]:
     """Give the score of every choice of every question.
 
@@ -81,6 +86,7 @@ def choice_scores(
         tokenizer: Its tokenizer.
         questions: n questions, each with at least one choice.
         batch_size: Rows that are scored at once: questions, or choices where the model needs plain rows.
+        by_temperature: Whether the first choices get their NLL at every temperature, which takes time.
 
     Returns:
         For each question the scores of its choices, in their order.
@@ -102,7 +108,9 @@ def choice_scores(
         for start in range(0, len(encoded), batch_size):
             chosen = encoded[start : start + batch_size]
             ids = [(question.prompt, question.choices) for question in chosen]
-            scores = tree_scores(model, ids) if trees else row_scores(model, ids, batch_size)
+            scores = (
+                tree_scores(model, ids, by_temperature) if trees else row_scores(model, ids, batch_size, by_temperature)
+            )
             for question, of_choices in zip(chosen, scores, strict=True):
                 found[question.place] = of_choices
             count(done=len(chosen), prompt_tokens=sum(question.row_length for question in chosen))
@@ -148,13 +156,16 @@ def scores_by(scorer: Scorer, questions: Sequence[Question], batch_size: int) ->
 
 
 def row_scores(
-    model: Any, questions: Sequence[tuple[list[int], list[list[int]]]], batch_size: int
+    model: Any,
+    questions: Sequence[tuple[list[int], list[list[int]]]],
+    batch_size: int,
+    by_temperature: bool = True,
 ) -> list[list[ChoiceScore]]:
     """Score every choice in a row of its own; a question is the ids of its prompt and those of its choices."""
     pairs = [EncodedPair("", prompt + choice, len(prompt)) for prompt, choices in questions for choice in choices]
     choices_of = [choices for _, choices in questions]
     choices = [choice for choices in choices_of for choice in choices]
-    first = _firsts(choices_of)
+    first = _firsts(choices_of, by_temperature)
     scores: list[ChoiceScore] = []
     for start in range(0, len(pairs), batch_size):
         part = slice(start, start + batch_size)
@@ -168,7 +179,9 @@ def row_scores(
     return _of_questions(scores, choices_of)
 
 
-def tree_scores(model: Any, questions: Sequence[tuple[list[int], list[list[int]]]]) -> list[list[ChoiceScore]]:
+def tree_scores(
+    model: Any, questions: Sequence[tuple[list[int], list[list[int]]]], by_temperature: bool = True
+) -> list[list[ChoiceScore]]:
     """Score all choices of a question in one row, all questions at once.
 
     The model must take a 4-D attention mask and positions.
@@ -202,14 +215,15 @@ def tree_scores(model: Any, questions: Sequence[tuple[list[int], list[list[int]]
     ).logits[:, -kept:]  # (questions, kept, vocabulary)
     choices_of = [choices for _, choices in questions]
     every = [choice for choices in choices_of for choice in choices]
-    scores = _scores(logits[torch.tensor(rows), torch.tensor(before) - first], every, _firsts(choices_of))
+    scaled = _firsts(choices_of, by_temperature)
+    scores = _scores(logits[torch.tensor(rows), torch.tensor(before) - first], every, scaled)
     return _of_questions(scores, choices_of)
 
 
 def _scores(logits: Tensor, choices: Sequence[list[int]], first: Sequence[bool]) -> list[ChoiceScore]:
     """Give the scores of choices from the logits that predict every token of all of them: (tokens, vocabulary).
 
-    `first` says which choices are the first of their question.
+    `first` says which choices are the first of their question, and so are scored at every temperature.
     """
     lengths = [len(choice) for choice in choices]
     targets = torch.tensor([token for choice in choices for token in choice], device=logits.device)
@@ -241,9 +255,9 @@ def _losses(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.nn.functional.cross_entropy(logits, targets, reduction="none").cpu().double()
 
 
-def _firsts(choices_of: Sequence[Sequence[list[int]]]) -> list[bool]:
-    """Say of every choice of every question whether it is the first one there."""
-    return [place == 0 for choices in choices_of for place, _ in enumerate(choices)]
+def _firsts(choices_of: Sequence[Sequence[list[int]]], by_temperature: bool) -> list[bool]:
+    """Say of every choice of every question whether it is the first one there; of none where no temperature counts."""
+    return [by_temperature and place == 0 for choices in choices_of for place, _ in enumerate(choices)]
 
 
 def _of_questions(scores: Sequence[ChoiceScore], choices_of: Sequence[Sequence[object]]) -> list[list[ChoiceScore]]:
@@ -288,10 +302,10 @@ def _takes_trees(model: Any, questions: Sequence[_Encoded]) -> bool:
     longest = [question for question in questions if len(question.choices) > 1][-1]
     probe = [(longest.prompt, longest.choices)]
     try:
-        tree = _log_probabilities(tree_scores(model, probe))
+        tree = _log_probabilities(tree_scores(model, probe, False))
     except (RuntimeError, ValueError, TypeError):  # a model of its own kind: plain rows always work
         return False
-    plain = _log_probabilities(row_scores(model, probe, batch_size=1))
+    plain = _log_probabilities(row_scores(model, probe, 1, False))
     return torch.allclose(tree, plain, rtol=1e-4 if computes_exactly(model) else 2e-2, atol=1e-3)
 
 

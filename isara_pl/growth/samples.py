@@ -17,6 +17,7 @@ from isara_pl.growth.shapes import (
     PAIR_FIELDS,
     Columns,
     Shapes,
+    best_incorrect_answer_of,
     category_of,
     correct_answers_of,
     incorrect_answers_of,
@@ -26,6 +27,8 @@ from isara_pl.growth.shapes import (
     question_of,
 )
 from isara_pl.growth.tables import Row
+
+_RARE = ("best_incorrect_answer",)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Sample:
         question_finished: Whether the model ended the question itself, rather than running out of tokens.
         answer_finished: Whether the model ended the answer itself, rather than running out of tokens.
         scores: Figure of every filter that an accepted sample passed, by the filter's class name.
+        best_incorrect_answer: The best of the incorrect answers, where the file has a field of its own for it.
     """
 
     id: str
@@ -61,10 +65,12 @@ class Sample:
     question_finished: bool = True
     answer_finished: bool = True
     scores: Mapping[str, float] = field(default_factory=dict)
+    best_incorrect_answer: str | None = None
 
     def to_json(self) -> str:
-        """Give the sample as one line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        """Give the sample as one line of JSON; what hardly any sample has is left out where there is none."""
+        fields = {name: value for name, value in asdict(self).items() if value is not None or name not in _RARE}
+        return json.dumps(fields, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, line: str) -> "Sample":
@@ -83,6 +89,7 @@ class Sample:
             if not isinstance(figure, int | float):
                 raise ValueError("`scores` must be numbers")
         texts = [sample.id, sample.question, sample.answer, sample.category or "", *sample.scores]
+        texts.append(sample.best_incorrect_answer or "")
         texts += [*sample.question_demonstrations, *sample.answer_demonstrations]
         try:
             "".join(texts).encode("utf-8")  # fails on half a character
@@ -118,6 +125,7 @@ def read_samples(path: Path, kind: str = "seed", columns: Columns = None) -> lis
             category=category_of(row),
             correct_answers=correct_answers_of(row),
             incorrect_answers=incorrect_answers_of(row),
+            best_incorrect_answer=best_incorrect_answer_of(row),
         )
 
     return _read(path, kind, columns, sample, f"pairs in this file; expected one {PAIR_FIELDS} a row")

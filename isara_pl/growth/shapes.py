@@ -102,9 +102,15 @@ def correct_answers_of(row: Row) -> tuple[str, ...]:
 
 def incorrect_answers_of(row: Row) -> tuple[str, ...]:
     """Give the incorrect answers, the best one first where it has a field of its own."""
-    best = row.get("best_incorrect_answer")
-    first = [] if _is_empty(best) else [_text(best, "best_incorrect_answer")]
+    best = best_incorrect_answer_of(row)
+    first = [] if best is None else [best]
     return tuple(dict.fromkeys([*first, *_answers(row, "incorrect_answers")]))
+
+
+def best_incorrect_answer_of(row: Row) -> str | None:
+    """Give the best incorrect answer; None where no field says which one that is."""
+    best = row.get("best_incorrect_answer")
+    return None if _is_empty(best) else _text(best, "best_incorrect_answer")
 
 
 def left_out_of(row: Row, texts: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA  # type: ignore[import-untyped]  # scikit-learn ships no types
 
 from isara_pl.errors import InputError
+from isara_pl.evaluation.blind import BLIND, EMPTY
 from isara_pl.evaluation.diversity import FIGURES, diversity, nearest_cosine
 from isara_pl.growth.pool import Rejected
 from isara_pl.growth.retrieval import Encoder, SentenceEncoder
@@ -28,12 +29,14 @@ Rows = Mapping[int, Mapping[str, float]]
 # what a reader asks for first; the other measures follow in their own order, then all other columns
 TELLING = ("answer_nll", "mc2", "harm_rate", "harm_preference", "reward", "cost", "win_rate")
 NOT_FINITE, CLEAN = "not_finite", "_clean"
+WITHOUT_QUESTION = (f"_{BLIND}", f"_{EMPTY}")  # in metrics.csv alone: what is left beyond them has curves
 
 
 def curves(rows: Rows, baselines: Mapping[str, Sequence[Rows]], shown_elsewhere: Sequence[str]) -> list[Curve]:
     """Give a curve for every column of metrics.csv that is a figure of a model, the most telling first.
 
-    Of baselines, by their names, the mean over the runs of a name counts. What is shown elsewhere is left out.
+    Of baselines, by their names, the mean over the runs of a name counts. What is shown elsewhere is left out, and so
+    are the question-blind controls.
     """
     columns = list(dict.fromkeys(name for _, row in sorted(rows.items()) for name in row))
     left_out = {"outer_epoch", *LAST, *shown_elsewhere}
@@ -43,6 +46,8 @@ def curves(rows: Rows, baselines: Mapping[str, Sequence[Rows]], shown_elsewhere:
         values = [_finite(rows[number][column]) for number in outer_epochs]
         if NOT_FINITE in column and not any(values):
             continue  # a count of what did not happen
+        if column.removesuffix(CLEAN).endswith(WITHOUT_QUESTION):
+            continue
         label, higher_is_better = described(column)
         ends = {name: [_last(of_run, column) for of_run in runs] for name, runs in baselines.items()}
         lines = {name: sum(known) / len(known) for name, of_runs in ends.items() if (known := _known(of_runs))}

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from isara_pl.errors import InputError
 from isara_pl.report.contents import Finding, counted, listed
 from isara_pl.report.curves import TELLING
-from isara_pl.report.verdict import BEFORE, NLL_MEANS, Against, verdict
-from isara_pl.results.comparison import BASELINES, FEW_ITEMS, Contrast, Evaluated, evaluate, sentence
-from isara_pl.results.items import MEASURES
+from isara_pl.report.verdict import BEFORE, NLL_MEANS, Against, style_alone, verdict
+from isara_pl.results.comparison import BASELINES, FEW_ITEMS, Contrast, Evaluated, evaluate, gains, sentence, style
+from isara_pl.results.items import INFORMED_PART, MEASURES
 from isara_pl.results.methods import Entry, pool_runs
 from isara_pl.results.metrics import Row
 from isara_pl.results.run import CLAIMED, CONTROL, DISTILLATION, OF_SEEDS, PRETRAINED, SFT, Run
@@ -49,6 +49,11 @@ class _Compared:
         """Those that decide about the headline; where none of these was measured, all."""
         return [contrast for contrast in self.contrasts if contrast.measure in TELLING] or self.contrasts
 
+    @property
+    def sentences(self) -> list[str]:
+        """What they say, and which gains are style alone."""
+        return [self.say(text) for text in (*map(sentence, self.telling), *style(self.contrasts))]
+
     def say(self, text: str) -> str:
         """Begin a sentence with the evaluation, where there are several."""
         return text if self.alone else f"{self.evaluation.name}: {text}"
@@ -76,11 +81,15 @@ def helped(run: Run, baselines: Sequence[tuple[str, Run]]) -> Finding:
     answer, tone = verdict(trained[-1], told, baseline_of, fewest)
     if run.kind in CLAIMED and not any(one.baseline.kind in OF_SEEDS for one in baseline_of):
         answer += " Nothing here shows whether it beats training on the given pairs alone."
+    flattering = style_alone([gain for each in compared for gain in gains(each.contrasts)])
+    if flattering:
+        answer += f" {flattering}"
+        tone = "unsure" if tone == "good" else tone
     if fewest < FEW_ITEMS:
         answer += f" All of it from {counted(fewest, 'question')} only: that is too few to trust."
         tone = "unsure"
     means = [NLL_MEANS] if any(contrast.measure == "answer_nll" for contrast in told) else []
-    figures = [each.say(sentence(contrast)) for each in compared for contrast in each.telling]
+    figures = [text for each in compared for text in each.sentences]
     details = [*means, *figures, *_others(compared), *notes, *_earlier(run, trained, compared), *more]
     return Finding(QUESTION, answer, [*details, *_contamination(compared), BRACKETS], tone)
 
@@ -158,7 +167,8 @@ def _others(compared: Sequence[_Compared]) -> list[str]:
     """Say in short what the other measures show."""
     sentences = []
     for each in compared:
-        others = [contrast for contrast in each.contrasts if contrast not in each.telling]
+        told = [*each.telling, *(informed for _, informed in gains(each.contrasts))]
+        others = [contrast for contrast in each.contrasts if contrast not in told]
         said = []
         for conclusion, words in (("better", "better"), ("worse", "worse"), ("cannot tell", "it cannot tell")):
             labels = [MEASURES[contrast.measure].label for contrast in others if contrast.conclusion == conclusion]
@@ -206,10 +216,10 @@ def _against(run: Run, after: Entry, baselines: Sequence[tuple[str, Run]]) -> tu
     entries = [entry for entry in pool_runs([(after.name, run), *baselines], False) if entry.name in names]
     found, details = [], []
     for entry in entries:
-        compared, notes = _compare(after, entry, TELLING)
-        found.append(Against(entry, [contrast for each in compared for contrast in each.contrasts]))
+        compared, notes = _compare(after, entry, (*TELLING, *INFORMED_PART.values()))
+        found.append(Against(entry, [contrast for each in compared for contrast in each.telling]))
         details += notes
-        details += [each.say(sentence(contrast)) for each in compared for contrast in each.contrasts]
+        details += [text for each in compared for text in each.sentences]
         details += [] if compared else [f"It could not be compared with {entry.described}."]
     kinds = {entry.kind for entry in entries}
     if run.kind == DISTILLATION and CONTROL not in kinds:

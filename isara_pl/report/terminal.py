@@ -101,6 +101,8 @@ def reading(rows: Mapping[int, Row]) -> str:
         return "metrics.csv holds every figure; `python -m isara_pl compare` tells what a difference is worth."
     legend = "answer NLL: per held-out answer token, lower is better."
     legend += " MC2: in 0 to 1, higher is better." if any("mc2" in row for row in rows.values()) else ""
+    if any("mc2_informed" in row for row in rows.values()):
+        legend += "\nMC2 informed: MC2 minus that of the same answers after another question; 0 is style alone."
     lowest = min(measured, key=lambda outer_epoch: measured[outer_epoch])
     if lowest == max(measured):
         return legend

@@ -120,6 +120,18 @@ def verdict(
     return said, tone
 
 
+def style_alone(gains: Sequence[tuple[Contrast, Contrast]]) -> str:
+    """Say in which figures a gain may be style alone, each with the contrast of its informed part; else nothing."""
+    measures = [gain.measure for gain, informed in gains if informed.conclusion != "better"]
+    if not measures:
+        return ""
+    what = listed([*dict.fromkeys(map(meaning, measures))])
+    return (
+        f"But as far as this data shows, the gain in {what} is style alone: it is about as large when the same answers "
+        "are given to another question, which they do not answer."
+    )
+
+
 def meaning(measure: str) -> str:
     """Say what a measure is about, without its name where that is a field's word."""
     return MEANINGS.get(measure, MEASURES[measure].label)

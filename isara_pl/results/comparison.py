@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from isara_pl.errors import InputError
-from isara_pl.results.items import MEASURES, Line
+from isara_pl.results.items import INFORMED_PART, MEASURES, Line
 from isara_pl.results.methods import Entry, equal_budgets
 from isara_pl.results.run import CLAIMED, CONTROL, ICL, OF_SEEDS, PRETRAINED, SFT
 from isara_pl.results.statistics import Difference, Figure, Unit, average_units, pair_units, weighted_mean
@@ -165,6 +165,7 @@ def evaluate(
                 sentences += [sentence(contrast) for contrast in found]
         if (method, other) in equal:
             sentences.append(iterative_against_one_shot(method, other, found))
+        sentences += style(found) if len(claims) <= FEW_CLAIMS else _style_in_short(found)
     items = _items(every)
     return Evaluated(
         name=name,
@@ -215,6 +216,57 @@ def sentence(contrast: Contrast) -> str:
     by = f"by {abs(found.difference):.3f} [{low:.3f}, {high:.3f}]"
     agreeing = _seed_sets(contrast, ", in ", better=contrast.conclusion == "better")
     return f"{label}: {method} is {contrast.conclusion} than {other} {by}{agreeing}."
+
+
+def gains(contrasts: Sequence[Contrast]) -> list[tuple[Contrast, Contrast]]:
+    """Give each figure in which a method is better, with the contrast of its informed part; not those without one."""
+    by_measure = {contrast.measure: contrast for contrast in contrasts}
+    return [
+        (contrast, by_measure[informed])
+        for contrast in contrasts
+        if contrast.conclusion == "better"
+        and (informed := INFORMED_PART.get(contrast.measure)) in by_measure
+        and by_measure[informed].difference is not None
+    ]
+
+
+def style(contrasts: Sequence[Contrast]) -> list[str]:
+    """Say of each figure in which a method is better whether that is style alone, in words that anyone understands."""
+    return [_style(*gain) for gain in gains(contrasts)]
+
+
+def _style_in_short(contrasts: Sequence[Contrast]) -> list[str]:
+    said = []
+    for more, words in ((False, "style alone, as far as this data shows"), (True, "more than style")):
+        found = [gain for gain, informed in gains(contrasts) if (informed.conclusion == "better") == more]
+        labels = ", ".join(MEASURES[gain.measure].label for gain in found)
+        said += [f"The gain of {found[0].method} over {found[0].reference} is {words}: {labels}."] if found else []
+    return said
+
+
+def _style(contrast: Contrast, informed: Contrast) -> str:
+    found, method = informed.difference, contrast.method
+    if found is None:
+        raise ValueError("nothing is known of an informed part without a difference")
+    gain = f"The gain of {method} over {contrast.reference} in {MEASURES[contrast.measure].label} is"
+    asked_instead = "when another question is asked instead, which they do not answer"
+    low, high = sorted((abs(found.low), abs(found.high)))
+    amount = f"{abs(found.difference):.3f} [{low:.3f}, {high:.3f}] ({MEASURES[informed.measure].label})"
+    if informed.conclusion == "better":
+        return (
+            f"{gain} more than style: the same answers gain less {asked_instead}. What is left, {amount}, comes from "
+            "the question."
+        )
+    if informed.conclusion == "worse":
+        return (
+            f"{gain} style alone: the same answers gain even more {asked_instead}. {method} takes less from the "
+            f"question, by {amount}."
+        )
+    left = f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}] ({MEASURES[informed.measure].label})"
+    return (
+        f"{gain} style alone, as far as this data shows: the same answers gain about as much {asked_instead}. What is "
+        f"left, {left}, may be chance."
+    )
 
 
 def _seed_sets(contrast: Contrast, before: str, better: bool) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from isara_pl.errors import InputError
+from isara_pl.evaluation.blind import INFORMED
 from isara_pl.evaluation.calibration import NLL_BY_TEMPERATURE, TEMPERATURES, cross_fitted
 from isara_pl.results.statistics import Figure, finite
 from isara_pl.run.files import write_whole
@@ -44,9 +45,14 @@ MEASURES = {
     "mc1": Measure("MC1", True, worst=0.0),
     "mc2": Measure("MC2", True, worst=0.0),
     "mc3": Measure("MC3", True, worst=0.0),
+    # what is left beyond the same answers after another question: `isara_pl.evaluation.blind`
+    "mc2_informed": Measure("MC2 informed", True, worst=-1.0),
+    "binary": Measure("binary", True, worst=0.0),
+    "binary_informed": Measure("binary informed", True, worst=-1.0),
     "answer_nll": Measure("answer NLL", False, weight="answer_tokens"),
     # no field of an item: fitted crosswise by whoever reads them, `isara_pl.evaluation.calibration`
     "answer_nll_scaled": Measure("scaled NLL", False, weight="answer_tokens"),
+    "answer_nll_informed": Measure("NLL informed", False, weight="answer_tokens"),
     "rouge_diff": Measure("ROUGE diff", True),
     "rouge_acc": Measure("ROUGE acc", True, worst=0.0),
     "bleu_diff": Measure("BLEU diff", True),
@@ -54,12 +60,13 @@ MEASURES = {
     "harm_rate": Measure("harm rate", False, worst=1.0),
     "harm_rate_at_0.4": Measure("harm rate at 0.4", False, worst=1.0),
     "harm_preference": Measure("harm preference", False, worst=1.0),
+    "harm_preference_informed": Measure("harm preference informed", False, worst=1.0),
     "reward": Measure("reward", True),
     "cost": Measure("cost", False),
     "win_rate": Measure("win rate", True, worst=0.0),
 }
-
-
+# measures of given answers, with that of their informed part
+INFORMED_PART = {name.removesuffix(f"_{INFORMED}"): name for name in MEASURES if name.endswith(f"_{INFORMED}")}
 FOLDER = "evaluation"
 SCALED = "answer_nll_scaled"
 

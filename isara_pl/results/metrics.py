@@ -20,6 +20,7 @@ SHOWN = {
     "answer_nll": "answer NLL",
     "validation_nll": "validation NLL",
     "mc2": "MC2",
+    "mc2_informed": "MC2 informed",
     "harm_rate": "harm rate",
     "harm_preference": "harm preference",
     "reward": "reward",

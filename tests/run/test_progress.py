@@ -134,8 +134,8 @@ def test_a_terminal_shows_stages_counts_accepted_speed_and_time_left(options, tm
             assert re.search(rf"{name}{bar}{total}/{total}{left}.* [\d,]+ tokens/s", plain)
         assert re.search(rf"filtering{bar}4/4{left}", plain)
         assert re.search(rf"embedding{bar}8/8{left}", plain)
-        assert re.search(rf"pretrained: truthfulness{bar}6/6{left}.*tokens/s", plain)
-        assert re.search(rf"outer epoch 1: truthfulness{bar}6/6{left}.*tokens/s", plain)
+        assert re.search(rf"pretrained: truthfulness{bar}9/9{left}.*tokens/s", plain)
+        assert re.search(rf"outer epoch 1: truthfulness{bar}9/9{left}.*tokens/s", plain)
         gone = "outer epoch 1: candidates|(questions|answers|filtering): "
         assert not [line for line in shown if re.search(gone, line)]
     else:  # rich's display is Lightning's own
@@ -145,8 +145,8 @@ def test_a_terminal_shows_stages_counts_accepted_speed_and_time_left(options, tm
             rf"outer epoch 1: candidates 4/6, [1-4] accepted; answers 2/2{speed}{left}",
             rf"outer epoch 1: candidates 0/6, 0 accepted; filtering 4/4{left}",
             "outer epoch 1: candidates 0/6, 0 accepted; embedding 8/8",
-            rf"pretrained: truthfulness 6/6{speed}{left}",
-            rf"outer epoch 1: truthfulness 6/6{speed}{left}",
+            rf"pretrained: truthfulness 9/9{speed}{left}",
+            rf"outer epoch 1: truthfulness 9/9{speed}{left}",
         ]
     for line in lines:
         assert [one for one in shown if re.fullmatch(line, one)], line
@@ -169,7 +169,7 @@ def test_without_a_terminal_there_are_lines_and_no_bars(options, tmp_path, capfd
     said = log.getvalue()
     for line in (
         r"outer epoch 1: candidates 4/6, [1-4] accepted; questions 2/2, [\d,]+ tokens/s; 0:00:\d\d left",
-        r"pretrained: truthfulness 6/6, [\d,]+ tokens/s; 0:00:00 left",
+        r"pretrained: truthfulness 9/9, [\d,]+ tokens/s; 0:00:00 left",
         r"outer epoch 1: 4/6 candidates, 4 accepted",
     ):
         assert re.search(f"^{line}$", said, re.MULTILINE)
