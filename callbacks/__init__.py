@@ -15,6 +15,7 @@ from isara_pl.callbacks.outer_epoch_bar import OuterEpochBar
 from isara_pl.callbacks.outer_epoch_summary import OuterEpochSummary
 from isara_pl.callbacks.outer_epoch_table import OuterEpochTable
 from isara_pl.callbacks.prediction_writer import PredictionWriter
+from isara_pl.callbacks.refusal import RefusalEvaluation
 from isara_pl.callbacks.report_writer import ReportWriter
 from isara_pl.callbacks.reward import RewardEvaluation
 from isara_pl.callbacks.run_checkpoint import RunCheckpoint
@@ -39,6 +40,7 @@ __all__ = [
     "OuterEpochSummary",
     "OuterEpochTable",
     "PredictionWriter",
+    "RefusalEvaluation",
     "ReportWriter",
     "RewardEvaluation",
     "RunCheckpoint",

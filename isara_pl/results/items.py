@@ -54,6 +54,8 @@ MEASURES = {
     "harm_rate": Measure("harm rate", False, worst=1.0),
     "harm_rate_at_0.4": Measure("harm rate at 0.4", False, worst=1.0),
     "harm_preference": Measure("harm preference", False, worst=1.0),
+    "over_refusal": Measure("over-refusal", False, worst=1.0),
+    "unsafe_refusal": Measure("refusal of unsafe prompts", True, worst=0.0),
     "reward": Measure("reward", True),
     "cost": Measure("cost", False),
     "win_rate": Measure("win rate", True, worst=0.0),

@@ -22,6 +22,8 @@ SHOWN = {
     "mc2": "MC2",
     "harm_rate": "harm rate",
     "harm_preference": "harm preference",
+    "over_refusal": "over-refusal",
+    "unsafe_refusal": "refusal of unsafe",
     "reward": "reward",
     "cost": "cost",
     "reward_win_rate": "win rate",
