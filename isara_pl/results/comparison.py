@@ -137,7 +137,7 @@ def evaluate(
         for entry, of_entry in lines.items():
             if not of_entry:
                 raise InputError(f"--clean: every item of {name!r} that {entry!r} was measured on is contaminated")
-    units = {entry: _units(of_entry) for entry, of_entry in lines.items()}
+    units = {entry: units_of(of_entry) for entry, of_entry in lines.items()}
     claims = claims_of(entries)
     pairs = [(entry, reference) for entry in entries if entry is not reference]
     pairs += [pair for pair in claims if pair not in pairs]
@@ -151,7 +151,7 @@ def evaluate(
                 f"question of {name!r} in common. Evaluate both on the same file"
             )
         found = [
-            _contrast(measure, method.name, other.name, units, resamples, seed)
+            contrast_of(measure, method.name, other.name, units, resamples, seed)
             for measure in MEASURES
             if measure in units[method.name] and measure in units[other.name]
         ]
@@ -239,7 +239,7 @@ def _left_out(method: Entry, other: Entry, evaluation: str, contrasts: Sequence[
     return said
 
 
-def _contrast(
+def contrast_of(
     measure: str,
     method: str,
     reference: str,
@@ -247,6 +247,7 @@ def _contrast(
     resamples: int,
     seed: int,
 ) -> Contrast:
+    """Give a method's difference to another one; the units are those of `units_of`, by method."""
     paired = pair_units(units[method][measure], units[reference][measure])
     found = paired.difference(resamples, seed)
     conclusion = _conclusion(measure, found)
@@ -262,7 +263,7 @@ def _conclusion(measure: str, found: Difference | None) -> str:
     return "better" if (found.low > 0) == MEASURES[measure].higher_is_better else "worse"
 
 
-def _units(lines: Sequence[Line]) -> dict[str, dict[Unit, Figure]]:
+def units_of(lines: Sequence[Line]) -> dict[str, dict[Unit, Figure]]:
     """Give the figure of every unit by measure; runs that differ in their random seed alone are averaged."""
     return {
         measure: average_units(

@@ -81,6 +81,7 @@ class Line:
         contaminated: Whether training data hold it; None where nobody looked.
         conditions: What figures depend on beside the model, such as the form of the prompt; None is not known.
         figures: Its figures by measure.
+        category: Its category; None where the file has none.
     """
 
     outer_epoch: int
@@ -91,6 +92,7 @@ class Line:
     contaminated: bool | None
     conditions: str | None
     figures: dict[str, Figure]
+    category: str | None = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ def items_of(path: Path, results: Sequence[Fields]) -> list[Line]:
             contaminated=fields.get("contaminated"),
             conditions=", ".join(f"{name} {v}" for name, v in sorted(conditions.items())) if conditions else None,
             figures={name: _figure(fields, name, where) for name in MEASURES if name in fields},
+            category=str(fields["category"]) if fields.get("category") else None,
         )
         seen[outer_epoch, question] += 1
         lines.append(line)
