@@ -70,7 +70,7 @@ def test_the_matrix_has_a_row_for_each_domain_trained_on_and_a_table_for_each_me
     assert nll.rows[0][1].endswith("better")
     assert nll.rows[0][2].endswith("worse")
     assert [row[1:] for row in mc2.rows] == [("+0.000 [+0.000, +0.000] cannot tell", "-")] * 2
-    assert "| b | +0.254" in as_markdown([section])
+    assert "| b | +0.255 [" in as_markdown([section])
 
 
 def test_in_context_learning_is_held_against_the_pretrained_model_of_the_other_runs(runs, tmp_path):
