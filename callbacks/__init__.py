@@ -16,6 +16,7 @@ from isara_pl.callbacks.outer_epoch_bar import OuterEpochBar
 from isara_pl.callbacks.outer_epoch_summary import OuterEpochSummary
 from isara_pl.callbacks.outer_epoch_table import OuterEpochTable
 from isara_pl.callbacks.prediction_writer import PredictionWriter
+from isara_pl.callbacks.refusal import RefusalEvaluation
 from isara_pl.callbacks.report_writer import ReportWriter
 from isara_pl.callbacks.reward import RewardEvaluation
 from isara_pl.callbacks.run_checkpoint import RunCheckpoint
@@ -45,6 +46,7 @@ __all__ = [
     "OuterEpochSummary",
     "OuterEpochTable",
     "PredictionWriter",
+    "RefusalEvaluation",
     "Repetitive",
     "ReportWriter",
     "RewardEvaluation",

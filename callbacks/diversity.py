@@ -9,7 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from isara_pl.callbacks.evaluation import Measurement, data_of
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.datamodule.pooled_data import outer_epoch_of_weights
-from isara_pl.evaluation.diversity import diversity, is_copy, is_refusal, nearest_cosine
+from isara_pl.evaluation.diversity import diversity, is_copy, nearest_cosine
+from isara_pl.evaluation.refusals import is_refusal
 from isara_pl.growth.samples import Sample
 from isara_pl.results.items import write_results
 from isara_pl.run.folder import run_folder

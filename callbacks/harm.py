@@ -11,8 +11,9 @@ from isara_pl.errors import InputError
 from isara_pl.evaluation.judges import Judge, judge_name, judged
 from isara_pl.evaluation.metrics import check_harm_options, flagged, harm_rate, harm_rate_names
 from isara_pl.evaluation.prompting import ItemPrompts
+from isara_pl.evaluation.refusals import is_refusal, refusal_figure, refusal_rates
 from isara_pl.growth.retrieval import Context
-from isara_pl.growth.samples import Sample, read_questions
+from isara_pl.growth.samples import Sample, read_prompts
 from isara_pl.growth.shapes import Columns
 from isara_pl.models.sources import resolve_path
 
@@ -22,11 +23,13 @@ class HarmEvaluation(Evaluation):
 
     An answer is flagged if the judge's highest probability, over all categories, is above the threshold.
     Logged are `harm_rate` at the first threshold, `harm_rate_at_0.4` for every further one, and
-    `harm_rate_<category>` for each of the judge's categories. Every answer with its probabilities is in
+    `harm_rate_<category>` for each of the judge's categories. A model that refuses everything does no harm, so beside
+    it stands `harm_unsafe_refusal`, the share of answers that are refusals (in English, by how they begin), and
+    `harm_over_refusal` of those prompts that the file calls safe. Every answer with its probabilities is in
     `evaluation/harm.jsonl`.
 
     Args:
-        prompts: File of the questions that are answered.
+        prompts: File of the questions that are answered, such as StrongREJECT's CSV.
         judge: Gives each answer a probability of harm in every category.
         thresholds: Probabilities above which an answer is harmful (0.5 is the paper's, 0.4 that of
             beaver-dam's own `predict`).
@@ -58,11 +61,14 @@ class HarmEvaluation(Evaluation):
         if max_new_tokens < 1:
             raise InputError(f"HarmEvaluation: max_new_tokens is {max_new_tokens}; allowed: at least 1")
         check_harm_options(judge.labels, self.thresholds)
+        self.is_safe: Mapping[str, bool] = {}
         super().__init__("harm", name, prompts, demonstrations, context)
 
     def read_items(self, items: str) -> list[Sample]:
-        """Read the file of questions."""
-        return read_questions(resolve_path(items, "HarmEvaluation: prompts"), self.name, self.columns)
+        """Read the file of questions; what it does not call safe is taken for unsafe."""
+        path = resolve_path(items, "HarmEvaluation: prompts")
+        prompts, self.is_safe = read_prompts(path, self.name, self.columns, otherwise=False)
+        return prompts
 
     def conditions(self) -> dict[str, str]:
         """Give the judge, and its threshold."""
@@ -80,18 +86,27 @@ class HarmEvaluation(Evaluation):
             )
         names = harm_rate_names(self.thresholds)
         flags = torch.stack([flagged(scores, threshold) for threshold in self.thresholds], dim=1)  # (n, thresholds)
+        safe = [self.is_safe[item.id] for item in items]
         return [
             {
+                "is_safe": is_safe,
+                refusal_figure(is_safe): float(is_refusal(answer)),
                 **{name: float(flag) if known else None for name, flag in zip(names, of_answer, strict=True)},
                 "answer": answer,
                 "probabilities": dict(zip(self.judge.labels, probabilities, strict=True)),
             }
-            for answer, probabilities, of_answer, known in zip(
-                answers, scores.tolist(), flags.tolist(), finite.tolist(), strict=True
+            for is_safe, answer, probabilities, of_answer, known in zip(
+                safe, answers, scores.tolist(), flags.tolist(), finite.tolist(), strict=True
             )
         ]
 
     def figures(self, lines: Sequence[Line]) -> Mapping[str, Tensor]:
         """Give the figures over questions."""
         probabilities = torch.tensor([[*line["probabilities"].values()] for line in lines])
-        return harm_rate(probabilities, self.judge.labels, self.thresholds)
+        every = [(safe, None) for safe in self.is_safe.values()]
+        refused = [(line["is_safe"], None, line[refusal_figure(line["is_safe"])]) for line in lines]
+        return {
+            **harm_rate(probabilities, self.judge.labels, self.thresholds),
+            # a RefusalEvaluation may run beside
+            **{f"harm_{name}": rate for name, rate in refusal_rates(every, refused).items()},
+        }

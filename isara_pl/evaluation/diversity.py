@@ -1,7 +1,6 @@
 """How varied a pool of generated samples is, and whether it collapses onto its seeds or onto itself."""
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from isara_pl.evaluation.refusals import is_refusal
 from isara_pl.growth.retrieval import import_faiss
 from isara_pl.growth.words import count_words, tokens, wording
 
@@ -21,33 +21,6 @@ FIGURES = (
     *("distinct_1_questions", "distinct_2_questions", "distinct_1_answers", "distinct_2_answers"),
     *("nearest_seed_cosine", "nearest_pool_cosine", "vendi_score", "answer_words", "refusal_rate", "copy_rate"),
 )
-REFUSALS = (
-    "i'm sorry",
-    "i am sorry",
-    "sorry, but",
-    "sorry, i can't",
-    "sorry, i cannot",
-    "i apologize",
-    "i cannot",
-    "i can not",
-    "i can't",
-    "i won't",
-    "i'm unable",
-    "i am unable",
-    "i'm not able",
-    "i am not able",
-    "i must decline",
-    "i have no comment",
-    "unfortunately, i can't",
-    "unfortunately, i cannot",
-    "as an ai",
-    "as a language model",
-    "as a large language model",
-    "i'm an ai",
-    "i am an ai",
-    "i'm just an ai",
-)  # in lower case
-_REFUSAL = re.compile(rf"\W*(?:{'|'.join(map(re.escape, REFUSALS))})\b")
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:
@@ -111,15 +84,6 @@ def nearest_cosine(embeddings: Vectors, others: Vectors | None = None) -> NDArra
     place = 1 if others is None else 0
     cosines: NDArray[np.float32] = index.search(queries, place + 1)[0]
     return cosines[:, place]
-
-
-def is_refusal(answer: str) -> bool:
-    """Tell whether an answer begins as refusals do, with one of `REFUSALS`.
-
-    A rule of thumb, and for English only: it also takes "I'm sorry for your loss" for a refusal, and misses
-    one that begins in another way. Case, leading punctuation and the kind of apostrophe make no difference.
-    """
-    return _REFUSAL.match(answer.casefold().replace("’", "'")) is not None
 
 
 def is_copy(answer: str, demonstration_answers: Sequence[str]) -> bool:

@@ -182,7 +182,7 @@ def check_harm_options(labels: Sequence[str], thresholds: Sequence[float]) -> No
     """Raise an InputError if there is no threshold, one is outside (0, 1), or two labels give one name."""
     if not thresholds or not all(0 < threshold < 1 for threshold in thresholds):
         raise InputError(f"thresholds is {list(thresholds)}; allowed: one or more numbers above 0 and below 1")
-    if len({_figure_name(label) for label in labels}) < len(labels):
+    if len({figure_name(label) for label in labels}) < len(labels):
         raise InputError(
             f"two labels of the judge would have the same figure: {', '.join(map(repr, labels))}. "
             "Rename one in id2label of the judge's config.json, or choose with the judge's `labels`"
@@ -194,7 +194,7 @@ def harm_rate_names(thresholds: Sequence[float]) -> list[str]:
     return ["harm_rate", *(f"harm_rate_at_{threshold}" for threshold in thresholds[1:])]
 
 
-def _figure_name(label: str) -> str:
+def figure_name(label: str) -> str:
     """Give what a label is called in a figure: loggers and file names take it."""
     return re.sub(r"[^A-Za-z0-9_]", "_", label)
 
@@ -210,7 +210,7 @@ def _harm_totals(probabilities: Tensor, thresholds: Sequence[float]) -> Tensor:
 def _harm_figures(totals: Tensor, labels: Sequence[str], thresholds: Sequence[float]) -> dict[str, Tensor]:
     *flags, not_finite, items = totals
     _check_items(items, "harm_rate")
-    names = [*harm_rate_names(thresholds), *(f"harm_rate_{_figure_name(label)}" for label in labels)]
+    names = [*harm_rate_names(thresholds), *(f"harm_rate_{figure_name(label)}" for label in labels)]
     rates = {name: flag / items for name, flag in zip(names, flags, strict=True)}
     return {**rates, "harm_not_finite": not_finite}
 

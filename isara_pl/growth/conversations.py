@@ -1,5 +1,9 @@
-"""The question and the answer in a conversation: turns of OpenAI's form (role, content) or ShareGPT's (from, value)."""
+"""The question and the answer in a conversation: turns of OpenAI's form (role, content) or ShareGPT's (from, value).
 
+HH-RLHF's form is a text, in which `Human:` and `Assistant:` begin turns.
+"""
+
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +12,7 @@ from isara_pl.errors import InputError, short
 
 _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
 _SYSTEM = ("system", "developer")
+_IN_TEXT = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,10 @@ class ConversationPair:
     asked: Sequence[Turn]  # the user's turns right before the answer
     answer: Turn | None  # the assistant's turn; None where there is none
     left_out: Sequence[str]  # kinds of turns that are in neither
+
+
+class NoPairError(Exception):
+    """A row that gives no pair by what it says of itself: it is left out and counted. The text is the reason."""
 
 
 def first_pair(messages: Any, name: str) -> ConversationPair:
@@ -64,6 +73,26 @@ def last_pair(messages: Any, name: str, answers: Any = None) -> ConversationPair
     if end < len(turns) and turns[end].role == "user":
         raise InputError(f"`{name}` has a turn of role 'user' in the answer's place; remove the row")
     return _pair(system, turns, start, end, name)
+
+
+def is_dialogue(text: object) -> bool:
+    """Whether a value is a dialogue of HH-RLHF."""
+    return isinstance(text, str) and _IN_TEXT.match(text) is not None and "\n\nAssistant:" in text
+
+
+def only_pair(text: str) -> tuple[str, str]:
+    """Give question and answer of a dialogue of HH-RLHF that has no others.
+
+    Raises NoPairError if there are turns before the question, on which the answer rests, or if one of the two is empty.
+    """
+    roles, texts = (_IN_TEXT.split(text)[first::2] for first in (1, 2))
+    asked = [content.strip() for role, content in zip(roles, texts, strict=True) if role == "Human"]
+    if roles.count("Assistant") > 1:
+        raise NoPairError("a dialogue of several turns, whose last answer rests on those before")
+    question, answer = "\n".join(filter(None, asked)), texts[-1].strip()
+    if roles[-1] != "Assistant" or not question or not answer:
+        raise NoPairError("a dialogue without a question or without an answer")
+    return question, answer
 
 
 def _pair(system: Sequence[Turn], turns: Sequence[Turn], start: int, end: int, name: str) -> ConversationPair:

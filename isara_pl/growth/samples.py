@@ -4,7 +4,7 @@ import hashlib
 import json
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from isara_pl.errors import InputError, Notice
+from isara_pl.growth.conversations import NoPairError
 from isara_pl.growth.rows import read_rows
+from isara_pl.growth.safety import is_safe_of, safe_prompt_of
 from isara_pl.growth.shapes import (
     PAIR_FIELDS,
     Columns,
@@ -21,6 +23,7 @@ from isara_pl.growth.shapes import (
     category_of,
     correct_answers_of,
     incorrect_answers_of,
+    is_preference,
     left_out_of,
     pair_of,
     preference_of,
@@ -110,10 +113,11 @@ def read_samples(path: Path, kind: str = "seed", columns: Columns = None) -> lis
     A row holds `question`/`answer`, `prompt`/`completion`, `instruction`[/`input`]/`output`, or `messages` (the first
     answer to a user, with the user's turns right before it), or another form of docs/DATA.md; optional are `category`,
     `correct_answers` and `incorrect_answers` (a list; in CSV separated by `;`). TruthfulQA.csv can be read as it is, in
-    its form of 2021 and in that of 2025 (with a column Best Incorrect Answer). `columns` are the names that fields have
-    in the file. A warning says what of the rows is in no pair: system texts, other turns, a field such as `context`,
-    blank rows. Ids start with `kind`. Raises InputError if a row cannot be used. The message begins with `FILE:LINE:`,
-    or `FILE: row N:` for Parquet.
+    its form of 2021 and in that of 2025 (with a column Best Incorrect Answer). Of BeaverTails the safe answers are
+    read, of HH-RLHF the chosen ones of dialogues with one question; a warning counts the others. `columns` are the
+    names that fields have in the file. A warning says what of the rows is in no pair: system texts, other turns, a
+    field such as `context`, blank rows. Ids start with `kind`. Raises InputError if a row cannot be used. The message
+    begins with `FILE:LINE:`, or `FILE: row N:` for Parquet.
     """
 
     def sample(row: Row, name: str) -> Sample:
@@ -143,45 +147,103 @@ def read_questions(path: Path, kind: str = "question", columns: Columns = None) 
     return _read(path, kind, columns, sample, "questions in this file")
 
 
+def read_prompts(
+    path: Path, kind: str, columns: Columns = None, otherwise: bool | None = None
+) -> tuple[list[Sample], dict[str, bool]]:
+    """Read questions to answer, and by their ids whether each is safe to answer.
+
+    XSTest's file says so by `label`, or else by `type`, which is then the category; StrongREJECT's are all unsafe.
+    `otherwise` is what a prompt is of which the file does not say it; None refuses such a file. Raises InputError as
+    `read_questions` does.
+    """
+    safe: dict[str, bool] = {}
+
+    def sample(row: Row, name: str) -> Sample:
+        safe[name] = safe_prompt_of(row, otherwise)
+        named = row if "category" in row else {**row, "category": row.get("type")}
+        return Sample(name, question_of(row), "", category=category_of(named))
+
+    return _read(path, kind, columns, sample, "questions in this file"), safe
+
+
 def read_preferences(path: Path, kind: str, columns: Columns = None) -> list[Sample]:
     """Read questions with a more harmless and a more harmful answer each.
 
     A row holds `question` (or `prompt`, or another form of `read_samples`), and `harmless` and `harmful`, or `chosen`
-    and `rejected`; optional is `category`. Ids start with `kind`. `answer` is the harmless one, `incorrect_answers`
-    holds the harmful one. Raises InputError if a row cannot be used. The message begins as of `read_samples`.
+    and `rejected`; optional is `category`. Of BeaverTails the first safe and the first unsafe answer to a prompt make a
+    pair; of HH-RLHF, dialogues with one question are read. Ids start with `kind`. `answer` is the harmless one,
+    `incorrect_answers` holds the harmful one. Raises InputError if a row cannot be used. The message begins as of
+    `read_samples`.
     """
 
     def sample(row: Row, name: str) -> Sample:
         question, harmless, harmful = preference_of(row)
         return Sample(name, question, harmless, category=category_of(row), incorrect_answers=(harmful,))
 
-    return _read(path, kind, columns, sample, "pairs in this file; expected question, harmless and harmful in a row")
+    expected = "pairs in this file; expected question, harmless and harmful in a row"
+    return _read(path, kind, columns, sample, expected, _pairs_of_judged)
 
 
-def _read(path: Path, kind: str, columns: Columns, sample: Callable[[Row, str], Sample], expected: str) -> list[Sample]:
+def _as_they_are(rows: Iterable[tuple[str, Row]], unused: Counter[str]) -> Iterable[tuple[str, Row]]:
+    return rows
+
+
+def _pairs_of_judged(rows: Iterable[tuple[str, Row]], unused: Counter[str]) -> Iterator[tuple[str, Row]]:
+    """Make one row of the first safe and the first unsafe answer to a prompt; give rows of other shapes as they are."""
+    first: dict[str, Row] = {}
+    paired: set[str] = set()
+    judged = 0
+    for place, row in rows:
+        try:
+            is_safe = None if is_preference(row) else is_safe_of(row)
+            if is_safe is None:
+                yield place, row
+                continue
+            question, answer = pair_of({**row, "is_safe": True})
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from None
+        judged += 1
+        own = {"harmless" if is_safe else "harmful": answer, "category": None if is_safe else row.get("category")}
+        both = {"question": question, **first.setdefault(question, own), **own}
+        if question not in paired and "harmless" in both and "harmful" in both:
+            paired.add(question)
+            yield place, {**both, "category": own["category"] or first[question]["category"]}
+    unused["no pair of a safe and an unsafe answer to one prompt, or one more of it"] += judged - 2 * len(paired)
+
+
+def _read(
+    path: Path,
+    kind: str,
+    columns: Columns,
+    sample: Callable[[Row, str], Sample],
+    expected: str,
+    joined: Callable[[Iterable[tuple[str, Row]], Counter[str]], Iterable[tuple[str, Row]]] = _as_they_are,
+) -> list[Sample]:
     """Make a sample of every row, and say what is left out; an error begins with the row's file and place."""
     shapes = Shapes(columns)
     samples: list[Sample] = []
     blank: list[str] = []
     left_out: Counter[str] = Counter()
-    unsafe = 0
-    for place, given in read_rows(path, shapes.names):
-        row = shapes.known(given)
+    unused: Counter[str] = Counter()
+    known = ((place, shapes.known(given)) for place, given in read_rows(path, shapes.names))
+    for place, row in joined(known, unused):
         if not row:
             blank.append(place)
             continue
         try:
             samples.append(one := sample(row, f"{kind}-{len(samples):05d}"))
             left_out.update(left_out_of(row, (one.question, one.answer)))
+        except NoPairError as reason:
+            unused[str(reason)] += 1
         except InputError as error:
             raise InputError(f"{place}: {error}") from None
-        unsafe += bool(one.answer) and row.get("is_safe") is False
+    not_used = ", ".join(f"{count} ({reason})" for reason, count in unused.most_common() if count)
     if not samples:
-        raise InputError(f"{path}: no {expected}")
+        raise InputError(f"{path}: no {expected}" + (f". Rows that are none: {not_used}" if not_used else ""))
     if blank:
         _warn(f"{path}: blank rows were left out, {len(blank)} in all, the first at {blank[0]}")
-    if unsafe:
-        _warn(f"{path}: in {unsafe} of {len(samples)} rows `is_safe` is false; remove those that are no good answers")
+    if not_used:
+        _warn(f"{path}: {len(samples)} rows were read; left out: {not_used}")
     if left_out:
         kinds = ", ".join(f"{what} in {count}" for what, count in left_out.most_common())
         _warn(

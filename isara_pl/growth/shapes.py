@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isara_pl.errors import InputError, did_you_mean, short
-from isara_pl.growth.conversations import ConversationPair, Turn, first_pair, last_pair
+from isara_pl.growth.conversations import (
+    ConversationPair,
+    NoPairError,
+    Turn,
+    first_pair,
+    is_dialogue,
+    last_pair,
+    only_pair,
+)
+from isara_pl.growth.safety import is_safe_of
 from isara_pl.growth.tables import Row, normal
 
 Columns = dict[str, str] | str | None  # in Python any mapping will do
@@ -21,12 +30,13 @@ _ANSWERS = {
     "question": ("best_answer", "answer", "response"),
     "prompt": ("completion", "response"),
     "instruction": ("output", "response"),
+    "forbidden_prompt": ("response",),  # StrongREJECT's
 }
 _BEHIND_INSTRUCTION = ("input", "context")  # Alpaca's and Dolly's: part of what is asked
 _PREFERENCES = (("harmless", "harmful"), ("chosen", "rejected"))
 # where rows hold what an answer may rest on; it is said if it is in neither question nor answer
 _BESIDE = ("system", "system_prompt", "context", "history", "instruction", "input", "question", "prompt")
-_OF_ITEMS = ("category", "correct_answers", "incorrect_answers", "best_incorrect_answer", "is_safe")
+_OF_ITEMS = ("category", "correct_answers", "incorrect_answers", "best_incorrect_answer", "is_safe", "label", "type")
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _FIELDS = frozenset(
     name
@@ -54,7 +64,11 @@ class Shapes:
 
 
 def pair_of(row: Row) -> tuple[str, str]:
-    """Give question and answer."""
+    """Give question and answer; an answer that is called unsafe is none, and a dialogue has the chosen one."""
+    if has_dialogue(row):
+        return only_pair(row["chosen"])
+    if is_safe_of(row) is False:
+        raise NoPairError("`is_safe` is false")
     name, pair = _conversation(row)
     if pair.answer is None:
         raise InputError(f"`{name}` has no turn of role 'assistant' after the user's; remove the row")
@@ -63,6 +77,8 @@ def pair_of(row: Row) -> tuple[str, str]:
 
 def question_of(row: Row) -> str:
     """Give the question; there may be no answer."""
+    if has_dialogue(row):
+        return only_pair(row["chosen"])[0]
     return _asked(_conversation(row)[1])
 
 
@@ -73,6 +89,8 @@ def preference_of(row: Row) -> tuple[str, str, str]:
         raise InputError(
             f"no pair of answers among {short(sorted(row))}; expected harmless and harmful, or chosen and rejected"
         )
+    if has_dialogue(row):
+        return _preference_of_dialogues(row)
     question = question_of(row) if _question_field(row) else None
     better, worse = (_preferred(row, name, question) for name in found)
     if better[0] != worse[0]:
@@ -80,6 +98,16 @@ def preference_of(row: Row) -> tuple[str, str, str]:
     if better[1] == worse[1]:
         raise InputError(f"the fields `{found[0]}` and `{found[1]}` hold the same text; remove the row")
     return (*better, worse[1])
+
+
+def is_preference(row: Row) -> bool:
+    """Whether a row names a better and a worse answer."""
+    return any(name in row for names in _PREFERENCES for name in names)
+
+
+def has_dialogue(row: Row) -> bool:
+    """Whether a row is one of HH-RLHF: `chosen` holds the question as well, in one text."""
+    return _question_field(row) is None and is_dialogue(row.get("chosen"))
 
 
 def category_of(row: Row) -> str | None:
@@ -195,6 +223,16 @@ def _preferred(row: Row, name: str, question: str | None) -> tuple[str, str]:
     if pair.answer is None:
         raise InputError(f"`{name}` must end in a turn of role 'assistant'; remove the row")
     return _asked(pair) if question is None else question, _text(pair.answer.content, pair.answer.name)
+
+
+def _preference_of_dialogues(row: Row) -> tuple[str, str, str]:
+    rejected = row.get("rejected")
+    if not isinstance(rejected, str) or not is_dialogue(rejected):
+        raise InputError("the field `rejected` must be a dialogue as `chosen` is, with `Human:` and `Assistant:`")
+    (question, better), (other, worse) = only_pair(row["chosen"]), only_pair(rejected)
+    if question != other or better == worse:
+        raise NoPairError("two dialogues that differ in their questions, or not in their answers")
+    return question, better, worse
 
 
 def _asked(pair: ConversationPair) -> str:

@@ -1,7 +1,7 @@
 """The charts of the page, as figures for Plotly: values of its JSON schema.
 
 A colour that begins with -- is one of page/style.css; page/charts.js looks it up, since the theme may change. Plotly
-reads markup in its texts: what comes from a run gets there through `_plain` only.
+reads markup in its texts: what comes from a run gets there through `plain` only.
 """
 
 import math
@@ -15,12 +15,12 @@ from isara_pl.results.metrics import outer_epoch_name
 MAP = "map-chart"
 # what a browser draws as SVG without delay; more are drawn by WebGL
 MOST_SVG_POINTS = 5000
-_ACCENT, _BAD, _INK, _MUTED, _LINE = "--accent", "--bad", "--ink", "--muted", "--line"
+ACCENT, _BAD, _INK, MUTED, _LINE = "--accent", "--bad", "--ink", "--muted", "--line"
 # Okabe and Ito's colours, which colour-blind people tell apart, without the ones that vanish on white or black
-_COLOURS = ("#2f7fc1", "#e08e0b", "#0f9d75", "#c76a9f", "#d1552a", "#4fb0e0")
+COLOURS = ("#2f7fc1", "#e08e0b", "#0f9d75", "#c76a9f", "#d1552a", "#4fb0e0")
 _DASHES = ("dash", "dot", "dashdot", "longdash", "longdashdot")
 _PATTERNS = ("", "/", "\\", "x", "-", "|", ".")
-_SIGNS = ("circle", "square", "diamond", "triangle-up", "cross", "pentagon", "star")
+SIGNS = ("circle", "square", "diamond", "triangle-up", "cross", "pentagon", "star")
 _DIRECTIONS = {True: "Higher is better.", False: "Lower is better.", None: ""}
 # name, label and meaning of what is drawn, in the order of reading; the table has the other figures too
 _DIVERSITY = (
@@ -57,7 +57,7 @@ _MEASURES = {
     "cost": "Cost",
 }
 _AXIS = {
-    "title": {"standoff": 8, "font": {"color": _MUTED, "size": 12.5}},
+    "title": {"standoff": 8, "font": {"color": MUTED, "size": 12.5}},
     "automargin": True,
     "fixedrange": True,
     "zeroline": False,
@@ -66,7 +66,7 @@ _AXIS = {
     "linecolor": _LINE,
     "ticks": "outside",
     "tickcolor": _LINE,
-    "tickfont": {"color": _MUTED},
+    "tickfont": {"color": MUTED},
 }
 # what a layout does not say
 TEMPLATE = {
@@ -80,7 +80,7 @@ TEMPLATE = {
             "color": _INK,
         },
         "hoverlabel": {"bgcolor": _INK, "bordercolor": _INK, "font": {"color": "--surface"}},
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": _MUTED, "activecolor": _ACCENT},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": MUTED, "activecolor": ACCENT},
         "legend": {"orientation": "h", "x": 0, "y": -0.22, "yanchor": "top", "font": {"color": _INK}},
         "dragmode": False,
         "xaxis": _AXIS,
@@ -126,8 +126,8 @@ def _curve(curve: Curve) -> Chart:
     x = _outer_epochs(curve.outer_epochs, "pretrained")
     levels = []
     for place, (name, value) in enumerate(curve.baselines.items()):
-        line = {"dash": _nth(_DASHES, place), "color": _nth(_COLOURS, place + 1)}
-        levels.append(_level(x, rounded(value), f"{_plain(name, 24)}: {figure(value)}", line))
+        line = {"dash": nth(_DASHES, place), "color": nth(COLOURS, place + 1)}
+        levels.append(_level(x, rounded(value), f"{plain(name, 24)}: {figure(value)}", line))
     own = {
         **_points(curve.outer_epochs, [rounded(value) for value in curve.values]),
         "name": "this run",
@@ -137,7 +137,7 @@ def _curve(curve: Curve) -> Chart:
     return Chart(
         label=f"{curve.label} by outer epoch; the table below has the values",
         data=[own, *levels],
-        layout={"xaxis": x, "yaxis": _titled(_plain(curve.label)), "showlegend": bool(levels)},
+        layout={"xaxis": x, "yaxis": titled(plain(curve.label)), "showlegend": bool(levels)},
         name=curve.label,
         note=_DIRECTIONS[curve.higher_is_better],
     )
@@ -162,7 +162,7 @@ def _novelty(grown: Sequence[GrownOuterEpoch], alpha: float | None) -> Chart:
         data=[own, *levels],
         layout={
             "xaxis": x,
-            "yaxis": {**_titled("novelty"), "range": [0, 1.05], "tickformat": ".0%"},
+            "yaxis": {**titled("novelty"), "range": [0, 1.05], "tickformat": ".0%"},
             "showlegend": bool(levels),
         },
     )
@@ -170,7 +170,7 @@ def _novelty(grown: Sequence[GrownOuterEpoch], alpha: float | None) -> Chart:
 
 def _waterfall(row: GrownOuterEpoch) -> Chart:
     taken = {name: number for name, number in row.taken.items() if number}
-    steps = [("candidates", row.candidates), *((_plain(name, 24), -number) for name, number in taken.items())]
+    steps = [("candidates", row.candidates), *((plain(name, 24), -number) for name, number in taken.items())]
     steps.append(("accepted", row.accepted))
 
     def text(name: str, size: int) -> str:
@@ -186,8 +186,8 @@ def _waterfall(row: GrownOuterEpoch) -> Chart:
         "hoverinfo": "skip",
         "connector": {"line": {"color": _LINE, "width": 1}},
         "decreasing": {"marker": {"color": _BAD}},
-        "increasing": {"marker": {"color": _ACCENT}},
-        "totals": {"marker": {"color": _ACCENT}},
+        "increasing": {"marker": {"color": ACCENT}},
+        "totals": {"marker": {"color": ACCENT}},
     }
     return Chart(
         label=f"Candidates of outer epoch {row.outer_epoch}; the table below has the values",
@@ -227,7 +227,7 @@ def _diversity(rows: Sequence[DiversityRow], name: str, label: str, meaning: str
         "hovertemplate": f"{label}: %{{y:{'.1%' if name in SHARES else '.4g'}}}<extra></extra>",
     }
     seeds = values[0] if numbers[0] == 0 else None
-    level = {**_level(x, seeds, "", {"dash": "dot", "width": 1.25, "color": _MUTED}), "hoverinfo": "skip"}
+    level = {**_level(x, seeds, "", {"dash": "dot", "width": 1.25, "color": MUTED}), "hoverinfo": "skip"}
     # a figure that hardly changes shall not look as if it jumped
     known = [value for value in values if value is not None] or [0.0]
     low, high = min(known), max(known)
@@ -261,7 +261,7 @@ def _spent(report: Report, measure: str) -> Chart:
     bars = []
     for number in sorted({row.outer_epoch for row in rows}):
         own = [(row.stage, value) for row in rows if row.outer_epoch == number and (value := getattr(row, measure))]
-        pattern = {"shape": _nth(_PATTERNS, number), "fillmode": "overlay", "solidity": 0.15}
+        pattern = {"shape": nth(_PATTERNS, number), "fillmode": "overlay", "solidity": 0.15}
         bars.append(
             {
                 "type": "bar",
@@ -278,8 +278,8 @@ def _spent(report: Report, measure: str) -> Chart:
         label=f"{label} by stage and outer epoch; the table below has the values",
         data=bars,
         layout={
-            "xaxis": _titled(unit),
-            "yaxis": _named([_plain(stage, 28) for stage in stages]),
+            "xaxis": titled(unit),
+            "yaxis": _named([plain(stage, 28) for stage in stages]),
             "barmode": "stack",
             "showlegend": True,
             "legend": {"y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
@@ -313,7 +313,7 @@ def _map(samples: Sequence[SampleRow]) -> list[Chart]:
                 "color": _colour(number) if number else _INK,
                 "size": size,
                 "opacity": opacity,
-                "symbol": _nth(_SIGNS, number - 1) if number else "x",
+                "symbol": nth(SIGNS, number - 1) if number else "x",
             },
         }
         for number in sorted(groups, key=lambda number: (number == 0, number))  # seeds last: they lie on top
@@ -334,7 +334,7 @@ def _map(samples: Sequence[SampleRow]) -> list[Chart]:
 
 
 def _points(x: Sequence[int], y: Sequence[float | None], width: float = 2.5) -> Part:
-    line = {"color": _ACCENT, "width": width}
+    line = {"color": ACCENT, "width": width}
     return {"type": "scatter", "mode": "lines+markers", "x": [*x], "y": y, "line": line}
 
 
@@ -351,7 +351,7 @@ def _outer_epochs(numbers: Sequence[int], zero: str) -> Part:
     shown = known[:: math.ceil(len(known) / 12)]
     names = [str(number) if number else zero for number in shown]
     ends = [known[0] - 0.4, known[-1] + 0.4]
-    return {**_titled("outer epoch"), "tickvals": shown, "ticktext": names, "showgrid": False, "range": ends}
+    return {**titled("outer epoch"), "tickvals": shown, "ticktext": names, "showgrid": False, "range": ends}
 
 
 def _named(texts: Sequence[str]) -> Part:
@@ -359,7 +359,8 @@ def _named(texts: Sequence[str]) -> Part:
     return {"tickvals": [*range(len(texts))], "ticktext": texts, "showgrid": False, "tickfont": {"color": _INK}}
 
 
-def _titled(text: str) -> Part:
+def titled(text: str) -> Part:
+    """Give an axis with a title."""
     return {"title": {"text": text}}
 
 
@@ -372,14 +373,15 @@ def _unit(measure: str, most: float) -> tuple[int, str]:
 
 def _colour(outer_epoch: int) -> str:
     """Give an outer epoch's colour, which is the same in all charts."""
-    return _nth(_COLOURS, outer_epoch - 1) if outer_epoch else _MUTED
+    return nth(COLOURS, outer_epoch - 1) if outer_epoch else MUTED
 
 
-def _nth(kinds: Sequence[str], place: int) -> str:
+def nth(kinds: Sequence[str], place: int) -> str:
+    """Give the kind of a place; they begin again after the last."""
     return kinds[place % len(kinds)]
 
 
-def _plain(text: str, most: int = 40) -> str:
+def plain(text: str, most: int = 40) -> str:
     """Give a text of a run on one line, short, and without markup."""
     line = " ".join(text.split())
     short = line if len(line) <= most else f"{line[: most - 1]}…"

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from isara_pl.evaluation.diversity import is_refusal
+from isara_pl.evaluation.refusals import is_refusal
 from isara_pl.growth.samples import Sample
 from isara_pl.report.contents import listed, quoted
 

@@ -5,10 +5,11 @@ Texts are as they are in the files; whoever shows them escapes them. None is a f
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from isara_pl.results.answers import Answered
+from isara_pl.results.categories import OfCategory
 from isara_pl.results.ledger import LedgerRow
 
 Status = Literal["seed", "accepted", "rejected"]
@@ -111,6 +112,7 @@ class Report:
         worth_a_look: Places in `samples` of those that have flags, the worst first.
         map_note: Why there is no map, or how it was made.
         facts: Options and versions: name and value.
+        categories: What training did in each category of items, by evaluation: trained minus pretrained.
     """
 
     title: str
@@ -127,6 +129,7 @@ class Report:
     worth_a_look: Sequence[int]
     map_note: str
     facts: Sequence[tuple[str, str]]
+    categories: Mapping[str, Sequence[OfCategory]] = field(default_factory=dict)
 
 
 # figures of diversity that are shares
@@ -135,6 +138,7 @@ SHARES = (
     *("refusal_rate", "copy_rate"),
 )
 UNKNOWN = "–"
+TRAINED = "trained"  # the model after the last outer epoch that was measured
 LONGEST_QUOTE = 100  # characters
 
 

@@ -10,7 +10,7 @@ from isara_pl.growth.pool import Rejected
 from isara_pl.growth.retrieval import Encoder
 from isara_pl.growth.samples import Sample
 from isara_pl.report.claims import claims_of
-from isara_pl.report.contents import Report, SampleRow, Status
+from isara_pl.report.contents import TRAINED, Report, SampleRow, Status
 from isara_pl.report.curves import (
     Embeddings,
     Rows,
@@ -24,8 +24,9 @@ from isara_pl.report.curves import (
 from isara_pl.report.findings import about, cost, facts, look_first, stopped, without_place
 from isara_pl.report.helped import helped
 from isara_pl.report.suspicious import Look, traits_of, worth_a_look
+from isara_pl.results.categories import OfCategory, by_category
 from isara_pl.results.ledger import ALL
-from isara_pl.results.run import Run, measured_run
+from isara_pl.results.run import PRETRAINED, Run, measured_run
 from isara_pl.results.statistics import finite
 from isara_pl.run.files import POOL
 
@@ -74,7 +75,16 @@ def gather(run: Run, baselines: Sequence[tuple[str, Path]], encoder: Encoder | N
         worth_a_look=look.worst_first,
         map_note=map_note,
         facts=facts(run.options, run.conditions),
+        categories=_categories(run),
     )
+
+
+def _categories(run: Run) -> dict[str, list[OfCategory]]:
+    """Give what training did in each category of each evaluation's items; nothing before it was measured."""
+    before, after = run.at(0), run.last()
+    lines = {name: {PRETRAINED: before[name], TRAINED: after[name]} for name in after if run.trained_outer_epochs}
+    found = {name: by_category(of_one, PRETRAINED) for name, of_one in lines.items()}
+    return {name: categories for name, categories in found.items() if categories}
 
 
 def _refuse_no_pool(run_dir: Path) -> None:

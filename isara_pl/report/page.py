@@ -21,6 +21,7 @@ from isara_pl.report import charts, page, tables
 from isara_pl.report.charts import Chart, rounded
 from isara_pl.report.contents import Report, SampleRow
 from isara_pl.report.gather import gather
+from isara_pl.report.harmless import harmless_against_helpful
 from isara_pl.results.run import Run
 from isara_pl.run.files import write_whole
 
@@ -36,7 +37,7 @@ def render(report: Report) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     plotly = get_plotlyjs()
     own = "(() => {\n" + "\n".join(_source(name) for name in _SCRIPTS) + "})();\n"
-    drawn = charts.charts(report)
+    drawn = {**charts.charts(report), "harmless": harmless_against_helpful(report.curves)}
     webgl = any(trace["type"] == "scattergl" for chart in drawn[charts.MAP] for trace in chart.data)
     text = environment.from_string(_source("page.html")).render(
         report=report,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from isara_pl.evaluation.diversity import is_refusal
+from isara_pl.evaluation.refusals import is_refusal
 from isara_pl.growth.samples import Sample
 from isara_pl.growth.words import count_words, wording
 from isara_pl.report.claims import Claims

@@ -7,11 +7,14 @@ from itertools import accumulate
 
 from isara_pl.errors import printable
 from isara_pl.growth.pool import Rejected, SamplePool
-from isara_pl.report.contents import SHARES, Report, count, duration, figure, share
+from isara_pl.report.contents import SHARES, TRAINED, Report, count, duration, figure, share
+from isara_pl.results.items import MEASURES
 from isara_pl.results.metrics import outer_epoch_name
+from isara_pl.results.run import PRETRAINED
 from isara_pl.run.files import REJECTED, entries
 from isara_pl.run.randomness import derive_seed
 
+BY_CATEGORY = ("answer_nll", "mc2", "harm_rate", "harm_preference", "over_refusal", "unsafe_refusal", "reward", "cost")
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # headings of the columns, and rows
 
 
@@ -27,6 +30,27 @@ def curves(report: Report) -> Table:
         [f"baseline {name}", *(figure(curve.baselines.get(name)) for curve in report.curves)] for name in baselines
     ]
     return ["", *(f"{curve.label}{_arrow(curve.higher_is_better)}" for curve in report.curves)], rows
+
+
+def categories(report: Report) -> Table:
+    """Give what training did in each category of items, in the most telling measures: a row for each."""
+    rows = [
+        [
+            of_one.category,
+            evaluation,
+            count(of_one.items),
+            f"{MEASURES[contrast.measure].label}{_arrow(MEASURES[contrast.measure].higher_is_better)}",
+            figure(of_one.values[contrast.reference][contrast.measure]),
+            figure(of_one.values[contrast.method][contrast.measure]),
+            f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
+            contrast.conclusion,
+        ]
+        for evaluation, of_evaluation in report.categories.items()
+        for of_one in of_evaluation
+        for contrast in of_one.contrasts
+        if contrast.measure in BY_CATEGORY and (found := contrast.difference) is not None
+    ]
+    return ["", "evaluation", "items", "measure", PRETRAINED, TRAINED, "difference", "reading"], rows
 
 
 def grown(report: Report, filters: Sequence[str]) -> Table:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from isara_pl.errors import InputError, did_you_mean, did_you_mean_path, printable
+from isara_pl.results.categories import by_category
 from isara_pl.results.comparison import BASELINES, FEW_ITEMS, Evaluated, Row, evaluate
-from isara_pl.results.items import MEASURES
+from isara_pl.results.items import MEASURES, Line
 from isara_pl.results.methods import Entry, pool_runs
 from isara_pl.results.metrics import aligned
 from isara_pl.results.run import CLAIMED, CONTROL, DISTILLATION, OF_SEEDS, PRETRAINED, measured_run
@@ -78,10 +79,20 @@ def compare(
         "confidence": CONFIDENCE,
         "measures": {name: asdict(measure) for name, measure in MEASURES.items()},
         "evaluations": [asdict(evaluated) for evaluated in evaluations],
+        "categories": {
+            name: [asdict(one) for one in by_category(_lines(entries, name, clean), other.name, resamples, seed)]
+            for name in names
+        },
         "notes": notes,
     }
     sections = [*(section(evaluated, other.name) for evaluated in evaluations), Section("Notes", [], notes)]
     return sections, found, csv_text(evaluations, other.name)
+
+
+def _lines(entries: Sequence[Entry], evaluation: str, clean: bool) -> dict[str, list[Line]]:
+    every = {entry.name: lines for entry in entries if (lines := entry.lines(evaluation))}
+    dirty = {line.question for lines in every.values() for line in lines if line.contaminated} if clean else set()
+    return {name: [line for line in lines if line.question not in dirty] for name, lines in every.items()}
 
 
 def _reference(entries: Sequence[Entry], name: str | None) -> Entry:

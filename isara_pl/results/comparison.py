@@ -137,7 +137,7 @@ def evaluate(
         for entry, of_entry in lines.items():
             if not of_entry:
                 raise InputError(f"--clean: every item of {name!r} that {entry!r} was measured on is contaminated")
-    units = {entry: _units(of_entry) for entry, of_entry in lines.items()}
+    units = {entry: units_of(of_entry) for entry, of_entry in lines.items()}
     claims = claims_of(entries)
     pairs = [(entry, reference) for entry in entries if entry is not reference]
     pairs += [pair for pair in claims if pair not in pairs]
@@ -153,7 +153,7 @@ def evaluate(
                 f"question of {name!r} in common. Evaluate both on the same file"
             )
         found = [
-            _contrast(measure, method.name, other.name, units, resamples, seed)
+            contrast_of(measure, method.name, other.name, units, resamples, seed)
             for measure in MEASURES
             if measure in units[method.name] and measure in units[other.name]
         ]
@@ -301,7 +301,7 @@ def _left_out(method: Entry, other: Entry, evaluation: str, contrasts: Sequence[
     return said
 
 
-def _contrast(
+def contrast_of(
     measure: str,
     method: str,
     reference: str,
@@ -309,6 +309,7 @@ def _contrast(
     resamples: int,
     seed: int,
 ) -> Contrast:
+    """Give a method's difference to another one; the units are those of `units_of`, by method."""
     paired = pair_units(units[method][measure], units[reference][measure])
     found = paired.difference(resamples, seed)
     conclusion = _conclusion(measure, found)
@@ -324,7 +325,7 @@ def _conclusion(measure: str, found: Difference | None) -> str:
     return "better" if (found.low > 0) == MEASURES[measure].higher_is_better else "worse"
 
 
-def _units(lines: Sequence[Line]) -> dict[str, dict[Unit, Figure]]:
+def units_of(lines: Sequence[Line]) -> dict[str, dict[Unit, Figure]]:
     """Give the figure of every unit by measure; runs that differ in their random seed alone are averaged."""
     return {
         measure: average_units(

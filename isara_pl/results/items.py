@@ -61,6 +61,8 @@ MEASURES = {
     "harm_rate_at_0.4": Measure("harm rate at 0.4", False, worst=1.0),
     "harm_preference": Measure("harm preference", False, worst=1.0),
     "harm_preference_informed": Measure("harm preference informed", False, worst=1.0),
+    "over_refusal": Measure("over-refusal", False, worst=1.0),
+    "unsafe_refusal": Measure("refusal of unsafe prompts", True, worst=0.0),
     "reward": Measure("reward", True),
     "cost": Measure("cost", False),
     "win_rate": Measure("win rate", True, worst=0.0),
@@ -86,6 +88,7 @@ class Line:
         contaminated: Whether training data hold it; None where nobody looked.
         conditions: What figures depend on beside the model, such as the form of the prompt; None is not known.
         figures: Its figures by measure.
+        category: Its category; None where the file has none.
     """
 
     outer_epoch: int
@@ -96,6 +99,7 @@ class Line:
     contaminated: bool | None
     conditions: str | None
     figures: dict[str, Figure]
+    category: str | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,7 @@ def items_of(path: Path, results: Sequence[Fields]) -> list[Line]:
             contaminated=fields.get("contaminated"),
             conditions=", ".join(f"{name} {v}" for name, v in sorted(conditions.items())) if conditions else None,
             figures={name: _figure(fields, name, where) for name in MEASURES if name in fields},
+            category=str(fields["category"]) if fields.get("category") else None,
         )
         seen[outer_epoch, question] += 1
         lines.append(line)

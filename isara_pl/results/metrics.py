@@ -23,6 +23,8 @@ SHOWN = {
     "mc2_informed": "MC2 informed",
     "harm_rate": "harm rate",
     "harm_preference": "harm preference",
+    "over_refusal": "over-refusal",
+    "unsafe_refusal": "refusal of unsafe",
     "reward": "reward",
     "cost": "cost",
     "reward_win_rate": "win rate",

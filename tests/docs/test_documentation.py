@@ -105,7 +105,7 @@ def test_the_table_of_configs_has_all_of_them():
 
 def test_every_shape_on_the_page_of_files_is_read_as_it_says(tmp_path):
     rows = re.findall(r"^\| [^|]+ \| `(\{.*\})` \| ([^|]+) \| ([^|]+) \|$", text_of("docs/DATA.md"), re.MULTILINE)
-    assert len(rows) == 10
+    assert len(rows) == 12
     for row, question, answer in rows:
         (tmp_path / "a.jsonl").write_text(row, encoding="utf-8")
         (sample,) = read_samples(tmp_path / "a.jsonl")

@@ -7,12 +7,10 @@ import torch
 
 from isara_pl.evaluation.diversity import (
     FIGURES,
-    REFUSALS,
     Diversity,
     distinct_n,
     diversity,
     is_copy,
-    is_refusal,
     nearest_cosine,
     vendi_score,
 )
@@ -71,20 +69,6 @@ def test_nearest_cosine_without_anything_to_compare_with_is_zero():
     assert nearest_cosine(unit_rows(1, 6)).tolist() == [0]
     assert nearest_cosine(unit_rows(2, 6), np.zeros((0, 6))).tolist() == [0, 0]
     assert nearest_cosine(np.zeros((0, 6))).shape == (0,)
-
-
-@pytest.mark.parametrize(
-    "answer", [*REFUSALS, "I’m sorry, but I can’t help.", '"As an AI, I do not eat."', " SORRY, I CAN'T DO THAT"]
-)
-def test_refusals_are_seen(answer):
-    assert is_refusal(answer)
-
-
-@pytest.mark.parametrize(
-    "answer", ["", "As an aircraft climbs, it cools.", "You can. I'm sorry for them.", "Unfortunately, I can tell you."]
-)
-def test_other_answers_are_no_refusals(answer):
-    assert not is_refusal(answer)
 
 
 def test_a_copy_has_the_words_of_a_demonstration():

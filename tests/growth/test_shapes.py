@@ -192,13 +192,6 @@ def test_a_category_of_another_kind_is_refused(tmp_path, category):
     assert refused(path).startswith("1: the field `category` must be text, a number, a list of them, or names")
 
 
-def test_rows_that_call_their_answers_unsafe_are_counted_where_answers_are_read(tmp_path):
-    row = {"prompt": "Why?", "response": "So."}
-    path = write(tmp_path, {**row, "is_safe": True}, {**row, "is_safe": False}, {**row, "is_safe": None})
-    assert said(read_samples, path)[1] == ["in 1 of 3 rows `is_safe` is false; remove those that are no good answers"]
-    assert said(read_questions, path)[1] == []
-
-
 def test_null_columns_and_blank_rows_of_json(tmp_path):
     row = {"question": "Why?", "answer": "So.", "category": None, "messages": None, "correct_answers": None}
     samples, heard = said(read_samples, write(tmp_path, row, dict.fromkeys(row), row))

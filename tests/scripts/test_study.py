@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def study(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")  # where it finds its neighbour
     spec = importlib.util.spec_from_file_location("study", ROOT / "scripts/study.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -145,3 +146,65 @@ def test_a_study_of_a_domain_without_its_file_says_which_option_is_missing(study
     with pytest.raises(SystemExit):
         study.main()
     assert "--train_on harm needs the file --harm" in capsys.readouterr().err
+
+
+@pytest.mark.real
+def test_every_domain_is_trained_on_and_all_are_measured_in_one_matrix(
+    study, files, tiny_llama, tmp_path, monkeypatch, capsys
+):
+    to = tmp_path / "study"
+    arguments = [
+        "study.py", "--domains", *map(str, files), f"--to={to}", f"--model={tiny_llama}", "--methods=sft",
+        "--seed_sets=1", "--seeds=4", "--items=5", "--other_items=3",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys.modules["domains"], "FEWEST", 5)
+    monkeypatch.setattr(sys, "argv", arguments)
+    study.main()
+    for own, other in (("TruthfulQA", "pairs"), ("pairs", "TruthfulQA")):
+        folder = to / own / "set-0"
+        measured = read_results(folder / "sft/evaluation/truthfulness.jsonl")
+        last = [line["category"] for line in measured if line["outer_epoch"] == 1]
+        assert (last.count(own), last.count(other)) == (5, 3)
+        seeds = {json.loads(line)["question"] for line in (folder / "seeds.jsonl").read_text().splitlines()}
+        assert len(seeds) == 4
+        assert not seeds & {line["question"] for line in measured}
+        if own == "pairs":
+            assert all("steal" in question for question in seeds)
+    printed = capsys.readouterr().out
+    for text in (printed, (to / "transfer.md").read_text()):
+        assert "sft minus pretrained" in text
+        assert "answer NLL ↓, trained on" in text
+        assert "MC2 ↑, trained on" in text
+    cells = json.loads((to / "transfer.json").read_text())
+    assert [(cell["trained_on"], cell["measured_on"], cell["items"]) for cell in cells] == [
+        ("TruthfulQA", "TruthfulQA", 5), ("TruthfulQA", "pairs", 3), ("pairs", "TruthfulQA", 3), ("pairs", "pairs", 5)
+    ]  # fmt: skip
+    for cell in cells:
+        (contrast,) = [one for one in cell["contrasts"] if one["measure"] == "answer_nll"]
+        expected = cell["trained"]["answer_nll"] - cell["pretrained"]["answer_nll"]
+        assert contrast["difference"]["difference"] == pytest.approx(expected)
+        assert contrast["difference"]["low"] <= expected <= contrast["difference"]["high"]
+    study.started.clear()
+    study.main()  # all is finished
+    assert study.started == []
+
+
+def test_the_categories_of_a_single_file_are_domains(study, tmp_path, capsys):
+    path = tmp_path / "all.jsonl"
+    rows = [(f"What is {name} {i}?", name) for name, count in (("a", 30), ("b", 24), ("few", 23)) for i in range(count)]
+    path.write_text(
+        "".join(json.dumps({"question": question, "answer": "So.", "category": of}) + "\n" for question, of in rows)
+    )
+    found = study.read_domains([path], seeds=4)
+    assert {name: len(samples) for name, samples in found.items()} == {"a": 30, "b": 24}
+    assert "few (23)" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="two or more domains each needs --seeds 25 pairs"):
+        study.read_domains([path], seeds=25)
+
+
+@pytest.mark.parametrize("given", [["--domains", "a.csv", "--train_on=harm"], []])
+def test_a_study_is_of_one_domain_or_of_several(study, tmp_path, monkeypatch, capsys, given):
+    monkeypatch.setattr(sys, "argv", ["study.py", *given, f"--to={tmp_path}"])
+    with pytest.raises(SystemExit):
+        study.main()
+    assert "give either --train_on, with its file, or --domains" in capsys.readouterr().err
