@@ -11,7 +11,7 @@ from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardDa
 
 from isara_pl.errors import printable
 from isara_pl.export.finished_run import FinishedRun, RunOptions
-from isara_pl.export.merged_model import dtype_of_base, is_quantised
+from isara_pl.export.merged_model import NF4, dtype_of_base, is_quantised
 from isara_pl.export.pairs import METADATA, PROMPT_COMPLETION, TEXTS, with_marks
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.models.sources import PACKAGE_SCHEME, is_local
@@ -31,10 +31,6 @@ _OPTIONS = (
     *("alpha_stopping.alpha", "seed_everything"),
 )
 _NOT_SHOWN = ("outer_epoch", "seconds")  # of metrics.csv
-NF4 = (
-    "The run kept the base in 4 bits (nf4). Merged here is the base as it was before, in bfloat16: answers may differ "
-    "slightly from those of the run."
-)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from huggingface_hub import HfApi
 from safetensors import SafetensorError
 
 from isara_pl.errors import InputError, first_line, printable
-from isara_pl.export.cards import NF4, Publication, base_name, card
+from isara_pl.export.cards import Publication, base_name, card
 from isara_pl.export.finished_run import ADAPTER, ADAPTER_FILES, FinishedRun, at_rest, read_run
-from isara_pl.export.merged_model import MergedModel, dtype_of_base, is_quantised, merged_model
+from isara_pl.export.merged_model import NF4, PlainModel, dtype_of_base, is_quantised, merged_model
 from isara_pl.export.pairs import write_pairs
 from isara_pl.models.loading import quieten
 from isara_pl.run.files import write_whole
@@ -88,7 +88,7 @@ def _whole_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write_parts(run: FinishedRun, merged: MergedModel, publication: Publication, folder: Path) -> None:
+def _write_parts(run: FinishedRun, merged: PlainModel, publication: Publication, folder: Path) -> None:
     _write_adapter(run, folder / "adapter")
     merged.save(folder / "model")
     write_pairs(run, merged.prompt_format, folder / "dataset")

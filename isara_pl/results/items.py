@@ -57,7 +57,11 @@ MEASURES = {
     "reward": Measure("reward", True),
     "cost": Measure("cost", False),
     "win_rate": Measure("win rate", True, worst=0.0),
+    # of another harness (isara_pl/harnesses), whose file is named after what was measured
+    "harness_score": Measure("score", True),
+    "harness_loss": Measure("loss", False),
 }
+HARNESS_SCORE, HARNESS_LOSS = "harness_score", "harness_loss"
 
 
 FOLDER = "evaluation"
