@@ -118,6 +118,7 @@ def export(
     to: Annotated[str, "DIR"],
     license: Annotated[str | None, "ID"] = None,
     push: Annotated[str | None, "OWNER/NAME"] = None,
+    preferences: bool = False,
 ) -> None:
     """Write what others can use of a run: adapter/, model/ and dataset/, each with a card.
 
@@ -132,13 +133,15 @@ def export(
         push: Upload to the Hugging Face hub as well: the model to OWNER/NAME, the rest to OWNER/NAME-adapter and
             OWNER/NAME-data, your seeds included. Repositories that this makes are private; one that is there already
             stays as visible as it is. Needs a token (`hf auth login`).
+        preferences: Write pairs of answers to prefer one of into the data set as well, in TRL's format: the pool's, and
+            what the model answers without demonstrations. It has to answer every question of the pool for that.
     """
     folder, target = run_folder_at(run, "export"), Path(to)
     _refuse(target, license, push)
 
     from isara_pl.export.exporting import export as write  # only here: torch takes seconds to import
 
-    write(folder, target, license, push)
+    write(folder, target, license, push, preferences)
 
 
 def evaluate(

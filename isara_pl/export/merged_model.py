@@ -51,6 +51,10 @@ class PlainModel:
     tokenizer: PreTrainedTokenizerBase
     prompt_format: PromptFormat
 
+    def to_gpu(self) -> None:
+        """Move the weights to the GPU where there is one."""
+        cast(torch.nn.Module, self.model).to("cuda" if torch.cuda.is_available() else "cpu")
+
     def save(self, folder: Path) -> None:
         """Write model and tokenizer into a folder."""
         # transformers loads, but does not save, a config with fields that others of its fields make void
@@ -112,7 +116,9 @@ def pretrained_model(run: FinishedRun, dtype: torch.dtype | None = None) -> Plai
     texts = prompt_format(cast(FormatName, format_name), tokenizer)
     base = load_causal_lm(source, dtype_of_base(options), trust_remote_code=trust)
     answering = _generation_config(options, base, tokenizer, texts)
-    return PlainModel(base if dtype is None else base.to(dtype), answering, tokenizer, texts)
+    if dtype is not None:
+        cast(torch.nn.Module, base).to(dtype)
+    return PlainModel(base, answering, tokenizer, texts)
 
 
 def _on_this_machine(name: str) -> str:
@@ -132,15 +138,17 @@ def _generation_config(
     options: RunOptions, model: Any, tokenizer: PreTrainedTokenizerBase, texts: PromptFormat
 ) -> GenerationConfig:
     """Give what the run's `predict` tells transformers; its engine ends answers at the same tokens."""
-    try:
-        sampling = Sampling(**options.get("model.prediction_sampling", dict))
-    except TypeError as error:
-        raise InputError(
-            f"{options.path}: `model.prediction_sampling`: {first_line(error)}. Restore the file from a copy"
-        ) from None
-    sampling = replace(sampling, stop_at_newline=texts.single_line)
+    sampling = replace(sampling_of(options, "model.prediction_sampling"), stop_at_newline=texts.single_line)
     stops = GenerationEngine(model, tokenizer, tokens=1).stop_ids(sampling)
     return generation_config(sampling, stops, int(tokenizer.pad_token_id))
+
+
+def sampling_of(options: RunOptions, name: str) -> Sampling:
+    """Give how completions are drawn by an option of a run. Raises InputError if it is damaged."""
+    try:
+        return Sampling(**options.get(name, dict))
+    except TypeError as error:
+        raise InputError(f"{options.path}: `{name}`: {first_line(error)}. Restore the file from a copy") from None
 
 
 def _with_adapter(base: PreTrainedModel, folder: Path, name: str) -> PeftModel:

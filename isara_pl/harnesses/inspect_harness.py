@@ -1,5 +1,6 @@
 """inspect_ai on a model in a folder, which lies there as long as it is measured."""
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -36,7 +37,9 @@ class Inspect:
             file = task.partition("@")[0]
             if file.endswith(".py") and not Path(file).is_file():
                 raise InputError(f"--tasks: no such file: {file}.{did_you_mean_path(file)}")
-        self._tasks, self._limit, self._batch_size, self._logs = tasks, limit, batch_size, logs
+        # inspect takes no whole paths
+        self._tasks = [os.path.relpath(task) if Path(task).is_absolute() else task for task in tasks]
+        self._limit, self._batch_size, self._logs = limit, batch_size, logs
 
     def measure(self, model: PlainModel) -> list[Scored]:
         """Give every figure of every task.
@@ -72,10 +75,11 @@ class Inspect:
                 if log.status != "success":
                     reason = log.error.message if log.error else log.status
                     raise InputError(f"--tasks: inspect could not measure {log.eval.task} ({reason})")
+            found = [scored for log in done for scored in _scored(log)]  # which reads samples from the logs
             self._logs.mkdir(parents=True, exist_ok=True)
             for path in sorted(Path(folder, "logs").iterdir()):
                 shutil.move(path, self._logs / path.name)
-        return [scored for log in done for scored in _scored(log)]
+        return found
 
 
 def _scored(log: Any) -> Iterator[Scored]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -55,11 +56,11 @@ def _model(run: FinishedRun, outer_epoch: int) -> Iterator[PlainModel]:
     try:
         if outer_epoch:
             with merged_model(run, dtype) as model:
-                model.model.to(_device())
+                model.to_gpu()
                 yield model
         else:
             model = pretrained_model(run, dtype)
-            model.model.to(_device())
+            model.to_gpu()
             yield model
     except RuntimeError as error:
         if not is_out_of_memory(error):
@@ -67,12 +68,8 @@ def _model(run: FinishedRun, outer_epoch: int) -> Iterator[PlainModel]:
         raise InputError("the memory does not suffice for the model in float32") from error
 
 
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def _write(run: FinishedRun, outer_epoch: int, found: Sequence[Scored]) -> None:
-    shared = {
+    shared: dict[str, Any] = {
         "weights": metrics.read_weights(run.folder / metrics.FILE).get(outer_epoch),
         "seeds": run.seeds_hash,
         "demonstrations": [],
