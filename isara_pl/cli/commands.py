@@ -8,17 +8,18 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from inspect import Parameter, signature
 from json import dumps
+from keyword import iskeyword
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import docstring_parser
 from jsonargparse import ArgumentParser, capture_parser
-from jsonargparse.typing import NonNegativeInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from isara_pl.cli.errors import PlainErrors, subparsers
 from isara_pl.cli.help import LINES, TOLD
 from isara_pl.cli.options import admits_text, all_expanded, choices, class_names
-from isara_pl.errors import InputError, printable
+from isara_pl.errors import InputError, did_you_mean_path, printable
 from isara_pl.results import alpha as alpha_ranges
 from isara_pl.results.compare import as_markdown, as_text, named_run, run_folder_at
 from isara_pl.results.compare import compare as compared
@@ -117,6 +118,7 @@ def export(
     to: Annotated[str, "DIR"],
     license: Annotated[str | None, "ID"] = None,
     push: Annotated[str | None, "OWNER/NAME"] = None,
+    preferences: bool = False,
 ) -> None:
     """Write what others can use of a run: adapter/, model/ and dataset/, each with a card.
 
@@ -131,13 +133,65 @@ def export(
         push: Upload to the Hugging Face hub as well: the model to OWNER/NAME, the rest to OWNER/NAME-adapter and
             OWNER/NAME-data, your seeds included. Repositories that this makes are private; one that is there already
             stays as visible as it is. Needs a token (`hf auth login`).
+        preferences: Write pairs of answers to prefer one of into the data set as well, in TRL's format: the pool's, and
+            what the model answers without demonstrations. It has to answer every question of the pool for that.
     """
     folder, target = run_folder_at(run, "export"), Path(to)
     _refuse(target, license, push)
 
     from isara_pl.export.exporting import export as write  # only here: torch takes seconds to import
 
-    write(folder, target, license, push)
+    write(folder, target, license, push, preferences)
+
+
+def evaluate(
+    run: Run,
+    *,
+    with_: Literal["lm-eval", "inspect"],
+    tasks: Annotated[list[str], "TASK"],
+    task_folder: Annotated[str | None, "DIR"] = None,
+    num_fewshot: Annotated[NonNegativeInt | None, "N"] = None,
+    chat_template: bool = False,
+    limit: Annotated[PositiveInt | None, "N"] = None,
+    batch_size: Annotated[PositiveInt, "N"] = 8,
+    trained_only: bool = False,
+) -> None:
+    """Measure a run's model with one of the field's harnesses, in this process, before training and after.
+
+    The figures of every item stand beside the run's own, in evaluation/, where `compare` finds them. The base model
+    must be on this machine; a network is used only where a task takes its data from there.
+
+    Args:
+        run: Folder of a run of `fit` that left an adapter.
+        with_: lm-evaluation-harness (pip install 'isara_pl[lm-eval]') or inspect_ai (pip install inspect-ai).
+        tasks: What to measure: tasks, groups or tags of lm-eval; of inspect FILE.py, FILE.py@TASK or PACKAGE/TASK.
+        task_folder: Folder of tasks of your own for lm-eval, YAML files as it reads them.
+        num_fewshot: Examples in the prompt, for lm-eval; without it, as many as the task says.
+        chat_template: Put the prompts of lm-eval into the tokenizer's chat template; inspect does so anyway.
+        limit: Items of each task; without it, all.
+        batch_size: Prompts at once.
+        trained_only: Leave out the pretrained model, which takes as long again.
+    """
+    folder = run_folder_at(run, "evaluate")
+    if with_ == "inspect" and (task_folder is not None or num_fewshot is not None or chat_template):
+        raise InputError("--task_folder, --num_fewshot and --chat_template are of lm-eval; inspect's tasks hold theirs")
+    if task_folder is not None and not Path(task_folder).is_dir():
+        raise InputError(f"--task_folder: no such folder: {task_folder}.{did_you_mean_path(task_folder, Path.is_dir)}")
+
+    # only here: torch takes seconds to import
+    from isara_pl.export.finished_run import refuse_unfinished
+    from isara_pl.harnesses.measuring import measure_run
+
+    refuse_unfinished(folder)  # before thousands of tasks are looked through
+    if with_ == "inspect":
+        from isara_pl.harnesses.inspect_harness import Inspect
+
+        measure_run(folder, Inspect(tasks, limit, batch_size, folder / "evaluation/inspect"), trained_only)
+    else:
+        from isara_pl.harnesses.lm_harness import LmEval
+
+        own = None if task_folder is None else Path(task_folder)
+        measure_run(folder, LmEval(tasks, own, num_fewshot, limit, batch_size, chat_template), trained_only)
 
 
 def serve(
@@ -204,7 +258,7 @@ def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    command.__name__: command for command in (compare, report, export, serve, completion)
+    command.__name__: command for command in (compare, report, export, evaluate, serve, completion)
 }
 
 
@@ -212,7 +266,8 @@ def run_command(name: str, args: Sequence[str]) -> None:
     """Run a command with the arguments behind its name; an InputError or ArgumentError says what is wrong."""
     print_as_sentences()
     options = all_expanded(parser_of(name).parse_args(list(args)))
-    COMMANDS[name](**vars(options))
+    # a word of Python's own, such as `with`, has an underscore behind it there
+    COMMANDS[name](**{f"{name}_" if iskeyword(name) else name: value for name, value in vars(options).items()})
 
 
 def parser_of(name: str) -> PlainErrors:
@@ -234,10 +289,11 @@ def parser_of(name: str) -> PlainErrors:
             how |= {"type": str, "nargs": "+"}
         else:
             how |= {"type": kind}
+        named = f"--{option.name.rstrip('_')}"
         if option.default is not Parameter.empty:
-            parser.add_argument(f"--{option.name}", default=option.default, **how)
+            parser.add_argument(named, default=option.default, **how)
         elif option.kind is Parameter.KEYWORD_ONLY:
-            parser.add_argument(f"--{option.name}", required=True, **how)
+            parser.add_argument(named, required=True, **how)
         else:
             parser.add_argument(option.name, **how)
     return parser

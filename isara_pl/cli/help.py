@@ -16,6 +16,7 @@ COMMANDS = {
     "compare": "Say what the differences between runs are worth",
     "report": "Write the report of a run, one file for a browser",
     "export": "Write adapter, merged model and data set as other tools load them",
+    "evaluate": "Measure a run's model with lm-evaluation-harness or inspect_ai",
     "serve": "Print or start a vLLM server that writes the candidates of a run",
     "completion": "Print what lets a shell complete names and options",
 }

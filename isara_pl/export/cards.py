@@ -11,8 +11,9 @@ from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardDa
 
 from isara_pl.errors import printable
 from isara_pl.export.finished_run import FinishedRun, RunOptions
-from isara_pl.export.merged_model import dtype_of_base, is_quantised
+from isara_pl.export.merged_model import NF4, dtype_of_base, is_quantised
 from isara_pl.export.pairs import METADATA, PROMPT_COMPLETION, TEXTS, with_marks
+from isara_pl.export.preferences import COLUMNS, TEXT, Preferences
 from isara_pl.growth.prompts import PromptFormat
 from isara_pl.models.sources import PACKAGE_SCHEME, is_local
 from isara_pl.results import metrics
@@ -31,10 +32,6 @@ _OPTIONS = (
     *("alpha_stopping.alpha", "seed_everything"),
 )
 _NOT_SHOWN = ("outer_epoch", "seconds")  # of metrics.csv
-NF4 = (
-    "The run kept the base in 4 bits (nf4). Merged here is the base as it was before, in bfloat16: answers may differ "
-    "slightly from those of the run."
-)
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,13 @@ class Publication:
         return part if self.repository is None else self.repository + endings[part]
 
 
-def card(part: str, run: FinishedRun, prompt_format: PromptFormat, publication: Publication) -> str:
+def card(
+    part: str,
+    run: FinishedRun,
+    prompt_format: PromptFormat,
+    publication: Publication,
+    preferences: Preferences | None = None,
+) -> str:
     """Give the README.md of a part of an export: of its `model`, `adapter` or `dataset`."""
     name, base = run.options.get("model.name", str), base_name(run)
     generates = run.options.get("data.candidates_per_outer_epoch", int) > 0
@@ -77,6 +80,8 @@ def card(part: str, run: FinishedRun, prompt_format: PromptFormat, publication: 
         "single_line": prompt_format.single_line,
         "marked": with_marks(run.samples, prompt_format) if part == "dataset" else 0,
         "columns": {name: text for each in (*TEXTS.values(), METADATA) for name, (_, text) in each.items()},
+        "preferences": preferences,
+        "preference_columns": {name: text for name, (_, text) in COLUMNS[TEXT].items()},
         "states": [metrics.outer_epoch_name(outer_epoch) for outer_epoch in run.figures],
         "figures": _figures(run),
         "options": options | {name: run.options.shown(name) for name in _OPTIONS},
@@ -86,7 +91,7 @@ def card(part: str, run: FinishedRun, prompt_format: PromptFormat, publication: 
         "repr": repr,
     }
     if part == "dataset":
-        of_pairs = _data_of_pairs(len(run.samples), generates, publication)
+        of_pairs = _data_of_pairs(len(run.samples), generates, publication, preferences is not None)
         return f"{DatasetCard.from_template(of_pairs, template_path=str(_TEMPLATE), **context)}\n"
     of_weights = _data_of_weights(part, name, publication)
     return f"{ModelCard.from_template(of_weights, template_path=str(_TEMPLATE), **context)}\n"
@@ -118,7 +123,7 @@ def _data_of_weights(part: str, base: str, publication: Publication) -> ModelCar
     )
 
 
-def _data_of_pairs(pairs: int, generates: bool, publication: Publication) -> DatasetCardData:
+def _data_of_pairs(pairs: int, generates: bool, publication: Publication, preferences: bool) -> DatasetCardData:
     sizes = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
     return DatasetCardData(
         license=publication.license,
@@ -131,7 +136,7 @@ def _data_of_pairs(pairs: int, generates: bool, publication: Publication) -> Dat
                 "data_files": [{"split": "train", "path": f"{name}.parquet"}],
                 "default": name == PROMPT_COMPLETION,
             }
-            for name in TEXTS
+            for name in (*TEXTS, *(COLUMNS if preferences else ()))
         ],
     )
 

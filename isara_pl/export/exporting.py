@@ -10,10 +10,11 @@ from huggingface_hub import HfApi
 from safetensors import SafetensorError
 
 from isara_pl.errors import InputError, first_line, printable
-from isara_pl.export.cards import NF4, Publication, base_name, card
+from isara_pl.export.cards import Publication, base_name, card
 from isara_pl.export.finished_run import ADAPTER, ADAPTER_FILES, FinishedRun, at_rest, read_run
-from isara_pl.export.merged_model import MergedModel, dtype_of_base, is_quantised, merged_model
+from isara_pl.export.merged_model import NF4, PlainModel, dtype_of_base, is_quantised, merged_model
 from isara_pl.export.pairs import write_pairs
+from isara_pl.export.preferences import write_preferences
 from isara_pl.models.loading import quieten
 from isara_pl.run.files import write_whole
 from isara_pl.run.memory import is_out_of_memory
@@ -27,10 +28,11 @@ _PARTS = {
 _REPOSITORY_TYPES = {"model": "model", "adapter": "model", "dataset": "dataset"}
 
 
-def export(folder: Path, target: Path, license: str | None, repository: str | None) -> None:
+def export(folder: Path, target: Path, license: str | None, repository: str | None, preferences: bool = False) -> None:
     """Export a run folder into a new or an empty folder, and say what is done.
 
-    Cards without a `license` name none; without a `repository`, `OWNER/NAME`, nothing is pushed.
+    Cards without a `license` name none; without a `repository`, `OWNER/NAME`, nothing is pushed. `preferences` lets the
+    model answer every question, for pairs of answers to prefer one of.
 
     Raises:
         InputError: If the run cannot be exported. A failed push leaves the export on disk.
@@ -38,7 +40,7 @@ def export(folder: Path, target: Path, license: str | None, repository: str | No
     quieten()
     publication = Publication(license, repository)
     try:
-        _write(folder, target, publication)
+        _write(folder, target, publication, preferences)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -55,7 +57,7 @@ def export(folder: Path, target: Path, license: str | None, repository: str | No
             _say(f"pushed: {address}")
 
 
-def _write(folder: Path, target: Path, publication: Publication) -> None:
+def _write(folder: Path, target: Path, publication: Publication, preferences: bool) -> None:
     with at_rest(folder):
         run = read_run(folder)
         _say(f"{folder}: {len(run.samples)} pairs, {len(run.trained_on)} of them trained on")
@@ -65,7 +67,7 @@ def _write(folder: Path, target: Path, publication: Publication) -> None:
             _say(NF4)
         with merged_model(run) as merged, _whole_folder(target) as unfinished:
             _say(f"writing {target}")
-            _write_parts(run, merged, publication, unfinished)
+            _write_parts(run, merged, publication, unfinished, preferences)
 
 
 @contextmanager
@@ -88,12 +90,21 @@ def _whole_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write_parts(run: FinishedRun, merged: MergedModel, publication: Publication, folder: Path) -> None:
+def _write_parts(
+    run: FinishedRun, merged: PlainModel, publication: Publication, folder: Path, preferences: bool
+) -> None:
     _write_adapter(run, folder / "adapter")
-    merged.save(folder / "model")
     write_pairs(run, merged.prompt_format, folder / "dataset")
+    made = write_preferences(run, merged, folder / "dataset") if preferences else None
+    if made is not None:
+        _say(
+            f"preferences: {made.accepted} answers from demonstrations and {made.seeds} of seeds, each against the "
+            f"model's own without demonstrations; left out: {made.same} where both are the same, {made.empty} where it "
+            "answers nothing"
+        )
+    merged.save(folder / "model")
     for part in _PARTS:
-        write_whole(folder / part / "README.md", card(part, run, merged.prompt_format, publication))
+        write_whole(folder / part / "README.md", card(part, run, merged.prompt_format, publication, made))
 
 
 def _write_adapter(run: FinishedRun, folder: Path) -> None:

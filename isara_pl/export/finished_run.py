@@ -1,4 +1,4 @@
-"""A run folder as an export needs it: its options, its samples, which of them were trained on, and its figures."""
+"""A finished run, for whoever uses its model: options, samples, which of them were trained on, figures."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -81,6 +81,7 @@ class FinishedRun:
         rejected: How many candidates each filter took, the most first.
         figures: The rows of metrics.csv by outer epoch, up to the adapter's, without empty figures; 0 is the
             pretrained model.
+        outer_epoch: The one that the adapter is of; None where it is of no row of metrics.csv.
     """
 
     folder: Path
@@ -89,6 +90,7 @@ class FinishedRun:
     trained_on: frozenset[str]
     rejected: Mapping[str, int]
     figures: Figures
+    outer_epoch: int | None
 
     @property
     def seeds(self) -> list[Sample]:
@@ -114,8 +116,7 @@ def at_rest(folder: Path) -> Iterator[None]:
             lock.acquire(timeout=0)
     except Timeout:
         raise InputError(
-            f"a process is writing into {folder} (it holds {folder / LOCK}). Wait for its end, or stop it, and export "
-            "then"
+            f"a process is writing into {folder} (it holds {folder / LOCK}). Wait for its end, or stop it"
         ) from None
     except OSError:  # read-only, so that no run can write there either, or without locks
         pass
@@ -135,12 +136,12 @@ def refuse_unfinished(folder: Path) -> None:
         raise InputError(f"{folder}: no {CONFIG}, so no `fit` was run there. Give the --run_dir of a finished `fit`")
     if not (folder / ADAPTER).is_dir():
         raise InputError(
-            f"{folder}: no {ADAPTER}/, so there is nothing to export: the run did not finish its first outer epoch, or "
-            "α ended it there. Go on with it (--ckpt_path last), or export another run"
+            f"{folder}: no {ADAPTER}/, so there is no trained model: the run did not finish its first outer epoch, or "
+            "α ended it there. Go on with it (--ckpt_path last), or give another run"
         )
     for file in (*(f"{ADAPTER}/{name}" for name in ADAPTER_FILES), POOL, metrics.FILE):
         if not (folder / file).is_file():
-            raise InputError(f"{folder}: {file} is missing. Restore it from a copy, or export another run")
+            raise InputError(f"{folder}: {file} is missing. Restore it from a copy, or give another run")
 
 
 def read_run(folder: Path) -> FinishedRun:
@@ -169,7 +170,7 @@ def read_run(folder: Path) -> FinishedRun:
     newest_only = options.choice("data.train_on", ("all", "newest")) == "newest"
     trained_on = frozenset(s.id for s in run.samples if _is_trained_on(s.outer_epoch, trained, newest_only))
     rejected = Counter(entry.filter for entry in run.rejected)
-    return FinishedRun(folder, options, run.samples, trained_on, dict(rejected.most_common()), figures)
+    return FinishedRun(folder, options, run.samples, trained_on, dict(rejected.most_common()), figures, newest)
 
 
 def _outer_epoch_of_adapter(folder: Path, newest: int) -> int | None:

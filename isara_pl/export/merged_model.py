@@ -1,4 +1,4 @@
-"""The run's model as one of plain transformers: the base with the adapter folded in, and its tokenizer."""
+"""The run's model as one of plain transformers: the base, with the adapter folded in, and its tokenizer."""
 
 import json
 from collections import Counter
@@ -29,13 +29,18 @@ from isara_pl.run.checkpoints import WholeCheckpointIO, base_fingerprint
 from isara_pl.run.files import give_usual_permissions, write_whole
 from isara_pl.run.folder import CHECKPOINTS, LAST_CHECKPOINT
 
+NF4 = (
+    "The run kept the base in 4 bits (nf4). Merged here is the base as it was before, in bfloat16: answers may differ "
+    "slightly from those of the run."
+)
+
 
 @dataclass(frozen=True)
-class MergedModel:
-    """A run's model without its adapter apart.
+class PlainModel:
+    """A run's model as one of plain transformers, pretrained or trained.
 
     Attributes:
-        model: The base with the adapter folded in.
+        model: The base, with the adapter folded in where it is the trained one.
         generation_config: What makes plain `generate` answer as the run's `predict` does.
         tokenizer: The run's tokenizer.
         prompt_format: How the run made text of pairs.
@@ -45,6 +50,10 @@ class MergedModel:
     generation_config: GenerationConfig
     tokenizer: PreTrainedTokenizerBase
     prompt_format: PromptFormat
+
+    def to_gpu(self) -> None:
+        """Move the weights to the GPU where there is one."""
+        cast(torch.nn.Module, self.model).to("cuda" if torch.cuda.is_available() else "cpu")
 
     def save(self, folder: Path) -> None:
         """Write model and tokenizer into a folder."""
@@ -72,13 +81,32 @@ def dtype_of_base(options: RunOptions) -> torch.dtype:
 
 
 @contextmanager
-def merged_model(run: FinishedRun) -> Iterator[MergedModel]:
+def merged_model(run: FinishedRun, dtype: torch.dtype | None = None) -> Iterator[PlainModel]:
     """Load a run's model from what is on this machine, on the CPU, and fold its adapter in inside the block.
 
-    Its weights are those that the run generated with: the sum of base and update in float32, rounded once.
+    Its weights are those that the run generated with: the sum of base and update in float32, rounded once, to the type
+    of the base or to `dtype`.
 
     Raises:
         InputError: If the base is not here or not the run's, or the adapter is damaged.
+    """
+    plain = pretrained_model(run, dtype)
+    name = run.options.get("model.name", str)
+    adapted = _with_adapter(plain.model, run.folder / ADAPTER, name)
+    if not is_quantised(run.options):
+        _refuse_another_base(adapted, run.folder, name)
+    _untie(adapted)
+    with MergedWeights(adapted).in_use():
+        yield replace(plain, model=cast(PreTrainedModel, adapted.unload()))
+
+
+def pretrained_model(run: FinishedRun, dtype: torch.dtype | None = None) -> PlainModel:
+    """Load a run's model as it was before training from what is on this machine, on the CPU, in the base's type.
+
+    `dtype` is what its weights are then brought to.
+
+    Raises:
+        InputError: If it is not here.
     """
     options = run.options
     name, trust = options.get("model.name", str), options.get("model.trust_remote_code", bool)
@@ -88,12 +116,9 @@ def merged_model(run: FinishedRun) -> Iterator[MergedModel]:
     texts = prompt_format(cast(FormatName, format_name), tokenizer)
     base = load_causal_lm(source, dtype_of_base(options), trust_remote_code=trust)
     answering = _generation_config(options, base, tokenizer, texts)
-    adapted = _with_adapter(base, run.folder / ADAPTER, name)
-    if not is_quantised(options):
-        _refuse_another_base(adapted, run.folder, name)
-    _untie(adapted)
-    with MergedWeights(adapted).in_use():
-        yield MergedModel(cast(PreTrainedModel, adapted.unload()), answering, tokenizer, texts)
+    if dtype is not None:
+        cast(torch.nn.Module, base).to(dtype)
+    return PlainModel(base, answering, tokenizer, texts)
 
 
 def _on_this_machine(name: str) -> str:
@@ -104,8 +129,8 @@ def _on_this_machine(name: str) -> str:
         return str(snapshot_download(name, local_files_only=True))
     except (OSError, ValueError):
         raise InputError(
-            f"model.name: {name} is neither a folder here nor in the hub's cache on this machine, and an export "
-            f"downloads nothing. Export from where the run was started, or get the model first: hf download {name}"
+            f"model.name: {name} is neither a folder here nor in the hub's cache on this machine, and nothing is "
+            f"downloaded. Do this where the run was started, or get the model first: hf download {name}"
         ) from None
 
 
@@ -113,15 +138,17 @@ def _generation_config(
     options: RunOptions, model: Any, tokenizer: PreTrainedTokenizerBase, texts: PromptFormat
 ) -> GenerationConfig:
     """Give what the run's `predict` tells transformers; its engine ends answers at the same tokens."""
-    try:
-        sampling = Sampling(**options.get("model.prediction_sampling", dict))
-    except TypeError as error:
-        raise InputError(
-            f"{options.path}: `model.prediction_sampling`: {first_line(error)}. Restore the file from a copy"
-        ) from None
-    sampling = replace(sampling, stop_at_newline=texts.single_line)
+    sampling = replace(sampling_of(options, "model.prediction_sampling"), stop_at_newline=texts.single_line)
     stops = GenerationEngine(model, tokenizer, tokens=1).stop_ids(sampling)
     return generation_config(sampling, stops, int(tokenizer.pad_token_id))
+
+
+def sampling_of(options: RunOptions, name: str) -> Sampling:
+    """Give how completions are drawn by an option of a run. Raises InputError if it is damaged."""
+    try:
+        return Sampling(**options.get(name, dict))
+    except TypeError as error:
+        raise InputError(f"{options.path}: `{name}`: {first_line(error)}. Restore the file from a copy") from None
 
 
 def _with_adapter(base: PreTrainedModel, folder: Path, name: str) -> PeftModel:

@@ -1,9 +1,9 @@
-"""The pool as a data set: as prompt/completion and as messages, each as JSONL and Parquet."""
+"""The pool as a data set: as prompt/completion and as messages; files of rows, each as JSONL and Parquet."""
 
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from isara_pl.run.files import save_whole, write_whole
 PROMPT_COMPLETION, MESSAGES = "prompt_completion", "messages"
 
 Row = dict[str, Any]
+Columns = Mapping[str, tuple[Any, str]]  # column -> its type, and what it holds
 
-# column -> its type, and what it holds
+TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
 METADATA = {
     "id": (pa.string(), "unique in the run: `seed-00012`, or `2-00034` for candidate 34 of outer epoch 2"),
     "outer_epoch": (pa.int64(), "0 for a seed, else the outer epoch that wrote the pair"),
@@ -42,10 +44,7 @@ TEXTS = {
         "completion": (pa.string(), "the answer as it follows, without the token that ends it"),
     },
     MESSAGES: {
-        "messages": (
-            pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
-            "the question as a turn of the user, the answer as one of the assistant",
-        ),
+        "messages": (TURNS, "the question as a turn of the user, the answer as one of the assistant"),
     },
 }
 
@@ -56,9 +55,17 @@ def write_pairs(run: FinishedRun, prompt_format: PromptFormat, folder: Path) -> 
         (PROMPT_COMPLETION, [_prompt_completion(sample, run, prompt_format) for sample in run.samples]),
         (MESSAGES, [_messages(sample, run) for sample in run.samples]),
     ):
-        lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
-        write_whole(folder / f"{name}.jsonl", "".join(line + "\n" for line in lines))
-        save_whole(folder / f"{name}.parquet", _parquet(rows, name))
+        write_rows(folder, name, rows, {**TEXTS[name], **METADATA})
+
+
+def write_rows(folder: Path, name: str, rows: Sequence[Row], columns: Columns) -> None:
+    """Write rows as JSONL and as Parquet."""
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
+    write_whole(folder / f"{name}.jsonl", "".join(line + "\n" for line in lines))
+    schema = pa.schema([(column, kind) for column, (kind, _) in columns.items()])
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), file)
+    save_whole(folder / f"{name}.parquet", file.getbuffer())
 
 
 def with_marks(samples: Sequence[Sample], prompt_format: PromptFormat) -> int:
@@ -96,11 +103,3 @@ def _metadata(sample: Sample, run: FinishedRun) -> Row:
             for name, figure in sample.scores.items()
         ],
     }
-
-
-def _parquet(rows: Sequence[Row], name: str) -> memoryview:
-    columns = {**TEXTS[name], **METADATA}
-    schema = pa.schema([(column, kind) for column, (kind, _) in columns.items()])
-    file = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), file)
-    return file.getbuffer()

@@ -66,9 +66,13 @@ MEASURES = {
     "reward": Measure("reward", True),
     "cost": Measure("cost", False),
     "win_rate": Measure("win rate", True, worst=0.0),
+    # of another harness (isara_pl/harnesses), whose file is named after what was measured
+    "harness_score": Measure("score", True),
+    "harness_loss": Measure("loss", False),
 }
 # measures of given answers, with that of their informed part
 INFORMED_PART = {name.removesuffix(f"_{INFORMED}"): name for name in MEASURES if name.endswith(f"_{INFORMED}")}
+HARNESS_SCORE, HARNESS_LOSS = "harness_score", "harness_loss"
 FOLDER = "evaluation"
 SCALED = "answer_nll_scaled"
 

@@ -290,7 +290,7 @@ def other_base(run: Path) -> None:
     ("damage", "message"),
     [
         (lambda run: shutil.rmtree(run), "is no folder"),
-        (lambda run: shutil.rmtree(run / "adapter"), "no adapter/, so there is nothing to export"),
+        (lambda run: shutil.rmtree(run / "adapter"), "no adapter/, so there is no trained model"),
         (lambda run: (run / "config.yaml").unlink(), "no config.yaml, so no `fit` was run there"),
         (lambda run: (run / "metrics.csv").unlink(), "metrics.csv is missing"),
         (lambda run: (run / "config.yaml").write_text("model: {name: ["), r"config.yaml: cannot be read"),
