@@ -23,7 +23,7 @@ ROOMS = (
         "module",
         "datamodule",
     ),
-    *("report", "export", "callbacks", "cli"),
+    *("report", "export", "callbacks", "align", "cli"),
 )
 OUTSIDE = ("isara_pl", "isara_pl.__main__")  # what people import, and the command
 LONGEST = 400  # lines of a file
