@@ -96,7 +96,7 @@ def configuration(
 
     Args:
         contestant: Whose run it is.
-        common: The user's options for all runs, in groups.
+        common: The user's options for all runs, in groups; the model's name among them.
         seeds: File of the pairs to train on.
         held_out: File of the pairs to measure on; None measures nothing.
         run_dir: The run folder.
@@ -123,12 +123,15 @@ def configuration(
     fixed: Options = {
         "seed_everything": seed,
         "run_dir": str(run_dir),
+        "model": {"name": common["model"]["name"]},  # a further contestant's configuration may be of another one
         "data": {"seeds": str(seeds), "held_out": pairs},
     }
     merged = merge(merge(merge(ours, common), contestant.options), fixed)
     callbacks = [*_callbacks(common), *_callbacks(contestant.options), *contestant.callbacks]
     if held_out is not None:
-        callbacks.append(_evaluation(contestant, held_out, measure))
+        evaluation = _evaluation(contestant, held_out, measure)
+        callbacks = [one for one in callbacks if one["class_path"] != evaluation["class_path"]]
+        callbacks.append(evaluation)
     merged["trainer"] = {**merged["trainer"], "callbacks": callbacks}
     return merged
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from isara_pl.align.contestants import CONTESTANTS, ICL, SFT, configuration
+from isara_pl.align.contestants import CONTESTANTS, ICL, SFT, Contestant, configuration
 from isara_pl.align.planning import Speed, plan_within
 from isara_pl.align.trials import Trial
 from isara_pl.errors import InputError
@@ -40,7 +40,9 @@ def test_a_budget_in_which_nothing_can_be_compared_is_refused():
 
 
 def trial(contestant):
-    config = configuration(contestant, {}, Path("seeds"), Path("held_out"), Path("run"), 0, "answer_nll", (90, 120))
+    config = configuration(
+        contestant, {"model": {"name": "m"}}, Path("seeds"), Path("held_out"), Path("run"), 0, "answer_nll", (90, 120)
+    )
     return Trial(contestant, config, pairs=50, items=10, where="part 1 of 4")
 
 
@@ -52,3 +54,22 @@ def test_an_estimate_counts_what_a_run_measures_writes_and_trains_on():
     assert speed.of(by_name[SFT.name]) == 1 + 10 * (20 + 40) + 1000 * 40 * 4
     assert speed.of(by_name["distill_seeds"]) == 1 + 10 * 20 + 1000 * (50 * 4 + 50)
     assert speed.of(by_name["isara"]) == 1 + 10 * 20 + 100 * 32 + 1000 * (50 + 32) * 2
+
+
+def test_a_further_method_is_measured_as_all_others_are_and_with_their_model():
+    own = {
+        "model": {"name": "another", "learning_rate": 3e-3},
+        "data": {"seeds": "theirs.csv", "epochs_per_outer_epoch": 8},
+        "trainer": {
+            "callbacks": [
+                {"class_path": "isara_pl.callbacks.TruthfulnessEvaluation", "init_args": {"max_new_tokens": 64}},
+                {"class_path": "isara_pl.callbacks.ContaminationGuard"},
+            ]
+        },
+    }
+    config = trial(Contestant("longer", "longer", options=own)).config
+    assert config["model"] == {"lora": {"r": 8, "alpha": 16}, "name": "m", "learning_rate": 3e-3}
+    assert (config["data"]["seeds"], config["data"]["epochs_per_outer_epoch"]) == ("seeds", 8)
+    guard, measured = config["trainer"]["callbacks"]
+    assert guard["class_path"].endswith("ContaminationGuard")
+    assert measured["init_args"] == {"max_new_tokens": 0}
