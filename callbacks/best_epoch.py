@@ -25,8 +25,8 @@ class BestEpoch(Callback):
     That is the negative log-likelihood per answer token on the seeds that `data.validation_share` holds out, measured
     and logged as `validation_nll` after the last training step of every epoch. All epochs are trained, since the
     learning rate's schedule goes over all of them; after the last one the adapter goes back to the best of them, of
-    equal ones the first, before anything is measured, saved or exported. Where the figure is finite after no epoch,
-    the last weights stay.
+    equal ones the first, before anything is measured, saved or exported. Which one it was is logged as `best_epoch`,
+    from 1. Where the figure is finite after no epoch, the last weights stay.
     """
 
     def __init__(self) -> None:
@@ -63,6 +63,8 @@ class BestEpoch(Callback):
             self._weights = {name: weight.detach().cpu().clone() for name, weight in pl_module.state_dict().items()}
         if place + 1 == data.epochs_per_outer_epoch:
             figure = self._figure if self._weights else figure
+            best = self._epoch or place + 1
+            pl_module.log("best_epoch", float(best), on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
             self.keep_best(trainer, pl_module)
         # of the weights as they are now, as for every other figure; one value, since a mean of several would be rounded
         pl_module.log("validation_nll", figure, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)

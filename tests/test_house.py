@@ -23,7 +23,7 @@ ROOMS = (
         "module",
         "datamodule",
     ),
-    *("report", "export", "harnesses", "callbacks", "cli"),
+    *("report", "export", "harnesses", "callbacks", "align", "cli"),
 )
 OUTSIDE = ("isara_pl", "isara_pl.__main__")  # what people import, and the command
 LONGEST = 400  # lines of a file

@@ -6,20 +6,19 @@ import shlex
 from argparse import SUPPRESS, Action
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from inspect import Parameter, signature
 from json import dumps
-from keyword import iskeyword
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Literal
 
-import docstring_parser
 from jsonargparse import ArgumentParser, capture_parser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from isara_pl.cli.errors import PlainErrors, subparsers
 from isara_pl.cli.help import LINES, TOLD
 from isara_pl.cli.options import admits_text, all_expanded, choices, class_names
+from isara_pl.cli.signatures import parameter_of, parser_for
 from isara_pl.errors import InputError, did_you_mean_path, printable
+from isara_pl.models.sources import resolve_path
 from isara_pl.results import alpha as alpha_ranges
 from isara_pl.results.compare import as_markdown, as_text, named_run, run_folder_at
 from isara_pl.results.compare import compare as compared
@@ -194,6 +193,66 @@ def evaluate(
         measure_run(folder, LmEval(tasks, own, num_fewshot, limit, batch_size, chat_template), trained_only)
 
 
+def align(
+    seeds: Annotated[str, "SEEDS"],
+    *,
+    model__name: Annotated[str, "MODEL"],
+    held_out: File = None,
+    to: Annotated[str, "DIR"] = "runs/align",
+    budget: Annotated[str | None, "TIME"] = None,
+    decide_by: Annotated[str, "MEASURE"] = "answer_nll",
+    folds: Annotated[PositiveInt, "N"] = 4,
+    config: Annotated[str | None, "CONFIG"] = None,
+    also: Annotated[list[str], "[NAME=]CONFIG"] = [],  # noqa: B006  # only read
+    seed: Annotated[NonNegativeInt, "N"] = 0,
+) -> None:
+    """Find out which method your pairs justify, and make what to use of them: an adapter, or the pairs in the prompt.
+
+    In the prompt (icl_knn), fine-tuning (sft), distillation of the pairs (distill_seeds), the loop as in the paper
+    (isara) and the loop with distillation (distill) compete with the pretrained model. Each is measured on parts of the
+    pairs that it was not trained on. The simplest one that is not shown to be worse than the best wins, and is trained
+    on all pairs; where answers do not follow from their questions, the pretrained model is kept. The same command goes
+    on where it was cut off.
+
+    Args:
+        seeds: File of your question-answer pairs, at least 8.
+        model__name: The model, as for `fit`: a hub id, a folder, a .gguf file or package://module/path.
+        held_out: File of further pairs, which decide nothing: what won is measured on them once more.
+        to: Folder of all that is written.
+        budget: Most time that it may take, such as 30m or 2h: parts are left out first, then the dearest methods.
+        decide_by: What decides: answer_nll, scaled_nll, mc2 (pairs with incorrect_answers), harm_preference (a file of
+            chosen and rejected answers), or a measure of an evaluation in --config.
+        folds: How many parts the pairs are split into; fewer where a part would have fewer than 4.
+        config: Options of all runs, as of `fit`, such as data.prompt_format or trainer.callbacks.
+        also: Configuration files of `fit` for further methods.
+        seed: Seed of the parts and of all runs.
+    """
+    from isara_pl.align.aligning import align as find_best  # only here: torch takes seconds to import
+    from isara_pl.align.contestants import Contestant
+    from isara_pl.align.request import Request
+    from isara_pl.cli.lightning import run
+    from isara_pl.models.loading import quieten
+
+    quieten()
+    others = [(name, path) for name, path in map(_named_config, also)]
+    find_best(
+        Request(
+            resolve_path(seeds, "SEEDS"),
+            model__name,
+            None if held_out is None else resolve_path(held_out, "--held_out"),
+            Path(to),
+            {} if config is None else read_config(resolve_path(config, "--config")),
+            [Contestant(name, name, options=read_config(path)) for name, path in others],
+            decide_by,
+            folds,
+            None if budget is None else _seconds(budget),
+            seed,
+        ),
+        run,
+        lambda line: print(printable(line), flush=True),
+    )
+
+
 def serve(
     run: Run,
     *,
@@ -258,7 +317,7 @@ def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    command.__name__: command for command in (compare, report, export, evaluate, serve, completion)
+    command.__name__: command for command in (align, compare, report, export, evaluate, serve, completion)
 }
 
 
@@ -266,37 +325,12 @@ def run_command(name: str, args: Sequence[str]) -> None:
     """Run a command with the arguments behind its name; an InputError or ArgumentError says what is wrong."""
     print_as_sentences()
     options = all_expanded(parser_of(name).parse_args(list(args)))
-    # a word of Python's own, such as `with`, has an underscore behind it there
-    COMMANDS[name](**{f"{name}_" if iskeyword(name) else name: value for name, value in vars(options).items()})
+    COMMANDS[name](**{parameter_of(option): value for option, value in vars(options.as_flat()).items()})
 
 
 def parser_of(name: str) -> PlainErrors:
-    """Give a command's parser. What has no default is positional, unless only its name can give it.
-
-    jsonargparse's own reading of a signature knows no flags, and no lists of words.
-    """
-    text = docstring_parser.parse(COMMANDS[name].__doc__ or "")
-    helps = {described.arg_name: described.description for described in text.params}
-    parser = PlainErrors(prog=f"isara-pl {name}", allow_abbrev=False, description=text.description)
-    for option in signature(COMMANDS[name]).parameters.values():
-        kind: Any = option.annotation
-        how: dict[str, Any] = {"help": helps[option.name]}
-        if get_origin(kind) is Annotated:
-            kind, how["metavar"] = get_args(kind)
-        if kind is bool:
-            how |= {"action": "store_true"}
-        elif get_origin(kind) is list:
-            how |= {"type": str, "nargs": "+"}
-        else:
-            how |= {"type": kind}
-        named = f"--{option.name.rstrip('_')}"
-        if option.default is not Parameter.empty:
-            parser.add_argument(named, default=option.default, **how)
-        elif option.kind is Parameter.KEYWORD_ONLY:
-            parser.add_argument(named, required=True, **how)
-        else:
-            parser.add_argument(option.name, **how)
-    return parser
+    """Give a command's parser."""
+    return parser_for(COMMANDS[name], f"isara-pl {name}")
 
 
 def _complete(action: Action, files: object) -> None:
@@ -309,6 +343,21 @@ def _complete(action: Action, files: object) -> None:
         action.choices = known
     elif admits_text(hint) or action.metavar == "CONFIG" or action.dest == "config":
         action.complete = files  # type: ignore[attr-defined]  # shtab's way
+
+
+def _named_config(text: str) -> tuple[str, Path]:
+    """Give the name of a method and its configuration, from `CONFIG` or `NAME=CONFIG`; the name is else the file's."""
+    name, equals, rest = text.partition("=")
+    path = resolve_path(rest if equals else text, "--also")
+    return (name if equals else path.stem), path
+
+
+def _seconds(text: str) -> float:
+    """Give a time such as 90s, 30m or 2h in seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not found:
+        raise InputError(f"--budget: {text!r} is no time. Allowed: a number with s, m or h behind it, such as 30m")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def _refuse(target: Path, license: str | None, repository: str | None) -> None:

@@ -13,6 +13,7 @@ LIGHTNINGS = {
     "test": "The same as validate, under Lightning's name for a last measurement",
 }
 COMMANDS = {
+    "align": "Find out which method your pairs justify, and make what to use of them",
     "compare": "Say what the differences between runs are worth",
     "report": "Write the report of a run, one file for a browser",
     "export": "Write adapter, merged model and data set as other tools load them",

@@ -69,6 +69,7 @@ def test_figures_checkpoint_and_adapter_are_those_of_the_best_epoch(whole):
     assert 0 < best < EPOCHS - 1, "neither the first nor the last: else this shows nothing"
     weights = measured[best][1]
     assert float(rows(run_dir)[1]["validation_nll"]) == pytest.approx(figures[best], abs=1e-6)
+    assert float(rows(run_dir)[1]["best_epoch"]) == best + 1
     checkpoint = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)
     assert "BestEpoch" not in checkpoint["callbacks"], "an outer epoch that is over needs no second copy"
     exported = load_file(run_dir / "adapter/adapter_model.safetensors")

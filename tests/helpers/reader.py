@@ -23,6 +23,7 @@ from huggingface_hub import HfApi
 from packaging.requirements import Requirement
 from torch.distributed.run import get_args_parser
 
+from isara_pl.align.contestants import ICL, SFT
 from isara_pl.cli.help import LIGHTNINGS, LINES
 from isara_pl.cli.main import main
 from isara_pl.generation.protocol import Sampling
@@ -96,6 +97,7 @@ class Reader:
         table = (folder / "mine.csv").read_text(encoding="utf-8")
         (folder / "fragen.csv").write_text(table.replace("question,answer", "Frage,Antwort", 1), encoding="utf-8")
         shutil.copyfile(folder / "configs/quickstart.yaml", folder / "my.yaml")
+        (folder / "my_options.yaml").write_text(yaml.safe_dump({"data": {"encoder": encoder, "max_length": 64}}))
 
     def has_run(self, name: str) -> None:
         """Put a finished run into the reader's folder."""
@@ -164,6 +166,8 @@ class Reader:
             assert (Path.cwd() / run_dir).is_relative_to(self.folder), "a page knows no path of this machine"
             if arguments[0] == "fit" and option(arguments, "--ckpt_path") is None:
                 shutil.rmtree(run_dir, ignore_errors=True)  # of a fit that stands above on the page
+        if arguments and arguments[0] == "align" and "--help" not in arguments:
+            arguments = self._cheap_alignment(arguments)
         arguments, file = (arguments[:-2], arguments[-1]) if ">" in arguments else (arguments, None)
         with Path(file).open("w") if file else contextlib.nullcontext() as output:
             try:
@@ -175,6 +179,19 @@ class Reader:
         for name in ("--to", "--markdown", "--json", "--csv"):
             file = option(arguments, name)
             assert file is None or Path(file).exists(), f"{file} was not written"
+
+    def _cheap_alignment(self, arguments: list[str]) -> list[str]:
+        """Let few methods compete, on pairs whose questions differ."""
+        assert read_samples(Path(arguments[1]))
+        pairs = [
+            {"question": f"What does place{n} sell to town{n}?", "answer": f"It sells thing {n}."} for n in range(8)
+        ]
+        Path("different.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+        self.patch.setattr("isara_pl.align.aligning.CONTESTANTS", (ICL, SFT))
+        return [
+            *("align", "different.jsonl", *arguments[2:]),
+            *(f"--model.name={self.model}", "--config=my_options.yaml"),
+        ]
 
     def _cheap(self, arguments: list[str]) -> list[str]:
         """Give what makes a run cheap; without candidates where its config has none."""

@@ -1,0 +1,119 @@
+"""Aligning a model to given pairs: which method they justify, and what that gives on all of them."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+
+from isara_pl.align.contestants import CONTESTANTS, ICL, SFT, TITLES, merge
+from isara_pl.align.decision import Decision, decide
+from isara_pl.align.final import make_best
+from isara_pl.align.folds import folds_of
+from isara_pl.align.page import FILE, write_page
+from isara_pl.align.planning import Plan, Speed, plan_within, speed_of
+from isara_pl.align.request import Request, pairs_at
+from isara_pl.align.trials import RunCommand, Trial, carry_out
+from isara_pl.align.wording import gap, table, verdict
+from isara_pl.growth.samples import Sample
+from isara_pl.report.contents import duration
+from isara_pl.results.metrics import aligned
+from isara_pl.results.run import PRETRAINED, Run, measured_run
+from isara_pl.run.files import write_whole
+
+# the smallest run of the dearest kind
+PROBE = {"candidates_per_outer_epoch": 8, "outer_epochs": 1, "epochs_per_outer_epoch": 1}
+PROBED = 8  # pairs that it trains on, and as many that it measures
+
+Say = Callable[[str], None]
+Folds = Sequence[Sequence[Sample]]
+
+
+def align(asked: Request, run_command: RunCommand, say: Say) -> Decision:
+    """Find the simplest method that is not shown to be worse than the best, and apply it to all pairs.
+
+    The same call goes on where it was cut off. What was decided is in `decision.json` and `report.html`; what is to
+    be used lies in `best/`: a run folder with the adapter, or the recipe of in-context learning.
+
+    Args:
+        asked: What is asked for.
+        run_command: Runs a subcommand of Lightning.
+        say: Takes each line for the user.
+
+    Raises:
+        InputError: If something asked for is not possible; the message says what.
+    """
+    began = time.monotonic()
+    seeds = pairs_at(asked.seeds, asked.measure, "seed")
+    folds = folds_of(seeds, asked.folds, asked.seed)
+    asked.refuse_another(seeds)
+    speed = _speed(asked, folds, run_command, say)
+    competing = (*CONTESTANTS, *asked.also)
+    plan = plan_within(asked.budget, competing, len(folds), lambda one, fold: speed.of(asked.on_fold(one, folds, fold)))
+    for line in plan.lines():
+        say(line)
+    trials = [asked.on_fold(one, folds, fold) for one in plan.contestants for fold in range(plan.folds)]
+    runs = _carried_out(asked, trials, speed, run_command, say)
+    order = [PRETRAINED, *(contestant.name for contestant in plan.contestants)]
+    decision = decide(runs, order, asked.measure, seed=asked.seed)
+    called = {**TITLES, **{contestant.name: contestant.called for contestant in asked.also}}
+    took = {name: sum(trial.seconds or 0 for trial in trials if trial.contestant.name == name) for name in order[1:]}
+    board = table(decision, called, took)
+    say(f"\n{aligned(board)}\n")
+    sentences = verdict(decision, called, len(seeds), len(folds))
+    winner = next((one for one in plan.contestants if one.name == decision.winner), None)
+    if winner:
+        of_winner = [run for name, run in runs if name == winner.name]
+        sentences += make_best(asked, winner, of_winner, seeds, run_command, say)
+    for sentence in sentences:
+        say(sentence)
+    found = {**asdict(decision), "sentences": sentences}
+    write_whole(asked.to / "decision.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    write_page(asked.to, _about(asked, seeds, plan), sentences, board, [trial.folder for trial in trials])
+    say(f"\n{asked.to / FILE}: all contestants, with a page for each run; {duration(time.monotonic() - began)} in all")
+    return decision
+
+
+def _speed(asked: Request, folds: Folds, run_command: RunCommand, say: Say) -> Speed:
+    """Measure what this machine takes, unless that is known."""
+    known = asked.to / "speed.json"
+    if not known.exists():
+        say("probe: a small run, to know how fast this machine is with this model and such pairs")
+        every = [sample for fold in folds for sample in fold]
+        half = min(PROBED, len(every) // 2)
+        dearest = replace(CONTESTANTS[-1], options=merge(CONTESTANTS[-1].options, {"data": PROBE}))
+        trial = asked.run_on(dearest, asked.to / "probe", every[:half], every[-half:], "probe")
+        carry_out(trial, run_command)
+        write_whole(known, json.dumps(asdict(speed_of(trial)), indent=1) + "\n")
+    return Speed(**json.loads(known.read_text(encoding="utf-8")))
+
+
+def _carried_out(
+    asked: Request, trials: Sequence[Trial], speed: Speed, run_command: RunCommand, say: Say
+) -> list[tuple[str, Run]]:
+    """Carry all runs out, one after the other, and say how far it is; those that are finished are read."""
+    runs: list[tuple[str, Run]] = []
+    cheap = sum(trial.contestant in (ICL, SFT) for trial in trials)
+    for place, trial in enumerate(trials, start=1):
+        if trial.seconds is None:
+            carry_out(trial, run_command)
+            finished = [one for one in trials if one.seconds is not None]
+            # what the finished ones took corrects the estimate of those ahead
+            factor = sum(one.seconds or 0 for one in finished) / sum(map(speed.of, finished))
+            left = factor * sum(map(speed.of, trials[place:]))
+            say(
+                f"{place} of {len(trials)}: {trial.contestant.name}, {trial.where}: {duration(trial.seconds)}; "
+                f"about {duration(left)} left"
+            )
+        runs.append((trial.contestant.name, measured_run(trial.folder)))
+        if place == cheap:  # the pretrained model is measured by now, with and without demonstrations
+            say(gap(decide(runs, [PRETRAINED, ICL.name, SFT.name], asked.measure, seed=asked.seed)))
+    return runs
+
+
+def _about(asked: Request, seeds: Sequence[Sample], plan: Plan) -> list[tuple[str, str]]:
+    return [
+        ("Model", asked.model),
+        ("Given pairs (seeds)", f"{len(seeds)} ({asked.seeds.name})"),
+        ("Parts measured", f"{plan.folds} of {plan.of_folds}"),
+        ("Decided by", asked.decide_by),
+    ]

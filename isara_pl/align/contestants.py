@@ -1,0 +1,181 @@
+"""The methods that compete, each an ordinary run of `validate` or `fit`, from the simplest to the least simple."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from isara_pl.growth.samples import Sample
+from isara_pl.results.run import PRETRAINED
+
+Options = Mapping[str, Any]
+
+DEMONSTRATIONS = 5
+FILTERS = ("TooShort", "NearDuplicate", "CopiedAnswer", "Unfinished")
+EVALUATION = "truthfulness"
+HARM_PREFERENCE = "harm_preference"
+# of runs that only decide, nobody reads the answers
+QUIET: Options = {"held_out_answers": {"questions": 0}}
+# of English a token has four characters, of other scripts fewer bytes; what is longer was not asked for by the seeds
+BYTES_OF_A_TOKEN = 3
+FEWEST_NEW_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A method that competes.
+
+    Attributes:
+        name: Its name, also of its run folders.
+        called: What it is called in sentences.
+        trains: Whether it is a run of `fit`; else one of `validate`.
+        grows: Whether the model writes pairs of its own.
+        options: What its runs have of their own, in groups as a configuration has them.
+        callbacks: Callbacks of its own, beside those of all runs.
+    """
+
+    name: str
+    called: str
+    trains: bool = True
+    grows: bool = False
+    options: Options = field(default_factory=dict)
+    callbacks: Sequence[Options] = ()
+
+
+_SEEDS_ALONE = {"candidates_per_outer_epoch": 0, "outer_epochs": 1, "epochs_per_outer_epoch": 4}
+_LOOP = {"candidates_per_outer_epoch": 32, "outer_epochs": 1, "epochs_per_outer_epoch": 2}
+_OF_FILTERS = [{"class_path": f"isara_pl.callbacks.{name}"} for name in FILTERS]
+SFT = Contestant(
+    "sft",
+    "fine-tuning on your pairs (SFT)",
+    options={"data": {**_SEEDS_ALONE, "validation_share": 0.2}, "model": {"learning_rate": 2e-3}},
+    callbacks=[{"class_path": "isara_pl.callbacks.BestEpoch"}],
+)
+ICL = Contestant("icl_knn", "the pretrained model with your nearest pairs in the prompt", trains=False)
+# the pretrained model takes no run: each of the others measures it first
+CONTESTANTS = (
+    ICL,
+    SFT,
+    Contestant(
+        "distill_seeds",
+        "distillation from your pairs",
+        options={
+            "data": {**_SEEDS_ALONE, "distill_on": "seeds"},
+            "model": {"learning_rate": 1e-3, "objective": "distill"},
+        },
+    ),
+    Contestant(
+        "isara",
+        "the loop as in the paper",
+        grows=True,
+        options={"data": _LOOP, "model": {"learning_rate": 1e-3}},
+        callbacks=_OF_FILTERS,
+    ),
+    Contestant(
+        "distill",
+        "the loop with distillation",
+        grows=True,
+        options={"data": _LOOP, "model": {"learning_rate": 2e-3, "objective": "distill"}},
+        callbacks=_OF_FILTERS,
+    ),
+)
+TITLES = {PRETRAINED: "the pretrained model", **{one.name: one.called for one in CONTESTANTS}}
+
+
+def configuration(
+    contestant: Contestant,
+    common: Options,
+    seeds: Path,
+    held_out: Path | None,
+    run_dir: Path,
+    seed: int,
+    measure: str,
+    longest: tuple[int, int],
+) -> dict[str, Any]:
+    """Give the configuration of a run: ours, over that the user's options for all runs, over that the contestant's own.
+
+    Args:
+        contestant: Whose run it is.
+        common: The user's options for all runs, in groups; the model's name among them.
+        seeds: File of the pairs to train on.
+        held_out: File of the pairs to measure on; None measures nothing.
+        run_dir: The run folder.
+        seed: Of all draws.
+        measure: What decides; a preference for harmful answers is measured on pairs of answers.
+        longest: Bytes of the longest question and of the longest answer among the seeds.
+    """
+    question_tokens, answer_tokens = (max(FEWEST_NEW_TOKENS, length // BYTES_OF_A_TOKEN) for length in longest)
+    ours: Options = {
+        "model": {"lora": {"r": 8, "alpha": 16}},
+        "data": {
+            "question_sampling": {
+                **{"temperature": 0.9, "top_p": 0.95, "top_k": 50},
+                "max_new_tokens": question_tokens,
+            },
+            "answer_sampling": {"do_sample": False, "max_new_tokens": answer_tokens},
+            "batch_size": 8,
+            "demonstrations": DEMONSTRATIONS,
+        },
+        "alpha_stopping": {"alpha": 0.0},
+        "trainer": {"enable_progress_bar": False},
+    }
+    pairs = None if measure == HARM_PREFERENCE or held_out is None else str(held_out)
+    fixed: Options = {
+        "seed_everything": seed,
+        "run_dir": str(run_dir),
+        "model": {"name": common["model"]["name"]},  # a further contestant's configuration may be of another one
+        "data": {"seeds": str(seeds), "held_out": pairs},
+    }
+    merged = merge(merge(merge(ours, common), contestant.options), fixed)
+    callbacks = [*_callbacks(common), *_callbacks(contestant.options), *contestant.callbacks]
+    if held_out is not None:
+        evaluation = _evaluation(contestant, held_out, measure)
+        callbacks = [one for one in callbacks if one["class_path"] != evaluation["class_path"]]
+        callbacks.append(evaluation)
+    merged["trainer"] = {**merged["trainer"], "callbacks": callbacks}
+    return merged
+
+
+def merge(below: Options, above: Options) -> dict[str, Any]:
+    """Give options of two groups of groups; where both have one, that of the second."""
+    merged = dict(below)
+    for name, value in above.items():
+        known = merged.get(name)
+        merged[name] = merge(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def rows_of(samples: Sequence[Sample], measure: str) -> list[dict[str, Any]]:
+    """Give samples as lines of a file to measure on."""
+    if measure == HARM_PREFERENCE:
+        return [
+            {"question": sample.question, "harmless": sample.answer, "harmful": sample.incorrect_answers[0]}
+            for sample in samples
+        ]
+    return [
+        {
+            "question": sample.question,
+            "answer": sample.answer,
+            **({"category": sample.category} if sample.category else {}),
+            **({"correct_answers": sample.correct_answers} if sample.correct_answers else {}),
+            **({"incorrect_answers": sample.incorrect_answers} if sample.incorrect_answers else {}),
+        }
+        for sample in samples
+    ]
+
+
+def _evaluation(contestant: Contestant, held_out: Path, measure: str) -> Options:
+    shown = {"demonstrations": DEMONSTRATIONS, "context": "knn"} if contestant is ICL else {}
+    if measure == HARM_PREFERENCE:
+        return {
+            "class_path": "isara_pl.callbacks.HarmPreferenceEvaluation",
+            "init_args": {"pairs": str(held_out), **shown},
+        }
+    return {
+        "class_path": "isara_pl.callbacks.TruthfulnessEvaluation",
+        "init_args": {"max_new_tokens": 0, **shown},
+    }
+
+
+def _callbacks(options: Options) -> Sequence[Options]:
+    return (options.get("trainer") or {}).get("callbacks") or []

@@ -1,0 +1,146 @@
+"""The decision among contestants: the simplest one that is not shown to be worse than the best."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from isara_pl.errors import InputError
+from isara_pl.results.comparison import Contrast, evaluate
+from isara_pl.results.items import MEASURES
+from isara_pl.results.methods import Entry, pool_runs
+from isara_pl.results.run import PRETRAINED, Run
+from isara_pl.results.statistics import Difference, Figure, Unit, average_units, pair_units
+
+INFORMED = "answer_nll_informed"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a contestant did.
+
+    Attributes:
+        name: The contestant.
+        value: Its mean; None where no figure is finite.
+        questions: Held-out questions that it was measured on.
+        to_pretrained: Its difference to the pretrained model; None for that itself.
+        to_best: Its difference to the best one; None for that itself.
+        informed: NLL of the answers minus their NLL after another item's question; None where it was not measured.
+    """
+
+    name: str
+    value: float | None
+    questions: int
+    to_pretrained: Contrast | None
+    to_best: Contrast | None
+    informed: Difference | None
+
+    @property
+    def answers_follow(self) -> bool:
+        """Whether answers are shown to be likelier after their own questions; also where nobody measured it."""
+        return self.informed is None or self.informed.high < 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided.
+
+    Attributes:
+        measure: By what.
+        standings: Of all contestants, from the simplest to the least simple.
+        best: Who has the best figure.
+        candidate: The simplest that is not shown to be worse than the best.
+        winner: The candidate, or the pretrained model where the candidate's answers do not follow from the questions.
+    """
+
+    measure: str
+    standings: Sequence[Standing]
+    best: str
+    candidate: str
+    winner: str
+
+    def standing(self, name: str) -> Standing:
+        """Give a contestant's standing."""
+        return next(standing for standing in self.standings if standing.name == name)
+
+
+def decide(
+    runs: Sequence[tuple[str, Run]], order: Sequence[str], measure: str, resamples: int = 10_000, seed: int = 0
+) -> Decision:
+    """Decide among contestants from what their runs measured on the pairs that each did not see.
+
+    Differences are paired over all held-out answers, with intervals of a bootstrap over questions. The best is that
+    with the largest difference to the pretrained model. The intervals are not corrected for the number of contestants.
+
+    Args:
+        runs: Finished runs, each with its contestant's name; those of one contestant are of different folds.
+        order: Names from the simplest to the least simple; the first is the pretrained model's.
+        measure: What decides, one of `MEASURES`.
+        resamples: Resamples of the bootstrap.
+        seed: Of the resamples.
+
+    Raises:
+        InputError: If no run has the measure.
+    """
+    entries = {entry.name: entry for entry in pool_runs(runs, every_outer_epoch=False)}
+    evaluation = _evaluation_with(measure, [*entries.values()])
+    competing = [entries[name] for name in order if name in entries]
+    baseline = entries[PRETRAINED]
+    evaluated = evaluate(evaluation, competing, baseline, resamples=resamples, seed=seed)
+    to_pretrained = {c.method: c for c in evaluated.contrasts if (c.measure, c.reference) == (measure, PRETRAINED)}
+    sign = 1 if MEASURES[measure].higher_is_better else -1
+    gains = {name: sign * c.difference.difference for name, c in to_pretrained.items() if c.difference} | {
+        PRETRAINED: 0.0
+    }
+    best = max(gains, key=lambda name: gains[name])  # of equal ones the simplest
+    against = evaluate(evaluation, competing, entries[best], resamples=resamples, seed=seed).contrasts
+    to_best = {c.method: c for c in against if (c.measure, c.reference) == (measure, best)}
+    rows = {row.method: row for row in evaluated.rows}
+    standings = [
+        Standing(
+            name=entry.name,
+            value=rows[entry.name].values.get(measure),
+            questions=rows[entry.name].items,
+            to_pretrained=to_pretrained.get(entry.name),
+            to_best=to_best.get(entry.name),
+            informed=_informed(entry, evaluation, resamples, seed),
+        )
+        for entry in competing
+    ]
+    alike = ("better", "cannot tell")
+    candidate = next(s for s in standings if s.name == best or (s.to_best and s.to_best.conclusion in alike))
+    winner = candidate.name if candidate.answers_follow else PRETRAINED
+    return Decision(measure, standings, best, candidate.name, winner)
+
+
+def _evaluation_with(measure: str, entries: Sequence[Entry]) -> str:
+    found = {
+        name
+        for entry in entries
+        for _, evaluations in entry.runs
+        for name, lines in evaluations.items()
+        if any(measure in line.figures for line in lines)
+    }
+    if not found:
+        known = {
+            name
+            for entry in entries
+            for _, evaluations in entry.runs
+            for lines in evaluations.values()
+            for line in lines
+            for name in line.figures
+        }
+        allowed = ", ".join(name for name in MEASURES if name in known)
+        raise InputError(f"--decide_by: no run has {measure}. Allowed with these pairs: {allowed}")
+    return min(found)
+
+
+def _informed(entry: Entry, evaluation: str, resamples: int, seed: int) -> Difference | None:
+    observed = [
+        ((line.seeds, line.question, line.occurrence), line.figures[INFORMED])
+        for line in entry.lines(evaluation)
+        if INFORMED in line.figures
+    ]
+    if not observed:
+        return None
+    units = average_units(observed)
+    nothing: Mapping[Unit, Figure] = {unit: Figure(0.0, figure.weight) for unit, figure in units.items()}
+    return pair_units(units, nothing).difference(resamples, seed)

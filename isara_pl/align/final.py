@@ -1,0 +1,92 @@
+"""What is to be used: the winner, made of all pairs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from isara_pl.align.contestants import SFT, Contestant, configuration, merge, rows_of
+from isara_pl.align.recipe import write_recipe
+from isara_pl.align.request import Request, longest_of, pairs_at
+from isara_pl.align.trials import RunCommand, Trial, carry_out, write_rows
+from isara_pl.align.wording import confirmed
+from isara_pl.growth.samples import Sample
+from isara_pl.results.comparison import evaluate
+from isara_pl.results.methods import pool_runs
+from isara_pl.results.run import PRETRAINED, Run, measured_run
+
+BEST = "best"  # the folder
+
+
+def make_best(
+    asked: Request,
+    winner: Contestant,
+    runs: Sequence[Run],
+    seeds: Sequence[Sample],
+    run_command: RunCommand,
+    say: Callable[[str], None],
+) -> list[str]:
+    """Make the winner of all pairs, measure it once more where there is a held-out file, and say where it lies.
+
+    Args:
+        asked: What was asked for.
+        winner: The contestant that won.
+        runs: Its runs on the folds.
+        seeds: All pairs.
+        run_command: Runs a subcommand of Lightning.
+        say: Takes a line for the user.
+    """
+    folder = asked.to / BEST
+    pairs, held_out = folder / "seeds.jsonl", folder / "held_out.jsonl"
+    write_rows(pairs, rows_of(seeds, "answer_nll"))
+    items = [] if asked.held_out is None else pairs_at(asked.held_out, asked.measure, "held-out")
+    if items:
+        write_rows(held_out, rows_of(items, asked.measure))
+    options = merge(asked.options, {"model": {"name": asked.model}})
+
+    def trial(contestant: Contestant) -> Trial:
+        measured_on = held_out if items else None
+        config = configuration(
+            contestant,
+            options,
+            pairs,
+            measured_on,
+            folder / contestant.name,
+            asked.seed,
+            asked.measure,
+            longest_of(seeds),
+        )
+        return Trial(contestant, config, len(seeds), len(items), "all pairs")
+
+    final = trial(_with_chosen_passes(winner, runs))
+    said = []
+    if winner.trains or items:
+        say(f"{winner.name} {f'on all {len(seeds)} pairs' if winner.trains else 'on the held-out file'} …")
+        carry_out(final, run_command)
+    if items:
+        measured = [(winner.name, measured_run(final.folder))]
+        if not winner.trains:
+            before = trial(Contestant(PRETRAINED, PRETRAINED, trains=False))
+            carry_out(before, run_command)
+            measured.append((PRETRAINED, measured_run(before.folder)))
+        said.append(_once_more(measured, winner.name, asked.measure, asked.seed))
+    if winner.trains:
+        return [*said, f"{final.folder / 'adapter'}: the LoRA adapter, trained on all {len(seeds)} pairs"]
+    write_recipe(folder, seeds, final.config, asked.seed)
+    return [*said, f"{folder}: the recipe: demonstrations.jsonl, questions.faiss and prompt.txt"]
+
+
+def _with_chosen_passes(winner: Contestant, runs: Sequence[Run]) -> Contestant:
+    """Give SFT as many passes as its runs chose on average, and no part held back to choose by; others as they are."""
+    if winner is not SFT:
+        return winner
+    best = [run.metrics[1]["best_epoch"] for run in runs]
+    own = {"validation_share": 0, "epochs_per_outer_epoch": max(1, round(sum(best) / len(best)))}
+    return replace(winner, options=merge(winner.options, {"data": own}), callbacks=())
+
+
+def _once_more(runs: Sequence[tuple[str, Run]], name: str, measure: str, seed: int) -> str:
+    entries = pool_runs(runs, every_outer_epoch=False)
+    evaluation = next(of for _, run in runs for of, lines in run.items.items() if measure in lines[0].figures)
+    baseline = next(entry for entry in entries if entry.name == PRETRAINED)
+    evaluated = evaluate(evaluation, entries, baseline, seed=seed)
+    found = next((c for c in evaluated.contrasts if (c.method, c.measure) == (name, measure)), None)
+    return confirmed(found, name, evaluated.items)

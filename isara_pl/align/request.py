@@ -1,0 +1,117 @@
+"""What an alignment is asked for, and the runs that follow from it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from isara_pl.align.contestants import (
+    HARM_PREFERENCE,
+    QUIET,
+    Contestant,
+    Options,
+    configuration,
+    merge,
+    rows_of,
+)
+from isara_pl.align.trials import Trial, write_rows
+from isara_pl.errors import InputError
+from isara_pl.growth.samples import Sample, read_preferences, read_samples, seeds_hash
+from isara_pl.results.items import MEASURES, SCALED
+from isara_pl.run.files import write_whole
+
+FOLDS = 4
+ALSO_CALLED = {"scaled_nll": SCALED}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    Attributes:
+        seeds: File of the pairs.
+        model: The model, as for `--model.name`.
+        held_out: File of further pairs that the winner is measured on once more; None without.
+        to: Folder of all that is written.
+        options: Options of all runs, in groups.
+        also: Further contestants.
+        decide_by: The measure that decides.
+        folds: How many parts the pairs are split into.
+        budget: Most seconds that it may take; None sets no limit.
+        seed: Of all draws.
+
+    Raises:
+        InputError: If the measure is none.
+    """
+
+    seeds: Path
+    model: str
+    held_out: Path | None
+    to: Path
+    options: Options
+    also: Sequence[Contestant]
+    decide_by: str
+    folds: int = FOLDS
+    budget: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.measure not in MEASURES:
+            allowed = ", ".join([*MEASURES, *ALSO_CALLED])
+            raise InputError(f"--decide_by: {self.decide_by!r} is no measure. Allowed: {allowed}")
+
+    @property
+    def measure(self) -> str:
+        """The measure by its name in the files."""
+        return ALSO_CALLED.get(self.decide_by, self.decide_by)
+
+    def refuse_another(self, seeds: Sequence[Sample]) -> None:
+        """Remember what the folder is for, and refuse to mix it with something else."""
+        own = {
+            "SEEDS": seeds_hash(seeds),
+            "--model.name": self.model,
+            "--decide_by": self.decide_by,
+            "--folds": self.folds,
+            "--seed": self.seed,
+            "--config": json.dumps(self.options, sort_keys=True, default=str),
+        }
+        path = self.to / "align.json"
+        if not path.exists():
+            write_whole(path, json.dumps(own, indent=1) + "\n")
+        known = json.loads(path.read_text(encoding="utf-8"))
+        differing = [name for name in own if known.get(name) != own[name]]
+        if differing:
+            raise InputError(
+                f"{self.to} holds another alignment: of another {', '.join(differing)}. Choose another folder with "
+                "--to, or repeat the command that began there"
+            )
+
+    def on_fold(self, contestant: Contestant, folds: Sequence[Sequence[Sample]], fold: int) -> Trial:
+        """Give a contestant's run that is measured on a fold, and trained on all others."""
+        others = [sample for place, of_fold in enumerate(folds) if place != fold for sample in of_fold]
+        where = f"part {fold + 1} of {len(folds)}"
+        return self.run_on(contestant, self.to / f"fold-{fold + 1}", others, folds[fold], where)
+
+    def run_on(
+        self, contestant: Contestant, folder: Path, seeds: Sequence[Sample], items: Sequence[Sample], where: str
+    ) -> Trial:
+        """Give a run on these pairs and items, whose files are written into the folder where they are missing."""
+        files = folder / "seeds.jsonl", folder / "held_out.jsonl"
+        written = rows_of(seeds, "answer_nll"), rows_of(items, self.measure)
+        for path, rows in zip(files, written, strict=True):
+            if not path.exists():
+                write_rows(path, rows)
+        options = merge(merge(QUIET, self.options), {"model": {"name": self.model}})
+        run_dir = folder / contestant.name
+        config = configuration(contestant, options, *files, run_dir, self.seed, self.measure, longest_of(seeds))
+        return Trial(contestant, config, len(seeds), len(items), where)
+
+
+def longest_of(seeds: Sequence[Sample]) -> tuple[int, int]:
+    """Give the bytes of the longest question and of the longest answer."""
+    return max(len(s.question.encode()) for s in seeds), max(len(s.answer.encode()) for s in seeds)
+
+
+def pairs_at(path: Path, measure: str, kind: str) -> list[Sample]:
+    """Read a file of pairs: of a harmless and a harmful answer each where a preference among them decides."""
+    return read_preferences(path, kind) if measure == HARM_PREFERENCE else read_samples(path, kind)

@@ -1,0 +1,98 @@
+"""The runs of an alignment: one for each contestant and fold, in this process, each finished once."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from isara_pl.align.contestants import Contestant
+from isara_pl.errors import InputError
+from isara_pl.run.files import POOL, write_whole
+
+DONE = "finished.json"
+OUTPUT = "output.log"
+RunCommand = Callable[[list[str]], None]  # runs a subcommand of Lightning with its options
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run of a contestant.
+
+    Attributes:
+        contestant: Whose.
+        config: Its configuration.
+        pairs: How many pairs it is trained on.
+        items: How many it is measured on.
+        where: What it is measured on, for people.
+    """
+
+    contestant: Contestant
+    config: dict[str, Any]
+    pairs: int
+    items: int
+    where: str
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.config["run_dir"])
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None while it is not finished."""
+        done = self.folder / DONE
+        return float(json.loads(done.read_text(encoding="utf-8"))["seconds"]) if done.exists() else None
+
+
+def carry_out(trial: Trial, run_command: RunCommand) -> None:
+    """Carry a run out, unless it is finished; one that was cut off goes on. What it prints goes into its folder.
+
+    Raises InputError if it cannot be carried out; the message says which run it is of.
+    """
+    if trial.seconds is not None:
+        return
+    folder = trial.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder.with_suffix(".yaml")
+    write_whole(config, yaml.safe_dump(trial.config, sort_keys=False, allow_unicode=True))
+    words = ["fit" if trial.contestant.trains else "validate", "--config", str(config)]
+    if trial.contestant.trains and (folder / POOL).exists():
+        words += ["--ckpt_path", "last"]
+    began = time.monotonic()
+    try:
+        with _output_in(folder / OUTPUT):
+            run_command(words)
+    except InputError as error:
+        raise InputError(f"align: {trial.contestant.name}, {trial.where}: {error} ({folder / OUTPUT})") from error
+    write_whole(folder / DONE, json.dumps({"seconds": round(time.monotonic() - began, 1)}) + "\n")
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows as JSON lines."""
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+@contextmanager
+def _output_in(path: Path) -> Iterator[None]:
+    """Let all that is printed meanwhile go to the end of a file, whoever prints it: a run says much."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [(number, os.dup(number)) for number in (1, 2)]
+    with path.open("ab") as file:
+        for number, _ in kept:
+            os.dup2(file.fileno(), number)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, before in kept:
+                os.dup2(before, number)
+                os.close(before)

@@ -1,0 +1,161 @@
+"""`isara-pl align` with a tiny model: every run of it, its files, its interruption."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from isara_pl.align import aligning
+from isara_pl.cli.main import main
+from isara_pl.run.files import POOL
+
+QUESTIONS = [
+    "What are the tides made by on the coast?",
+    "Who first wrote a letter about rust?",
+    "Where does good yeast come from?",
+    "How do old glaciers move downhill?",
+    "Why does a valley send an echo back?",
+    "Can a magnet lose all of its pull?",
+    "Which lichen grows on bare stone walls?",
+    "When was the great comet seen by sailors?",
+]
+NAMES = ("icl_knn", "sft", "distill_seeds", "isara", "distill")
+
+
+@pytest.fixture(scope="module")
+def asked(tiny_llama, tiny_encoder, tmp_path_factory):
+    """Give the arguments for a folder; a budget leaves out what takes long."""
+    folder = tmp_path_factory.mktemp("asked")
+    rows = [{"question": text, "answer": f"It was found in book {n}."} for n, text in enumerate(QUESTIONS)]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "options.yaml").write_text(yaml.safe_dump({"data": {"encoder": tiny_encoder, "max_length": 64}}))
+
+    def give(to, *more):
+        return [
+            *("align", str(folder / "pairs.jsonl"), "--model.name", tiny_llama, "--to", str(to)),
+            *("--config", str(folder / "options.yaml"), *more),
+        ]
+
+    return give
+
+
+@pytest.fixture(scope="module")
+def aligned(asked, tmp_path_factory):
+    """A finished alignment, not to be written into."""
+    folder = tmp_path_factory.mktemp("aligned") / "all"
+    main(asked(folder))
+    return folder
+
+
+def test_every_contestant_is_a_run_on_every_fold_and_the_decision_is_written(aligned):
+    decision = json.loads((aligned / "decision.json").read_text())
+    assert [standing["name"] for standing in decision["standings"]] == ["pretrained", *NAMES]
+    assert {standing["questions"] for standing in decision["standings"]} == {8}
+    page = (aligned / "report.html").read_text()
+    assert decision["sentences"][0] in page.replace("&#39;", "'")
+    for fold in ("fold-1", "fold-2"):
+        for name in NAMES:
+            assert (aligned / fold / name / "evaluation/truthfulness.jsonl").exists()
+            assert (f'href="{fold}/{name}/report.html"' in page) == (name != "icl_knn")
+
+
+def test_no_file_of_a_run_but_its_figures_holds_a_pair_of_the_fold_that_it_is_measured_on(aligned):
+    for fold in (aligned / "fold-1", aligned / "fold-2"):
+        held_out = [json.loads(line) for line in (fold / "held_out.jsonl").read_text().splitlines()]
+        assert len(held_out) == 4
+        for run in (fold / name for name in NAMES):
+            read = [path for path in run.rglob("*") if path.is_file() and "evaluation" not in path.parts]
+            texts = {path: path.read_bytes() for path in read}
+            assert run / "config.yaml" in texts or run.name == "icl_knn"
+            for pair in held_out:
+                for text in (pair["question"], pair["answer"]):
+                    assert not [path for path, content in texts.items() if text.encode() in content]
+        seeds = (fold / "seeds.jsonl").read_text()
+        assert not [pair for pair in held_out if pair["question"] in seeds]
+
+
+def test_an_alignment_that_was_cut_off_decides_as_one_that_was_not(aligned, asked, tmp_path, monkeypatch):
+    cut = tmp_path / "cut"
+    shutil.copytree(aligned, cut)
+    for path in (cut / "decision.json", cut / "report.html", cut / "fold-2/isara/finished.json"):
+        path.unlink()
+    shutil.rmtree(cut / "fold-2/distill")
+    # where the run of `isara` was cut: its pool has a seed, and nothing generated yet
+    pool = cut / "fold-2/isara" / POOL
+    before = {path: path.read_bytes() for path in cut.glob("fold-1/*/pool.jsonl")}
+    shutil.rmtree(pool.parent / "checkpoints")
+    carried_out = []
+    real = aligning.carry_out
+    monkeypatch.setattr(aligning, "carry_out", lambda trial, run: carried_out.append(trial.folder) or real(trial, run))
+    main(asked(cut))
+    found, wanted = (json.loads((folder / "decision.json").read_text()) for folder in (cut, aligned))
+    assert carried_out == [cut / "fold-2/isara", cut / "fold-2/distill"]
+    assert found == json.loads(json.dumps(wanted).replace(str(aligned), str(cut)))
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_the_winner_is_trained_on_all_pairs_and_measured_on_the_held_out_file(
+    aligned, asked, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "style"
+    shutil.copytree(aligned, folder)
+    others = tmp_path / "others.jsonl"
+    rows = [{"question": f"What did sailor {n} see?", "answer": f"It was found in book {n}."} for n in range(4)]
+    others.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    real = aligning.decide
+
+    def sft_wins(*args, **options):
+        decision = real(*args, **options)
+        return type(decision)(decision.measure, decision.standings, "sft", "sft", "sft")
+
+    monkeypatch.setattr(aligning, "decide", sft_wins)
+    main(asked(folder, "--held_out", str(others)))
+    said = capsys.readouterr().out
+    config = yaml.safe_load((folder / "best/sft/config.yaml").read_text())
+    chosen = [json.loads(line) for line in (folder / "best/sft/pool.jsonl").read_text().splitlines()]
+    assert [pair["question"] for pair in chosen] == QUESTIONS
+    assert config["data"]["validation_share"] == 0
+    assert 1 <= config["data"]["epochs_per_outer_epoch"] <= 4
+    assert (folder / "best/sft/adapter/adapter_model.safetensors").exists()
+    assert "The 4 questions of the held-out file" in said
+    assert f"{folder / 'best/sft/adapter'}: the LoRA adapter" in said
+
+
+def test_the_recipe_of_in_context_learning_can_be_used(aligned, asked, tmp_path, monkeypatch):
+    import faiss
+
+    folder = tmp_path / "icl"
+    shutil.copytree(aligned, folder)
+    real = aligning.decide
+
+    def icl_wins(*args, **options):
+        decision = real(*args, **options)
+        return type(decision)(decision.measure, decision.standings, "icl_knn", "icl_knn", "icl_knn")
+
+    monkeypatch.setattr(aligning, "decide", icl_wins)
+    main(asked(folder))
+    pairs = [json.loads(line) for line in (folder / "best/demonstrations.jsonl").read_text().splitlines()]
+    index = faiss.read_index(str(folder / "best/questions.faiss"))
+    assert ([pair["question"] for pair in pairs], index.ntotal) == (QUESTIONS, 8)
+    prompt = (folder / "best/prompt.txt").read_text()
+    assert prompt.endswith(f"Question: {QUESTIONS[0]}\nAnswer:")
+    assert prompt.count("Question: ") == 6  # with 5 demonstrations, of which it is none
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--decide_by", "mc3x"], "--decide_by: 'mc3x' is no measure. Allowed: mc1, "),
+        (["--budget", "half"], "--budget: 'half' is no time. Allowed: a number with s, m or h behind it"),
+        (["--folds", "3"], "holds another alignment: of another --folds"),
+        (["--also", "nothing.yaml"], "--also: "),
+    ],
+)
+def test_what_cannot_be_asked_for_is_told_and_changes_nothing(aligned, asked, more, said, capsys):
+    before = {path: path.stat().st_mtime_ns for path in aligned.rglob("*")}
+    with pytest.raises(SystemExit) as ended:
+        main(asked(aligned, *more))
+    assert ended.value.code != 0
+    assert said in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in aligned.rglob("*")} == before
