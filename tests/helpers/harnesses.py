@@ -6,6 +6,20 @@ from typing import Any
 
 import yaml
 
+INSPECT_TASK = """
+from inspect_ai import Task, task
+from inspect_ai.dataset import Sample
+from inspect_ai.scorer import includes
+from inspect_ai.solver import generate
+
+
+@task
+def letters():
+    things = ["sky", "sea", "moon"]
+    samples = [Sample(input=f"What colour is the {thing}?", target="e") for thing in things]
+    return Task(dataset=samples, solver=generate(max_tokens=8), scorer=includes())
+"""
+
 
 def write_task(folder: Path, name: str, rows: list[dict[str, Any]], **config: Any) -> None:
     """Write a task of lm-eval, as people write their own: a YAML file, and the items beside it."""
