@@ -25,11 +25,8 @@ from huggingface_hub import HfApi
 from packaging.requirements import Requirement
 from torch.distributed.run import get_args_parser
 
-<<<<<<< HEAD
 from isara_pl.align.contestants import ICL, SFT
-=======
 from isara_pl.cli.commands import parser_of
->>>>>>> harness
 from isara_pl.cli.help import LIGHTNINGS, LINES
 from isara_pl.cli.main import main
 from isara_pl.generation.protocol import Sampling
@@ -103,12 +100,9 @@ class Reader:
         table = (folder / "mine.csv").read_text(encoding="utf-8")
         (folder / "fragen.csv").write_text(table.replace("question,answer", "Frage,Antwort", 1), encoding="utf-8")
         shutil.copyfile(folder / "configs/quickstart.yaml", folder / "my.yaml")
-<<<<<<< HEAD
         (folder / "my_options.yaml").write_text(yaml.safe_dump({"data": {"encoder": encoder, "max_length": 64}}))
-=======
         write_colours(folder / "my_tasks", "my_task")
         (folder / "my_task.py").write_text(INSPECT_TASK, encoding="utf-8")
->>>>>>> harness
 
     def has_run(self, name: str) -> None:
         """Put a finished run into the reader's folder."""
@@ -177,16 +171,13 @@ class Reader:
             assert (Path.cwd() / run_dir).is_relative_to(self.folder), "a page knows no path of this machine"
             if arguments[0] == "fit" and option(arguments, "--ckpt_path") is None:
                 shutil.rmtree(run_dir, ignore_errors=True)  # of a fit that stands above on the page
-<<<<<<< HEAD
         if arguments and arguments[0] == "align" and "--help" not in arguments:
             arguments = self._cheap_alignment(arguments)
-=======
         if arguments[:1] == ["evaluate"]:
             self.patch.setattr("datasets.config.HF_DATASETS_CACHE", str(self.folder / "cache"))
             if option(arguments, "--with") == "inspect" and find_spec("inspect_ai") is None:
                 parser_of("evaluate").parse_args(arguments[1:])  # what can be checked where it is not installed
                 return
->>>>>>> harness
         arguments, file = (arguments[:-2], arguments[-1]) if ">" in arguments else (arguments, None)
         with Path(file).open("w") if file else contextlib.nullcontext() as output:
             try:
