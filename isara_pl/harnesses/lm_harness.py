@@ -45,8 +45,6 @@ class LmEval:
     ) -> None:
         if find_spec("lm_eval") is None:
             raise InputError("--with lm-eval: the package lm_eval is missing; pip install 'isara_pl[lm-eval]'")
-        from lm_eval.defaults import DEFAULT_OTHER_SEED
-
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         self._names, self._limit, self._batch_size = names, limit, batch_size
         self._chat_template = chat_template
@@ -63,7 +61,6 @@ class LmEval:
             own = task.get_config("num_fewshot")
             if own is None or (few_shot is not None and own != 0):
                 task.set_config(key="num_fewshot", value=few_shot or 0)
-            task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
 
     def measure(self, model: PlainModel) -> list[Scored]:
         """Give every figure of every task; of a group, where lm-eval has a figure, that one alone.
@@ -78,6 +75,8 @@ class LmEval:
         random.seed(DEFAULT_RANDOM_SEED)
         np.random.seed(DEFAULT_OTHER_SEED)
         torch.manual_seed(DEFAULT_OTHER_SEED)
+        for task in self._loaded["tasks"].values():  # each model is shown the same examples
+            task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
         try:
             found: Any = lm_eval.evaluate(
                 HFLM(pretrained=model.model, tokenizer=model.tokenizer, batch_size=self._batch_size),

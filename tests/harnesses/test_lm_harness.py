@@ -141,15 +141,18 @@ def test_a_group_that_has_a_figure_is_one_evaluation(finished_run, folder, tmp_p
 
 def test_limit_fewshot_and_template_reach_the_harness_and_forbid_comparing_with_others(finished_run, folder, capsys):
     write_colours(folder, "taught", fewshot_split="validation")
-    more = ("--num_fewshot=1", "--chat_template", "--limit=2", "--trained_only")
+    more = ("--num_fewshot=1", "--chat_template", "--limit=2")
     evaluated(finished_run, folder, "--tasks", "taught", *more)
     found = lines(finished_run, "lm-eval_taught_acc")
-    assert [line["outer_epoch"] for line in found] == [2, 2]
+    assert [line["outer_epoch"] for line in found] == [0, 0, 2, 2]
+    assert [line["question"] for line in found[:2]] == [line["question"] for line in found[2:]], "the same examples"
     assert all(line["question"].count("What colour") == 2 for line in found)
     assert all(line["question"].startswith("<|turn|>user") for line in found)
-    assert "difference" not in capsys.readouterr().out
     other = Path(shutil.copytree(finished_run, finished_run.with_name("other")))
+    evaluated(other, folder, "--tasks", "taught", "--limit=2")
+    capsys.readouterr()
     evaluated(other, folder, "--tasks", "taught", "--limit=2", "--trained_only")
+    assert "difference" not in capsys.readouterr().out
     assert "measured in different ways" in fails(["compare", str(finished_run), str(other)], capsys)
 
 
