@@ -70,9 +70,13 @@ class ItemPrompts:
 
     def answers(self, items: Sequence[Sample], max_new_tokens: int) -> list[str]:
         """Answer items, greedily."""
+        return [answer for answer, _ in self.answers_and_ends(items, max_new_tokens)]
+
+    def answers_and_ends(self, items: Sequence[Sample], max_new_tokens: int) -> list[tuple[str, bool]]:
+        """Answer items, greedily, and say of each answer whether it came to an end."""
         prompts = [self.prompt(item, max_new_tokens) for item in items]
         completions = self.complete(prompts, max_new_tokens, self.prompt_format.single_line)
-        return [self.prompt_format.parse_answer(completion.text) for completion in completions]
+        return [(self.prompt_format.parse_answer(one.text), bool(one.finished)) for one in completions]
 
     def complete(self, prompts: Sequence[str], max_new_tokens: int, single_line: bool) -> Sequence[Completion]:
         """Complete prompts, greedily; with `single_line` a newline ends a completion."""
