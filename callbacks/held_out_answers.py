@@ -110,10 +110,11 @@ class HeldOutAnswers(Callback):
             derive_seed(data.seed, "evaluation", NAME),
         )
         processes = Processes.computing(trainer)
-        answers = processes.gathered(lambda: prompts.answers(processes.share(items), self.max_new_tokens))
+        answers = processes.gathered(lambda: prompts.answers_and_ends(processes.share(items), self.max_new_tokens))
         return [
-            {"id": item.id, "question": item.question, "given": item.answer, "weights": weights, "answer": answer}
-            for item, answer in zip(items, answers, strict=True)
+            {"id": item.id, "question": item.question, "given": item.answer, "weights": weights}
+            | {"answer": answer, "finished": finished}
+            for item, (answer, finished) in zip(items, answers, strict=True)
         ]
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import convert_inf
 
 from isara_pl.callbacks.evaluation import data_of
 
@@ -15,8 +16,11 @@ class OuterEpochBar(TQDMProgressBar):
     """
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Begin the bar of an epoch."""
-        super().on_train_epoch_start(trainer, *_)
+        """Begin the bar of an epoch, with no other words before these: Lightning draws `Epoch 3` first."""
+        if self._leave:
+            self.train_progress_bar = self.init_train_tqdm()
+        self.train_progress_bar.reset(convert_inf(self.total_train_batches))
+        self.train_progress_bar.initial = 0
         data = data_of(trainer, self)
         passes = data.epochs_per_outer_epoch
         outer_epoch, epoch = data.outer_epoch_of(trainer.current_epoch), trainer.current_epoch % passes + 1

@@ -275,6 +275,7 @@ def run_config(
             "max_length": 256,
             **of_data,
         },
+        "held_out_answers": {"max_new_tokens": 8},
     }
 
 

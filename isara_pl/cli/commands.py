@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, capture_parser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from isara_pl.cli.errors import PlainErrors, subparsers
-from isara_pl.cli.help import LINES, TOLD
+from isara_pl.cli.help import LIGHTNINGS, LINES, TOLD
 from isara_pl.cli.options import admits_text, all_expanded, choices, class_names
 from isara_pl.cli.signatures import parameter_of, parser_for
 from isara_pl.errors import InputError, did_you_mean_path, printable
@@ -270,7 +270,8 @@ def serve(
         python: Interpreter of the environment that holds vLLM.
         start: Start the server as well, in place of this command.
     """
-    config = read_config(Path(run)) if Path(run).is_file() else RunFolder(run_folder_at(run, "serve")).config
+    is_config, or_else = Path(run).is_file(), ", or its configuration file where it has not begun"
+    config = read_config(Path(run)) if is_config else RunFolder(run_folder_at(run, "serve", or_else)).config
 
     # only here: torch takes seconds to import
     from isara_pl.generation.serving import server_command, wanted_by
@@ -306,7 +307,7 @@ def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
     whole = ArgumentParser(prog="isara-pl")
     whole.add_argument("--version", action="store_true", help="Show the version and exit.")
     subcommands = whole.add_subcommands()
-    parsers = subparsers(capture_parser(run, ["fit"])) | {name: parser_of(name) for name in COMMANDS}
+    parsers = subparsers(capture_parser(run, [*LIGHTNINGS])) | {name: parser_of(name) for name in COMMANDS}
     parsers |= {name: PlainErrors(prog=f"isara-pl {name}", add_help=False) for name in TOLD}
     for name, line in LINES.items():
         parsers[name].description = line

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import Path as ConfigPath
 
-from isara_pl.cli.options import allowed, choices, class_names, config_files, config_text, place, what_is_wrong
+from isara_pl.cli.options import allowed, choices, class_names, config_files, config_text, place, places, what_is_wrong
 from isara_pl.errors import InputError, did_you_mean, did_you_mean_path, first_line
 
 LONGEST = 100  # characters of a value that is shown
@@ -26,6 +26,8 @@ OUT_OF_MEMORY = (
     "model.evaluation_precision trainer. A run that goes on needs --data.on_change continue for a changed batch or "
     "length. In a new --run_dir: model.quantization nf4, or a smaller model"
 )
+LINK = " --> "  # how jsonargparse notes an option that follows from others
+LINKED = rf"(\w+\()?(?P<sources>[\w., ]+)\)?{LINK}(?P<target>[\w.]+)"
 KEY = r'\AParser key "(?P<key>[^"]+)"[^:]*:'
 
 
@@ -60,16 +62,17 @@ def explain(parser: ArgumentParser, message: str) -> str:
 
 def refuse_linked(parser: ArgumentParser, args: Sequence[str]) -> None:
     """Refuse options in a configuration file that follow from others; jsonargparse overwrites what stands there."""
-    for action in _actions(parser):
-        name = next(iter(action.option_strings), "")
-        start = place(action.dest, args) if " --> " in name else ""  # how jsonargparse notes a link
+    names = {action.dest: next(iter(action.option_strings), "") for action in _actions(parser)}
+    linked = {key: name for key, name in names.items() if LINK in name}
+    for key, start in places(linked, args).items():
         if start:
-            raise UsageError(start + explain(parser, f"argument {name}: "))
+            raise UsageError(start + explain(parser, f"argument {linked[key]}: "))
 
 
 def names_of(parser: ArgumentParser) -> list[str]:
-    """Give the names of all options of a parser; those that follow from others have a name without `--`."""
-    given = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
+    """Give the names of all options of a parser; those that follow from others as `SOURCES --> NAME`, too."""
+    names = (name for action in parser._actions for name in action.option_strings)
+    given = [name for name in names if name.startswith("--") or LINK in name]
     return list(dict.fromkeys([*given, *(action.dest for action in parser._actions)]))
 
 
@@ -135,11 +138,16 @@ def _unknown_key(parser: ArgumentParser, found: re.Match[str]) -> str:
     return f"{place(key, _args(parser))}no option is named {key}.{did_you_mean(key, known)}{all_of_few}"
 
 
-def _linked(parser: ArgumentParser, found: re.Match[str]) -> str:
-    longer = [option for option in _options(parser) if option.startswith(f"--{found['target']}")]
+def follows_from(sources: str, target: str, options: Sequence[str]) -> str:
+    """Say that an option follows from others, of those that there are."""
+    longer = [option for option in options if option.startswith(f"--{target}")]
     hint = f" Did you mean {longer[0]}?" if longer else ""
-    sources = " and ".join(f"--{source}" for source in found["sources"].split(", "))
-    return f"--{found['target']} cannot be given, since it follows from {sources}.{hint}"
+    given = " and ".join(f"--{source}" for source in sources.split(", "))
+    return f"--{target} cannot be given, since it follows from {given}.{hint}"
+
+
+def _linked(parser: ArgumentParser, found: re.Match[str]) -> str:
+    return follows_from(found["sources"], found["target"], _options(parser))
 
 
 def _config_path(parser: ArgumentParser, found: re.Match[str]) -> str:
@@ -253,7 +261,7 @@ EXPLANATIONS: dict[str, Callable[[ArgumentParser, re.Match[str]], str]] = {
     r"\Aunrecognized arguments: (?P<words>.*)": _unrecognized,
     r" does not accept option '(?P<key>[^']+)'\Z": _unknown_key,
     r"\AOption '(?P<key>[^']+)' is not accepted": _unknown_key,
-    r"\Aargument (\w+\()?(?P<sources>[\w., ]+)\)? --> (?P<target>[\w.]+): ": _linked,
+    rf"\Aargument {LINKED}: ": _linked,
     r'\ALinked "(?P<target>[^"]+)" must be given via "(?P<sources>[^"]+)"': _linked,
     rf"{KEY} (?P<why>[A-Z][\w ]+): '(?P<path>[^']+)'": _config_path,
     r"\A(Problems parsing config|Unexpected config): .*": _config_content,

@@ -96,6 +96,17 @@ class IsaraParser(PlainErrors, LightningArgumentParser):
 class IsaraCLI(LightningCLI):
     """`fit`, `validate`, `test` and `predict` with IsaraModule and IsaraDataModule."""
 
+    def __init__(
+        self,
+        module: type[IsaraModule],
+        data: type[IsaraDataModule],
+        args: list[str] | dict[str, Any] | None,
+        **options: Any,
+    ) -> None:
+        words = sys.argv[1:] if args is None else args
+        self._named = {name for name in self.subcommands() if name in words} or {*self.subcommands()}
+        super().__init__(module, data, args=args, **options)
+
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the seed, with a help text of our own."""
         parser.add_argument(
@@ -128,7 +139,9 @@ class IsaraCLI(LightningCLI):
         link(parser)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        """Let `validate` show our table alone, and not Lightning's as well."""
+        """Add its options, which takes a while, where it is named; let `validate` show our table alone."""
+        if subcommand not in self._named:
+            return self.init_parser(**kwargs)
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "validate":
             parser.set_defaults({"verbose": False})
@@ -138,9 +151,9 @@ class IsaraCLI(LightningCLI):
         self, parser: LightningArgumentParser, args: list[str] | dict[str, Any] | Namespace | None
     ) -> None:
         """Parse, and refuse what would be overwritten."""
-        for name, subparser in subparsers(parser).items():
+        for name in self._named:
             if remembered(f"options-{name}") is None:
-                remember(f"options-{name}", json.dumps(names_of(subparser)))
+                remember(f"options-{name}", json.dumps(names_of(subparsers(parser)[name])))
         super().parse_arguments(parser, args)
         words = sys.argv[1:] if args is None else args
         if isinstance(words, list):

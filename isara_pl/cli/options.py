@@ -132,21 +132,29 @@ def place(key: str, args: Sequence[str]) -> str:
 
     Nothing where it was given on the command line, or nowhere.
     """
+    return places([key], args)[key]
+
+
+def places(keys: Iterable[str], args: Sequence[str]) -> dict[str, str]:
+    """Give the place of each key, as of `place`."""
     options = [word.partition("=")[0].rstrip("+") for word in args]
-    if any(option == f"--{key}" or option.startswith(f"--{key}.") for option in options):
-        return ""
-    for file in reversed(config_files(args)):
+    found = dict.fromkeys(keys, "")
+    wanted = [
+        key for key in found if not any(given == f"--{key}" or given.startswith(f"--{key}.") for given in options)
+    ]
+    for file in config_files(args):
         try:
-            node = yaml.compose(config_text(file), Loader=yaml.SafeLoader)  # makes no objects
+            composed = yaml.compose(config_text(file), Loader=yaml.SafeLoader)  # makes no objects
         except (OSError, ValueError, yaml.YAMLError):
             continue
-        line = None
-        for name in key.split("."):
-            entries = node.value if isinstance(node, yaml.MappingNode) else []
-            line, node = next(((k.start_mark.line, v) for k, v in entries if k.value == name), (None, None))
-        if line is not None:
-            return f"{file}:{line + 1}: "
-    return ""
+        for key in wanted:
+            line, node = None, composed
+            for name in key.split("."):
+                entries = node.value if isinstance(node, yaml.MappingNode) else []
+                line, node = next(((k.start_mark.line, v) for k, v in entries if k.value == name), (None, None))
+            if line is not None:
+                found[key] = f"{file}:{line + 1}: "
+    return found
 
 
 def file_with(key: str, args: Sequence[str]) -> Path | None:

@@ -145,13 +145,17 @@ class ItemPrompts:
 
     def answers(self, items: Sequence[Sample], max_new_tokens: int) -> list[str]:
         """Answer items, greedily."""
+        return [answer for answer, _ in self.answers_and_ends(items, max_new_tokens)]
+
+    def answers_and_ends(self, items: Sequence[Sample], max_new_tokens: int) -> list[tuple[str, bool]]:
+        """Answer items, greedily, and say of each answer whether it came to an end."""
         prompts = [self.prompt(item, max_new_tokens) for item in items]
         sampling = Sampling(
             max_new_tokens=max_new_tokens, do_sample=False, stop_at_newline=self.prompt_format.single_line
         )
         seeds = [derive_seed(self.seed, "answer", prompt) for prompt in prompts]
         completions = completions_of(self.generator, prompts, sampling, seeds)
-        return [self.prompt_format.parse_answer(completion.text) for completion in completions]
+        return [(self.prompt_format.parse_answer(one.text), bool(one.finished)) for one in completions]
 
     def _written(self, item: Sample, question: str, following: int) -> str | None:
         """Give a prompt of a question with an item's demonstrations; it leaves no trace in `demonstrations`."""

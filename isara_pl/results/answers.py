@@ -19,7 +19,7 @@ class Answered:
     Attributes:
         question: The question.
         given: The answer that a person gave.
-        pretrained: The pretrained model's; None where it was not asked.
+        pretrained: The pretrained model's, with dots where it was cut off; None where it was not asked.
         trained: That of the last outer epoch that was asked; None where there is none.
         outer_epoch: Which one that is; 0 where there is none.
         nll_change: How much the given answer's NLL rose by training; None is not known.
@@ -52,13 +52,13 @@ def answers_of(path: Path, lines: Sequence[Mapping[str, Any]], outer_epoch: int 
     """
     last = max((line["outer_epoch"] for line in lines), default=0) if outer_epoch is None else outer_epoch
     try:
-        before = {line["id"]: _text(line["answer"]) for line in lines if line["outer_epoch"] == 0}
+        before = {line["id"]: _answer(line) for line in lines if line["outer_epoch"] == 0}
         found = [
             Answered(
                 _text(line["question"]),
                 _text(line["given"]),
                 before.get(line["id"]),
-                _text(line["answer"]) if last else None,
+                _answer(line) if last else None,
                 last,
                 finite(line.get("nll_change")),
             )
@@ -88,6 +88,11 @@ def nll_changes(run_dir: Path, outer_epoch: int) -> Mapping[str, float]:
         if before and after:
             return {question: nll - before[question] for question, nll in after.items() if question in before}
     return {}
+
+
+def _answer(line: Mapping[str, Any]) -> str:
+    """Give an answer, with dots where it was cut off."""
+    return _text(line["answer"]) + ("" if line.get("finished", True) else " …")
 
 
 def _text(value: object) -> str:

@@ -286,14 +286,14 @@ def named_run(text: str, option: str) -> tuple[str, Path]:
     return name, Path(rest)
 
 
-def run_folder_at(text: str, option: str) -> Path:
-    """Give a run folder that exists; errors name the option that it is of.
+def run_folder_at(text: str, option: str, or_else: str = "") -> Path:
+    """Give a run folder that exists; errors name the option that it is of, and what else that allows.
 
     Raises:
         InputError: If there is no such folder; the message names the nearest one that exists.
     """
     if not text or not Path(text).is_dir():
-        raise InputError(f"{option}: {text!r} is no folder.{_nearest(text)} Allowed: the folder of a run")
+        raise InputError(f"{option}: {text!r} is no folder.{_nearest(text)} Allowed: the folder of a run{or_else}")
     return Path(text)
 
 

@@ -10,7 +10,7 @@ from helpers.evaluations import lines
 from isara_pl.callbacks import held_out_answers
 from isara_pl.callbacks.held_out_answers import NAME, HeldOutAnswers
 from isara_pl.errors import InputError
-from isara_pl.results.answers import read_answers
+from isara_pl.results.answers import answers_of, read_answers
 
 ASKED = "--held_out_answers.questions=2"
 
@@ -57,6 +57,14 @@ def test_what_training_made_worse_is_asked_and_the_pretrained_model_then_as_well
     assert asked.items() <= known.items()
     adapters = [(folder / "adapter/adapter_model.safetensors").read_bytes() for folder in (few, every)]
     assert adapters[0] == adapters[1]  # asking changes nothing
+
+
+def test_an_answer_that_was_cut_off_ends_in_dots(tmp_path):
+    said = {"id": "h-1", "question": "Why?", "given": "So.", "weights": None, "nll_change": None}
+    answers = [{"answer": "Because it", "finished": False}, {"answer": "So.", "finished": True}, {"answer": "Older"}]
+    for answer, shown in zip(answers, ["Because it …", "So.", "Older"], strict=True):
+        (one,) = answers_of(tmp_path, [{**said, **answer, "outer_epoch": number} for number in (0, 1)])
+        assert (one.pretrained, one.trained) == (shown, shown)
 
 
 def test_none_are_asked_where_none_are_wanted_or_given(options, tmp_path, held_out):

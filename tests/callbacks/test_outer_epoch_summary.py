@@ -78,6 +78,7 @@ def test_it_says_what_the_files_say_and_an_outer_epoch_that_alpha_ended_has_no_f
     asked = [entry for entry in entries(run_dir / "evaluation/held_out_answers.jsonl") if entry["outer_epoch"] == 1]
     shown = max(asked, key=lambda entry: entry["nll_change"])
     assert (trained[8].strip(), answers["given:"]) == (shown["question"], shown["given"])
+    assert answers["trained:"].endswith(" …") == (not shown["finished"])
     said = log.getvalue()
     fit(run_dir, [*options, "--alpha_stopping.alpha=0.6", taking, "--ckpt_path=last"])
     assert not [line for line in log.getvalue()[len(said) :].splitlines() if line.startswith("  ")]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from huggingface_hub import constants
 
 from isara_pl.cli import help
 from isara_pl.cli.errors import UsageError
@@ -43,6 +44,11 @@ def test_names_are_held_against_those_of_the_parser_where_they_are_known(tmp_pat
     for word, hint in (("--model.lora.alpa", " Did you mean --model.lora.alpha?"), ("--no_such", "")):
         with pytest.raises(UsageError, match=rf"^no option is named {word}\.{hint}".replace("?", r"\?")):
             first_look(["fit", f"{word}=1"])
+    remember("options-fit", json.dumps([*KNOWN, "--data.seeds", "_number(seed_everything) --> data.seed"]))
+    with pytest.raises(
+        UsageError, match=r"--data\.seed cannot be .* from --seed_everything. Did you mean --data\.seeds"
+    ):
+        first_look(["fit", "--data.seed=mine.csv"])
     file = tmp_path / "run.yaml"
     file.write_text("run_dir: x\nmodel:\n  lora:\n    alpa: 3\n")
     with pytest.raises(UsageError, match=rf"^{file}:4: no option is named model\.lora\.alpa\. Did you mean"):
@@ -63,6 +69,26 @@ def test_files_are_read_as_the_run_reads_them(tmp_path, seeds_file):
     broken.write_text("a: [")
     with pytest.raises(UsageError, match="not plain YAML"):
         first_look(["fit", "--config", str(broken)])
+    first_look(["fit", "--config={run_dir: x}"])  # content in place of a file
+    with pytest.raises(
+        UsageError, match=rf"^--config {tmp_path}/rum.yaml: file does not exist. Did you mean .*run.yaml"
+    ):
+        first_look(["fit", f"--config={tmp_path}/rum.yaml"])
+
+
+def test_a_model_that_is_nowhere_is_told_where_no_hub_can_be_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    config = tmp_path / "run.yaml"
+    config.write_text("model:\n  name: nobody/typo\n")
+    for words in ([f"--config={config}"], ["--data.encoder", "nobody/typo"]):
+        with pytest.raises(
+            InputError, match=r"(model.name|data.encoder): this machine has no model 'nobody/typo', and HF_"
+        ):
+            first_look(["fit", *words])
+    (tmp_path / "models--nobody--typo").mkdir()
+    for words in ([f"--config={config}"], ["--model.name=."], ["--model.name", "package://no/model"]):
+        first_look(["fit", *words])
 
 
 def test_what_is_wrong_is_told_without_torch(tmp_path):

@@ -73,7 +73,7 @@ def test_start_becomes_that_process(tiny_llama, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("what", "told"),
     [
-        ("nowhere", "serve: 'nowhere' is no folder"),
+        ("nowhere", "serve: 'nowhere' is no folder. Allowed: the folder of a run, or its configuration file"),
         (".", ".: there is no model.name in it"),
         ("rank", "model.lora.r is 1000; allowed with vLLM: at most 512"),
     ],

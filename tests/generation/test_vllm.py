@@ -191,35 +191,41 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it
 from helpers.generation import engine
 from isara_pl.generation.protocol import Sampling
 from isara_pl.generation.vllm import GeneratorOptions, VllmEngine, VllmServers
-there = VllmEngine(VllmServers(GeneratorOptions("vllm", sys.argv[2], timeout=300, patience=300)), engine(sys.argv[1]), max)
-there.servers.base, there.servers.window
-threading.Timer(1, os.kill, [os.getpid(), signal.SIGINT]).start()
-try:
-    there.generate(["a"] * 4, Sampling(max_new_tokens=2), [1, 2, 3, 4])
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
+for url in sys.argv[2:]:
+    there = VllmEngine(VllmServers(GeneratorOptions("vllm", url, timeout=300, patience=300)), engine(sys.argv[1]), max)
+    there.servers.base, there.servers.window
+    threading.Timer(1, os.kill, [os.getpid(), signal.SIGINT]).start()
+    try:
+        there.generate(["a"] * 4, Sampling(max_new_tokens=2), [1, 2, 3, 4])
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
 """
 
 
-@pytest.mark.parametrize("state", ["says nothing", "away"])
-def test_ctrl_c_ends_at_once_and_holds_nothing_up(served, server, state, monkeypatch):
-    answer, served_all = server.answer, threading.Event()
+def test_ctrl_c_ends_at_once_and_holds_nothing_up(served, server):
+    over = threading.Event()
 
-    def silent(path, *more):
-        if path == COMPLETES and state == "says nothing":
-            served_all.wait(300)
-        if path == COMPLETES:
-            return 503, {"error": {"message": "away"}}
-        return answer(path, *more)
+    def instead(of: StandIn, says_nothing: bool) -> None:
+        answer = of.answer
 
-    server.answer = silent
-    tests = Path(__file__).parents[1]
-    command = [sys.executable, "-c", INTERRUPTED, served, server.url]
-    try:  # far below timeout and patience
-        done = subprocess.run(command, cwd=tests, capture_output=True, text=True, timeout=100)
-    finally:
-        served_all.set()
-    assert done.stdout == "interrupted\n", done.stderr
+        def not_there(path, *more):
+            if path == COMPLETES and says_nothing:
+                over.wait(300)
+            if path == COMPLETES:
+                return 503, {"error": {"message": "away"}}
+            return answer(path, *more)
+
+        of.answer = not_there
+
+    with standing_in(served) as away:
+        instead(server, says_nothing=True)
+        instead(away, says_nothing=False)
+        command = [sys.executable, "-c", INTERRUPTED, served, server.url, away.url]
+        try:  # far below timeout and patience
+            done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=100)
+        finally:
+            over.set()
+    assert done.stdout == "interrupted\n" * 2, done.stderr
 
 
 # -- which addresses

@@ -23,17 +23,22 @@ def tried(monkeypatch) -> list[tuple[str, int]]:
     monkeypatch.setattr(socket, "create_connection", unreachable)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub.urllib.request, "getproxies", dict)
-    hub.go_offline_where_unreachable.cache_clear()
+    asked = (hub.go_offline_where_unreachable, hub._unreachable)
+    for one in asked:
+        one.cache_clear()
     yield places
-    hub.go_offline_where_unreachable.cache_clear()
+    for one in asked:
+        one.cache_clear()
 
 
-def test_a_hub_that_cannot_be_reached_is_tried_once_and_told_in_one_sentence(tried):
+def test_a_hub_that_cannot_be_reached_is_tried_once_and_told_in_one_sentence(tried, monkeypatch):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         for _ in range(2):
             with pytest.raises(InputError, match="under 'nobody/no-such-model'"):
                 load_tokenizer("nobody/no-such-model")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert "cannot be reached" in str(hub.why_not_there("nobody/another"))
     assert len(tried) == 1
     assert len([one for one in said if "cannot be reached" in str(one.message)]) == 1
 

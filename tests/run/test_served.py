@@ -3,11 +3,12 @@
 import csv
 import json
 import re
+import shutil
 
 import pytest
 import torch
 import yaml
-from conftest import run_config
+from conftest import run_config, write_held_out, write_seeds
 from helpers.command_line import adapter, fails, fit, rows
 from helpers.engines import make_served
 from helpers.several_processes import on_two
@@ -28,24 +29,46 @@ def server(served):
         yield started
 
 
-@pytest.fixture
-def options(served, tiny_encoder, seeds_file, held_out_file, tmp_path):
-    """Give the options of a run of seconds against servers."""
+def options_in(folder, served, encoder):
+    """Give what gives the options of a run of seconds against servers."""
 
     def give(*servers, measured=False, **of_data):
         callbacks = [{"class_path": "isara_pl.callbacks.TruthfulnessEvaluation"}] if measured else []
         of_data = {"candidates_per_outer_epoch": 5, "candidates_per_batch": 3, "batch_size": 4, **of_data}
-        held_out = held_out_file if measured else None
-        config = run_config(served, tiny_encoder, seeds_file, held_out, callbacks, **of_data)
+        held_out = write_held_out(folder) if measured else None
+        config = run_config(served, encoder, write_seeds(folder), held_out, callbacks, **of_data)
         config["model"]["learning_rate"] = 0.02
         config |= {"alpha_stopping": {"alpha": 0}}
-        (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+        (folder / "run.yaml").write_text(yaml.safe_dump(config))
         urls = ",".join(server.url for server in servers)
         quick = ["--model.generator.patience=20", "--model.generator.timeout=20"]
         of_engine = ["--model.generator=vllm", f"--model.generator.urls=[{urls}]", *quick] if servers else []
-        return [f"--config={tmp_path / 'run.yaml'}", *of_engine]
+        return [f"--config={folder / 'run.yaml'}", *of_engine]
 
     return give
+
+
+@pytest.fixture
+def options(served, tiny_encoder, tmp_path):
+    return options_in(tmp_path, served, tiny_encoder)
+
+
+@pytest.fixture(scope="module")
+def whole(served, tiny_encoder, tmp_path_factory):
+    """Give the folder of a run that nothing disturbed; not to be written into."""
+    folder = tmp_path_factory.mktemp("whole")
+    with standing_in(served) as server:
+        return fit(folder / "run", options_in(folder, served, tiny_encoder)(server))
+
+
+@pytest.fixture(scope="module")
+def cut(served, tiny_encoder, tmp_path_factory):
+    """Give the folder of a run with a server that was cut off in its only outer epoch; not to be written into."""
+    folder = tmp_path_factory.mktemp("cut")
+    with standing_in(served) as server, pytest.MonkeyPatch.context() as patch:
+        options = options_in(folder, served, tiny_encoder)(server, outer_epochs=1)
+        stopped_in(2, patch, lambda: fit(folder / "run", options))
+    return folder / "run"
 
 
 def written(server):
@@ -184,8 +207,7 @@ def stopped_in(number, monkeypatch, run):
             run()
 
 
-def test_a_resume_finds_its_own_adapter_and_ends_as_an_undisturbed_run(server, options, tmp_path, monkeypatch):
-    undisturbed = fit(tmp_path / "undisturbed", options(server))
+def test_a_resume_finds_its_own_adapter_and_ends_as_an_undisturbed_run(server, options, whole, tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
     stopped_in(4, monkeypatch, lambda: fit(run_dir, options(server)))  # in the second outer epoch
     before = loaded(server)
@@ -194,12 +216,11 @@ def test_a_resume_finds_its_own_adapter_and_ends_as_an_undisturbed_run(server, o
     assert [name for name in loaded(server) if "-trial-" not in name] == []
     assert set(written(server)) == {before[-1]}
     for name in ("pool.jsonl", "rejected.jsonl"):
-        assert (run_dir / name).read_bytes() == (undisturbed / name).read_bytes()
-    assert adapter(run_dir) == adapter(undisturbed)
+        assert (run_dir / name).read_bytes() == (whole / name).read_bytes()
+    assert adapter(run_dir) == adapter(whole)
 
 
-def test_a_server_that_was_started_anew_gets_the_adapter_again(server, options, tmp_path, monkeypatch):
-    undisturbed = fit(tmp_path / "undisturbed", options(server))
+def test_a_server_that_was_started_anew_gets_the_adapter_again(server, options, whole, tmp_path, monkeypatch):
     original, calls = OuterEpoch._judge, []
 
     def judge(self, *more):
@@ -210,13 +231,12 @@ def test_a_server_that_was_started_anew_gets_the_adapter_again(server, options, 
         return original(self, *more)
 
     monkeypatch.setattr(OuterEpoch, "_judge", judge)
-    server.asked.clear()
     run_dir = fit(tmp_path / "run", options(server))
     pushed = [name for name in loaded(server) if "-trial-" not in name]
     assert len(pushed) >= 2
     assert len(set(pushed)) == 1
-    assert (run_dir / "pool.jsonl").read_bytes() == (undisturbed / "pool.jsonl").read_bytes()
-    assert adapter(run_dir) == adapter(undisturbed)
+    assert (run_dir / "pool.jsonl").read_bytes() == (whole / "pool.jsonl").read_bytes()
+    assert adapter(run_dir) == adapter(whole)
 
 
 @pytest.mark.parametrize("path", [LOADS, UNLOADS])
@@ -247,18 +267,19 @@ def test_two_runs_on_one_server_do_not_unload_each_others_adapters(server, optio
 @pytest.mark.parametrize(
     ("then", "now", "shown"),
     [
-        ({}, None, '"vllm 0.32.0, float32, 512 tokens" then, "builtin" now'),
-        (None, {}, '"builtin" then, "vllm 0.32.0, float32, 512 tokens" now'),
-        ({}, {"version": "0.33.0"}, "vllm 0.33.0"),
-        ({}, {"dtype": torch.bfloat16}, "vllm 0.32.0, 16 bits"),
-        ({}, {"window": 256}, "256 tokens"),
+        ("vllm", None, '"vllm 0.32.0, float32, 512 tokens" then, "builtin" now'),
+        ("builtin", {}, '"builtin" then, "vllm 0.32.0, float32, 512 tokens" now'),
+        ("vllm", {"version": "0.33.0"}, "vllm 0.33.0"),
+        ("vllm", {"dtype": torch.bfloat16}, "vllm 0.32.0, 16 bits"),
+        ("vllm", {"window": 256}, "256 tokens"),
     ],
 )
-def test_a_resume_with_another_engine_is_told(served, options, then, now, shown, tmp_path, monkeypatch, capsys):
+def test_a_resume_with_another_engine_is_told(served, options, cut, then, now, shown, tmp_path, monkeypatch, capsys):
     run_dir, of_base = tmp_path / "run", {"outer_epochs": 1}
-    with standing_in(served, **(then or {})) as server:
-        servers = [] if then is None else [server]
-        stopped_in(2, monkeypatch, lambda: fit(run_dir, options(*servers, **of_base)))
+    if then == "vllm":
+        shutil.copytree(cut, run_dir)
+    else:
+        stopped_in(2, monkeypatch, lambda: fit(run_dir, options(**of_base)))
     with standing_in(served, **(now or {})) as server:
         servers = [] if now is None else [server]
         command = ["fit", *options(*servers, **of_base), f"--run_dir={run_dir}", "--ckpt_path=last"]
@@ -276,14 +297,12 @@ def test_a_server_may_move(served, options, tmp_path, monkeypatch):
         assert len(written(elsewhere)) == 4  # the second batch of the second outer epoch
 
 
-def test_each_process_sends_its_own_part_and_the_pool_is_that_of_one(server, options, tmp_path):
-    alone = fit(tmp_path / "alone", options(server))
-    server.asked.clear()
+def test_each_process_sends_its_own_part_and_the_pool_is_that_of_one(server, options, whole, tmp_path):
     done = on_two(["fit", *options(server)], tmp_path / "two")
     assert done.returncode == 0, done.stdout[-3000:]
     assert len(written(server)) == 20
     first = [json.loads(line) for line in (tmp_path / "two/pool.jsonl").read_text().splitlines()]
-    expected = [json.loads(line) for line in (alone / "pool.jsonl").read_text().splitlines()]
+    expected = [json.loads(line) for line in (whole / "pool.jsonl").read_text().splitlines()]
     of_first = [sample for sample in expected if sample["outer_epoch"] < 2]
     assert first[: len(of_first)] == of_first
 
