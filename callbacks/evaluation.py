@@ -227,8 +227,8 @@ class Evaluation(Measurement):
         self._log(pl_module, figures, len(lines))
         if seen is not None:
             clean = [line for line in lines if not line["contaminated"]]
-            # NaN where there are none: else those of the outer epoch before would stay
-            of_clean = self.figures(clean) if clean else {name: torch.tensor(math.nan) for name in figures}
+            # NaN where no clean item has one: else that of the outer epoch before would stay
+            of_clean = {name: torch.tensor(math.nan) for name in figures} | {**(self.figures(clean) if clean else {})}
             self._log(pl_module, of_clean, max(len(clean), 1), "_clean")
         run_dir, outer_epoch = run_folder(trainer), outer_epoch_of_weights(trainer, pl_module, data)
         if run_dir is not None and outer_epoch is not None:

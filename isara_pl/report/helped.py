@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from isara_pl.errors import InputError
 from isara_pl.report.contents import Finding, counted, listed
 from isara_pl.report.curves import TELLING
-from isara_pl.report.verdict import BEFORE, NLL_MEANS, Against, style_alone, verdict
+from isara_pl.report.verdict import BEFORE, NLL_MEANS, NLL_OF_THE_QUESTION, Against, style_alone, verdict
 from isara_pl.results.comparison import BASELINES, FEW_ITEMS, Contrast, Evaluated, evaluate, gains, sentence, style
 from isara_pl.results.items import INFORMED_PART, MEASURES
 from isara_pl.results.methods import Entry, pool_runs
@@ -81,14 +81,17 @@ def helped(run: Run, baselines: Sequence[tuple[str, Run]]) -> Finding:
     answer, tone = verdict(trained[-1], told, baseline_of, fewest)
     if run.kind in CLAIMED and not any(one.baseline.kind in OF_SEEDS for one in baseline_of):
         answer += " Nothing here shows whether it beats training on the given pairs alone."
-    flattering = style_alone([gain for each in compared for gain in gains(each.contrasts)])
+    found = [gain for each in compared for gain in gains(each.contrasts)]
+    flattering = style_alone(found)
     if flattering:
         answer += f" {flattering}"
         tone = "unsure" if tone == "good" else tone
     if fewest < FEW_ITEMS:
         answer += f" All of it from {counted(fewest, 'question')} only: that is too few to trust."
         tone = "unsure"
-    means = [NLL_MEANS] if any(contrast.measure == "answer_nll" for contrast in told) else []
+    of_question = any(gain.measure == "answer_nll" and left.conclusion == "better" for gain, left in found)
+    nll_means = NLL_OF_THE_QUESTION if of_question else NLL_MEANS
+    means = [nll_means] if any(contrast.measure == "answer_nll" for contrast in told) else []
     figures = [text for each in compared for text in each.sentences]
     details = [*means, *figures, *_others(compared), *notes, *_earlier(run, trained, compared), *more]
     return Finding(QUESTION, answer, [*details, *_contamination(compared), BRACKETS], tone)

@@ -46,6 +46,11 @@ NLL_MEANS = (
     "Likelier given answers (a lower answer NLL) mostly mean that the model has taken on their style and form. They do "
     "not mean that what it answers itself is true: read what it answers."
 )
+NLL_OF_THE_QUESTION = (
+    "Likelier given answers (a lower answer NLL) do not mean that what it answers itself is true, not even where the "
+    "question has a part in it: to stay with what was asked makes right and wrong answers likelier alike. Read what it "
+    "answers."
+)
 
 Standing = Literal["better", "worse", "mixed", "cannot tell", "no data"]
 

@@ -57,11 +57,11 @@ def test_it_says_what_the_files_say_and_an_outer_epoch_that_alpha_ended_has_no_f
         ["accepted", "6"],
         ["nothing", "taken", "by", "NearDuplicate,", "TakesOddOnes"],
     ]
-    assert [line.split() for line in trained[-3:]] == [
+    assert [line.split() for line in trained[-4:]] == [
         ["pretrained", "outer", "epoch", "1"],
         *[
             [*label.split(), f"{float(pretrained[name]):.3f}", f"{float(first[name]):.3f}"]
-            for name, label in (("answer_nll", "answer NLL"), ("mc2", "MC2"))
+            for name, label in (("answer_nll", "answer NLL"), ("mc2", "MC2"), ("mc2_informed", "MC2 informed"))
         ],
     ]
     assert [line.split() for line in ended[1:5]] == [

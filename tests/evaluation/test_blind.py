@@ -11,7 +11,7 @@ from helpers.evaluations import lines, table
 
 from isara_pl.callbacks import HarmPreferenceEvaluation, TruthfulnessEvaluation
 from isara_pl.errors import InputError
-from isara_pl.evaluation.blind import control_means, others_of, with_controls
+from isara_pl.evaluation.blind import control_means, drawn, others_of, with_controls
 from isara_pl.evaluation.prompting import ItemPrompts, PrimerFormat, primer_prompt
 from isara_pl.growth.prompts import PlainFormat
 from isara_pl.growth.samples import Sample
@@ -29,6 +29,11 @@ def test_no_item_keeps_its_question_and_each_question_is_asked_once_instead(seed
     assert sorted(places) == [*range(23)]
     assert all(place != other for place, other in enumerate(places))
     assert places == others_of(QUESTIONS, seed)
+
+
+def test_every_process_and_every_machine_asks_the_same_question_instead():
+    assert others_of(QUESTIONS[:7], 0) == [5, 0, 1, 6, 2, 3, 4]
+    assert drawn(QUESTIONS, 4) == [16, 20, 9, 4]
 
 
 def test_the_seed_decides():
@@ -237,3 +242,23 @@ def test_fewer_than_one_item_is_refused(pairs_file):
         HarmPreferenceEvaluation(pairs_file, blind_items=0)
     with pytest.raises(InputError, match="TruthfulnessEvaluation: blind is 'all'; allowed: none or another or both"):
         TruthfulnessEvaluation(blind="all")
+
+
+def test_where_no_clean_item_has_a_control_the_table_keeps_none_of_an_earlier_model(run, monkeypatch):
+    from isara_pl.callbacks import ContaminationGuard
+
+    asked = []
+
+    def contaminated(self, trainer, demonstrations):
+        asked.append(1)
+        return set() if len(asked) == 1 else {*demonstrations} - {"held-out-00000"}
+
+    monkeypatch.setattr(ContaminationGuard, "contaminated", contaminated)
+    options = {"max_new_tokens": 0, "blind_items": 1}
+    callbacks = [("TruthfulnessEvaluation", options), ("ContaminationGuard", {"cosine": 1.0})]
+    run_dir = run("fit", callbacks, "--data.outer_epochs=1", "--data.candidates_per_outer_epoch=0")
+    before, after = table(run_dir)
+    assert "mc2_blind" not in lines(run_dir, "truthfulness", 1)[0]
+    assert float(before["mc2_blind_clean"]) == float(before["mc2_blind"])
+    assert after["mc2_blind_clean"] == "nan"
+    assert float(after["mc2_clean"]) > 0

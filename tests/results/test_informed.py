@@ -137,4 +137,5 @@ def test_the_headline_says_that_a_gain_is_style_alone(tmp_path):
     assert informed.tone == "good"
     assert "style" not in informed.answer
     for finding, said in ((style, "style alone, as far as"), (informed, "more than style:")):
+        assert ("mostly mean that the model has taken on their style" in as_text([finding])) == (finding is style)
         assert f"The gain of outer epoch 1 over the pretrained model in answer NLL is {said}" in as_text([finding])
