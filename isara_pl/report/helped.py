@@ -77,7 +77,8 @@ def helped(run: Run, baselines: Sequence[tuple[str, Run]]) -> Finding:
         return Finding(QUESTION, answer, [*notes, MEASURE_IT], "unsure")
     baseline_of, more = _against(run, after, baselines) if run.kind in CLAIMED else ([], [])
     told = [contrast for each in compared for contrast in each.telling]
-    fewest = min(each.evaluation.items for each in compared)
+    own = [each for each in compared if any(one.measure in TELLING for one in each.contrasts)]
+    fewest = min(each.evaluation.items for each in own or compared)  # a harness's tasks have items of their own
     answer, tone = verdict(trained[-1], told, baseline_of, fewest)
     if run.kind in CLAIMED and not any(one.baseline.kind in OF_SEEDS for one in baseline_of):
         answer += " Nothing here shows whether it beats training on the given pairs alone."

@@ -30,6 +30,8 @@ MEANINGS = {
     "reward": "how highly a judge rates its answers",
     "cost": "how harmless a judge finds its answers",
     "win_rate": "how often a judge prefers its answers",
+    "harness_score": "what another harness scores",
+    "harness_loss": "what another harness scores",
 }
 KINDS = {
     PRETRAINED: BEFORE,

@@ -59,6 +59,21 @@ def test_planted_effects_are_told_with_their_interval(tmp_path):
     assert any("Outer epoch 1 was better than outer epoch 2, the last one" in detail for detail in worse.details)
 
 
+def test_another_harness_is_told_too_and_leaves_the_count_of_held_out_questions_as_it_is(tmp_path):
+    folder = run(tmp_path, 0.5, 0.3, 0.2)
+    for outer_epoch in (0, 2):
+        lines = [
+            {"id": f"{n}", "question": f"{n}?", "seeds": "abc", "harness_score": 1.0 - outer_epoch} for n in range(5)
+        ]
+        write_results(folder, "lm-eval_colours_acc", outer_epoch, lines)
+    found = findings(folder)[0]
+    assert found.answer.startswith(
+        "Read its answers before you use the trained model (outer epoch 2): on 60 held-out questions it was better than the "
+        "pretrained model in how likely it finds the given answers, but worse in what another harness scores"
+    )
+    assert any(detail.startswith("lm-eval_colours_acc: score: outer epoch 2 is worse") for detail in found.details)
+
+
 def test_a_better_baseline_takes_the_good_news_away(tmp_path):
     folder = run(tmp_path, 0.5, 0.3, 0.2)
     found = findings(folder, sft=baseline(tmp_path, 0.0))[0]
