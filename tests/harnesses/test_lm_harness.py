@@ -1,6 +1,7 @@
 """`evaluate --with lm-eval`: the real harness on tiny runs, and what `compare` makes of it."""
 
 import json
+import math
 import re
 import shutil
 import socket
@@ -10,6 +11,7 @@ import pytest
 import torch
 from helpers.command_line import SEEDS_ALONE, fails
 from helpers.harnesses import write_colours, write_task
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from isara_pl.cli.main import main
@@ -73,8 +75,6 @@ def test_both_models_are_measured_item_by_item_with_ours_and_end_in_a_table(
     for outer_epoch in (0, 2):
         model = load_causal_lm(tiny_llama)
         if outer_epoch:
-            from peft import PeftModel
-
             model = PeftModel.from_pretrained(model, finished_run / "adapter")
         scores = [
             [choice.log_probability for choice in of_one] for of_one in choice_scores(model.eval(), tokenizer, asked, 4)
@@ -115,12 +115,28 @@ def test_compare_has_the_figures_with_paired_intervals(finished_run, folder, tmp
     assert "truthfulness" in found, "beside the run's own"
 
 
-def test_a_figure_that_is_no_mean_of_items_stands_alone(finished_run, folder, capsys, tmp_path):
+def bits_per_byte(model, tokenizer) -> float:
+    """Give the bits of the rated texts behind an end-of-sequence token, each byte's, from plain logits."""
+    bits = size = 0.0
+    for text in (f"The sky is number {i}." for i in range(4)):
+        ids = tokenizer(text).input_ids
+        with torch.no_grad():
+            logits = model(torch.tensor([[tokenizer.eos_token_id, *ids]])).logits[0, :-1]
+        bits -= float(logits.log_softmax(-1)[range(len(ids)), ids].sum()) / math.log(2)
+        size += len(text.encode())
+    return bits / size
+
+
+def test_a_figure_that_is_no_mean_of_items_stands_alone(finished_run, folder, tiny_llama, capsys):
     write_task(folder, "rated", [{"question": f"The sky is number {i}."} for i in range(4)], **RATED)
     evaluated(finished_run, folder, "--tasks", "rated", "colours")
     (before, after) = lines(finished_run, "lm-eval_rated_bits_per_byte")
     assert before["question"] == "rated: all 4 items together"
-    assert before["harness_loss"] != after["harness_loss"] > 0
+    base = load_causal_lm(tiny_llama).eval()
+    assert before["harness_loss"] == pytest.approx(bits_per_byte(base, load_tokenizer(tiny_llama)), abs=1e-4)
+    trained = PeftModel.from_pretrained(base, finished_run / "adapter").eval()
+    assert after["harness_loss"] == pytest.approx(bits_per_byte(trained, load_tokenizer(tiny_llama)), abs=1e-4)
+    assert before["harness_loss"] != pytest.approx(after["harness_loss"], abs=1e-2)
     (row,) = [row for row in capsys.readouterr().out.splitlines() if row.startswith("rated")]
     assert row.split()[1:4] == ["bits_per_byte", "↓", "4"]
     assert row.split()[-1] == "-", "no interval"
