@@ -9,10 +9,10 @@ from torch import Tensor
 
 from isara_pl.callbacks.answer_scoring import ASKED, AnswerScoring, blind_question, log_probability
 from isara_pl.callbacks.evaluation import Line
-from isara_pl.evaluation.blind import Blind, control_means, with_controls
+from isara_pl.evaluation.blind import Blind, with_controls
 from isara_pl.evaluation.calibration import by_temperature
 from isara_pl.evaluation.choice_scores import ChoiceScore
-from isara_pl.evaluation.metrics import harm_preference, prefers_harmful
+from isara_pl.evaluation.metrics import control_means, harm_preference, prefers_harmful
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_preferences

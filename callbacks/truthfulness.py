@@ -13,10 +13,10 @@ from isara_pl.callbacks.evaluation import Line, check_choice
 from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.evaluation.binary import LETTERS, binary, orders
-from isara_pl.evaluation.blind import INFORMED, Blind, control_means, with_controls
+from isara_pl.evaluation.blind import INFORMED, Blind, with_controls
 from isara_pl.evaluation.calibration import by_temperature
 from isara_pl.evaluation.choice_scores import ChoiceScore
-from isara_pl.evaluation.metrics import all_finite, mc1, mc2, mc3, multiple_choice
+from isara_pl.evaluation.metrics import all_finite, control_means, mc1, mc2, mc3, multiple_choice
 from isara_pl.evaluation.prompting import AnswerFormat, ItemPrompts, PrimerFormat
 from isara_pl.evaluation.text_overlap import mean_overlap, reference_overlap
 from isara_pl.growth.retrieval import Context

@@ -9,10 +9,7 @@ import hashlib
 import math
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from typing import Literal
 
 Blind = Literal["none", "another", "both"]
 # ends of the names of figures: after another item's question, after an empty one, and what is left beyond the first
@@ -68,39 +65,11 @@ def with_controls(
     return {**figures, **beside, **informed}
 
 
-def control_means(
-    lines: Sequence[Mapping[str, Any]], figure: str, weight: str | None = None, worst: float | None = None
-) -> dict[str, Tensor]:
-    """Give the means of a figure's controls and of its informed part, over the items that have them.
-
-    Args:
-        lines: What `with_controls` gave for each item, and its weight.
-        figure: Its name.
-        weight: The field that weights an item; None weights all alike.
-        worst: What an informed part that is not finite counts as; None leaves it out, as of the controls.
-
-    Returns:
-        By `blind`, `empty` and `informed`; nothing of what no item has.
-    """
-    means = {}
-    for ending in (BLIND, EMPTY, INFORMED):
-        having = [line for line in lines if f"{figure}_{ending}" in line]
-        values = [_finite(line[f"{figure}_{ending}"]) for line in having]
-        if ending == INFORMED:
-            values = [worst if value is None else value for value in values]
-        weights = [1.0 if weight is None else line[weight] for line in having]
-        known = [(value, times) for value, times in zip(values, weights, strict=True) if value is not None]
-        if having:
-            total = sum(times for _, times in known)
-            mean = math.fsum(value * times for value, times in known) / total if known else math.nan
-            means[ending] = torch.tensor(mean, dtype=torch.float32)  # not the default type, which `bf16-true` changes
-    return means
-
-
 def _minus(figure: float | None, blind: float | None) -> float | None:
-    here, there = _finite(figure), _finite(blind)
+    here, there = finite_or_none(figure), finite_or_none(blind)
     return None if here is None or there is None else here - there
 
 
-def _finite(value: float | None) -> float | None:
+def finite_or_none(value: float | None) -> float | None:
+    """Give a number that is finite, else None."""
     return value if value is not None and math.isfinite(value) else None

@@ -6,13 +6,15 @@ model's favour.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from isara_pl.errors import InputError
+from isara_pl.evaluation.blind import BLIND, EMPTY, INFORMED, finite_or_none
 
 
 class AnswerNLL(Metric):
@@ -354,3 +356,32 @@ def _reward_figures(totals: Tensor, name: str) -> dict[str, Tensor]:
 def _check_items(items: Tensor, figure: str) -> None:
     if not items:
         raise ValueError(f"{figure}: no items were added, so there is nothing to compute")
+
+
+def control_means(
+    lines: Sequence[Mapping[str, Any]], figure: str, weight: str | None = None, worst: float | None = None
+) -> dict[str, Tensor]:
+    """Give the means of a figure's controls and of its informed part, over the items that have them.
+
+    Args:
+        lines: What `with_controls` gave for each item, and its weight.
+        figure: Its name.
+        weight: The field that weights an item; None weights all alike.
+        worst: What an informed part that is not finite counts as; None leaves it out, as of the controls.
+
+    Returns:
+        By `blind`, `empty` and `informed`; nothing of what no item has.
+    """
+    means = {}
+    for ending in (BLIND, EMPTY, INFORMED):
+        having = [line for line in lines if f"{figure}_{ending}" in line]
+        values = [finite_or_none(line[f"{figure}_{ending}"]) for line in having]
+        if ending == INFORMED:
+            values = [worst if value is None else value for value in values]
+        weights = [1.0 if weight is None else line[weight] for line in having]
+        known = [(value, times) for value, times in zip(values, weights, strict=True) if value is not None]
+        if having:
+            total = sum(times for _, times in known)
+            mean = math.fsum(value * times for value, times in known) / total if known else math.nan
+            means[ending] = torch.tensor(mean, dtype=torch.float32)  # not the default type, which `bf16-true` changes
+    return means

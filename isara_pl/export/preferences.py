@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]  # ships no types
-from tqdm import tqdm  # type: ignore[import-untyped]  # ships no types
+from tqdm import tqdm
 
 from isara_pl.export.finished_run import FinishedRun
 from isara_pl.export.merged_model import PlainModel, sampling_of

@@ -11,7 +11,8 @@ from helpers.evaluations import lines, table
 
 from isara_pl.callbacks import HarmPreferenceEvaluation, TruthfulnessEvaluation
 from isara_pl.errors import InputError
-from isara_pl.evaluation.blind import control_means, drawn, others_of, with_controls
+from isara_pl.evaluation.blind import drawn, others_of, with_controls
+from isara_pl.evaluation.metrics import control_means
 from isara_pl.evaluation.prompting import ItemPrompts, PrimerFormat, primer_prompt
 from isara_pl.growth.prompts import PlainFormat
 from isara_pl.growth.samples import Sample
