@@ -16,6 +16,7 @@ from isara_pl.align.trials import RunCommand, Trial, carry_out
 from isara_pl.align.wording import gap, table, verdict
 from isara_pl.growth.samples import Sample
 from isara_pl.report.contents import duration
+from isara_pl.report.findings import without_place
 from isara_pl.results.metrics import aligned
 from isara_pl.results.run import PRETRAINED, Run, measured_run
 from isara_pl.run.files import write_whole
@@ -112,7 +113,7 @@ def _carried_out(
 
 def _about(asked: Request, seeds: Sequence[Sample], plan: Plan) -> list[tuple[str, str]]:
     return [
-        ("Model", asked.model),
+        ("Model", without_place(asked.model)),
         ("Given pairs (seeds)", f"{len(seeds)} ({asked.seeds.name})"),
         ("Parts measured", f"{plan.folds} of {plan.of_folds}"),
         ("Decided by", asked.decide_by),

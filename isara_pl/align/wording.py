@@ -32,13 +32,13 @@ def verdict(decision: Decision, called: Mapping[str, str], pairs: int, folds: in
             f"Use {called[winner.name]}: {on}, it is better than the pretrained model in {about} ({label} {gain})."
         )
     elif decision.candidate != PRETRAINED:
-        said.append(
-            "Keep the pretrained model: nothing here is shown to answer your questions better. "
+        said += [
+            "Keep the pretrained model: nothing here is shown to answer your questions better.",
             f"{_start(called, candidate)} makes answers such as yours likelier ({label} "
             f"{_found(candidate.to_pretrained)}), but no likelier after their own questions than after another pair's, "
             f"as far as this data can tell ({_interval(candidate.informed)} nats a token): what it learned is how your "
-            "answers sound, whatever is asked."
-        )
+            "answers sound, whatever is asked.",
+        ]
     else:
         said.append(f"Keep the pretrained model: {on}, nothing is shown to be better in {about} ({label}).")
     if decision.best != decision.candidate:

@@ -54,6 +54,7 @@ def test_every_contestant_is_a_run_on_every_fold_and_the_decision_is_written(ali
     assert {standing["questions"] for standing in decision["standings"]} == {8}
     page = (aligned / "report.html").read_text()
     assert decision["sentences"][0] in page.replace("&#39;", "'")
+    assert str(aligned.parent) not in page  # a page that is shown around says nothing of the machine
     for fold in ("fold-1", "fold-2"):
         for name in NAMES:
             assert (aligned / fold / name / "evaluation/truthfulness.jsonl").exists()

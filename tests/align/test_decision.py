@@ -64,9 +64,9 @@ def test_what_only_learned_how_answers_sound_does_not_win(measured):
     assert measured(nlls).winner == "sft"
     decision = measured(nlls, informed=0.0)
     assert (decision.candidate, decision.winner) == ("sft", PRETRAINED)
-    first = verdict(decision, TITLES, pairs=60, folds=2)[0]
+    first, second, *_ = verdict(decision, TITLES, pairs=60, folds=2)
     assert first.startswith("Keep the pretrained model")
-    assert "how your answers sound, whatever is asked" in first
+    assert "how your answers sound, whatever is asked" in second
 
 
 def test_the_gap_between_the_model_with_and_without_demonstrations_is_told(measured):
