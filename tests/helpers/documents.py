@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    "README.md",
+    "AGENTS.md",
+    "CONTRIBUTING.md",
+    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+]
 COMMAND, INLINE = "command", "inline"  # kinds of a block beside the languages of fences
 LANGUAGES = {"python", "yaml", "json", "csv", "text"}
 # what a command begins with; inline code that begins otherwise is no command
