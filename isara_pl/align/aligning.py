@@ -43,6 +43,14 @@ def align(asked: Request, run_command: RunCommand, say: Say) -> Decision:
     Raises:
         InputError: If something asked for is not possible; the message says what.
     """
+    try:
+        return _align(asked, run_command, say)
+    except (KeyboardInterrupt, SystemExit):  # the second is how a run ends after Ctrl-C, with its words in its own log
+        say("interrupted: what is finished is kept, and the same command goes on from here")
+        raise
+
+
+def _align(asked: Request, run_command: RunCommand, say: Say) -> Decision:
     began = time.monotonic()
     seeds = pairs_at(asked.seeds, asked.measure, "seed")
     folds = folds_of(seeds, asked.folds, asked.seed)

@@ -96,6 +96,23 @@ def test_an_alignment_that_was_cut_off_decides_as_one_that_was_not(aligned, aske
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit(130)])
+def test_an_interrupted_alignment_says_how_it_goes_on(aligned, asked, tmp_path, monkeypatch, capsys, end):
+    folder = tmp_path / "stopped"
+    shutil.copytree(aligned, folder)
+    (folder / "fold-2/distill/finished.json").unlink()
+
+    def interrupted(words):
+        raise end
+
+    monkeypatch.setattr("isara_pl.cli.lightning.run", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(asked(folder))
+    assert ended.value.code == 130
+    assert "the same command goes on from here" in capsys.readouterr().out
+    assert not (folder / "fold-2/distill/finished.json").exists()
+
+
 def test_the_winner_is_trained_on_all_pairs_and_measured_on_the_held_out_file(
     aligned, asked, tmp_path, monkeypatch, capsys
 ):
