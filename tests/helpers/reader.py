@@ -200,7 +200,7 @@ class Reader:
         self.patch.setattr("isara_pl.align.aligning.CONTESTANTS", (ICL, SFT))
         return [
             *("align", "different.jsonl", *arguments[2:]),
-            *(f"--model.name={self.model}", "--config=my_options.yaml"),
+            *(f"--model.name={self.model}", "--config=my_options.yaml"),  # of the tiny models
         ]
 
     def _cheap(self, arguments: list[str]) -> list[str]:
