@@ -113,7 +113,8 @@ def study_domains(arguments: argparse.Namespace, domains: dict[str, list[Sample]
             if not (folder / "seeds.jsonl").exists():
                 counts = (arguments.seeds, arguments.items, arguments.other_items)
                 write_domain_set(domains, domain, folder, number, *counts)
-            for method in [method for method in METHODS if method in arguments.methods]:
+            # the matched baseline takes its steps from the loop's run
+            for method in sorted(arguments.methods, key=lambda method: method == "sft_matched"):
                 run(arguments, method, folder, number)
                 runs.append((domain, method, folder / method))
     write_matrices(runs, arguments.to)
