@@ -12,7 +12,6 @@ Options = Mapping[str, Any]
 
 DEMONSTRATIONS = 5
 FILTERS = ("TooShort", "NearDuplicate", "CopiedAnswer", "Unfinished")
-EVALUATION = "truthfulness"
 HARM_PREFERENCE = "harm_preference"
 # of runs that only decide, nobody reads the answers
 QUIET: Options = {"held_out_answers": {"questions": 0}}
@@ -29,7 +28,6 @@ class Contestant:
         name: Its name, also of its run folders.
         called: What it is called in sentences.
         trains: Whether it is a run of `fit`; else one of `validate`.
-        grows: Whether the model writes pairs of its own.
         options: What its runs have of their own, in groups as a configuration has them.
         callbacks: Callbacks of its own, beside those of all runs.
     """
@@ -37,7 +35,6 @@ class Contestant:
     name: str
     called: str
     trains: bool = True
-    grows: bool = False
     options: Options = field(default_factory=dict)
     callbacks: Sequence[Options] = ()
 
@@ -67,14 +64,12 @@ CONTESTANTS = (
     Contestant(
         "isara",
         "the loop as in the paper",
-        grows=True,
         options={"data": _LOOP, "model": {"learning_rate": 1e-3}},
         callbacks=_OF_FILTERS,
     ),
     Contestant(
         "distill",
         "the loop with distillation",
-        grows=True,
         options={"data": _LOOP, "model": {"learning_rate": 2e-3, "objective": "distill"}},
         callbacks=_OF_FILTERS,
     ),

@@ -81,7 +81,7 @@ def decide(
         InputError: If no run has the measure.
     """
     entries = {entry.name: entry for entry in pool_runs(runs, every_outer_epoch=False)}
-    evaluation = _evaluation_with(measure, [*entries.values()])
+    evaluation = evaluation_with(measure, [*entries.values()])
     competing = [entries[name] for name in order if name in entries]
     baseline = entries[PRETRAINED]
     evaluated = evaluate(evaluation, competing, baseline, resamples=resamples, seed=seed)
@@ -111,7 +111,8 @@ def decide(
     return Decision(measure, standings, best, candidate.name, winner)
 
 
-def _evaluation_with(measure: str, entries: Sequence[Entry]) -> str:
+def evaluation_with(measure: str, entries: Sequence[Entry]) -> str:
+    """Give the evaluation that has a measure. Raises InputError, with the measures that there are, if none has."""
     found = {
         name
         for entry in entries

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from isara_pl.align.contestants import SFT, Contestant, configuration, merge, rows_of
+from isara_pl.align.decision import evaluation_with
 from isara_pl.align.recipe import write_recipe
 from isara_pl.align.request import Request, longest_of, pairs_at
 from isara_pl.align.trials import RunCommand, Trial, carry_out, write_rows
@@ -85,8 +86,7 @@ def _with_chosen_passes(winner: Contestant, runs: Sequence[Run]) -> Contestant:
 
 def _once_more(runs: Sequence[tuple[str, Run]], name: str, measure: str, seed: int) -> str:
     entries = pool_runs(runs, every_outer_epoch=False)
-    evaluation = next(of for _, run in runs for of, lines in run.items.items() if measure in lines[0].figures)
     baseline = next(entry for entry in entries if entry.name == PRETRAINED)
-    evaluated = evaluate(evaluation, entries, baseline, seed=seed)
+    evaluated = evaluate(evaluation_with(measure, entries), entries, baseline, seed=seed)
     found = next((c for c in evaluated.contrasts if (c.method, c.measure) == (name, measure)), None)
     return confirmed(found, name, evaluated.items)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from isara_pl.align.contestants import ICL
 from isara_pl.align.decision import Decision, Standing
 from isara_pl.report.contents import duration, listed
 from isara_pl.report.verdict import NLL_MEANS, meaning
@@ -9,8 +10,6 @@ from isara_pl.results.comparison import Contrast
 from isara_pl.results.items import MEASURES
 from isara_pl.results.run import PRETRAINED
 from isara_pl.results.statistics import Difference
-
-ICL_NAME = "icl_knn"
 
 
 def verdict(decision: Decision, called: Mapping[str, str], pairs: int, folds: int) -> list[str]:
@@ -73,7 +72,7 @@ def verdict(decision: Decision, called: Mapping[str, str], pairs: int, folds: in
 
 def gap(decision: Decision) -> str:
     """Say whether there is anything to distil: what demonstrations in the prompt do for the pretrained model."""
-    shown = decision.standing(ICL_NAME)
+    shown = decision.standing(ICL.name)
     before = decision.standing(PRETRAINED)
     found = shown.to_pretrained
     informed = (
