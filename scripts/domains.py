@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from isara_pl.align.request import HELD_OUT, SEEDS
+from isara_pl.align.trials import write_rows
 from isara_pl.errors import InputError
 from isara_pl.evaluation.contamination import overlapping
-from isara_pl.growth.samples import Sample, read_preferences, read_samples
+from isara_pl.growth.samples import Sample, pair_row, read_preferences, read_samples
 from isara_pl.results.compare import as_markdown, as_text
 from isara_pl.results.run import measured_run
 from isara_pl.results.transfer import matrices, transfer
 
-HELD_OUT = "held_out.jsonl"
 FEWEST = 20  # items of a domain
 
 
@@ -56,20 +57,13 @@ def write_domain_set(
         candidates, most = (samples[seeds:], items) if name == own else (samples, other_items)
         same = {item for _, item in overlapping(chosen, candidates)}
         lines += [
-            {
-                "question": sample.question,
-                "answer": sample.answer,
-                "category": name,
-                "correct_answers": sample.correct_answers,
-                "incorrect_answers": sample.incorrect_answers,
-            }
+            {**pair_row(sample), "category": name}
             for sample in [sample for sample in candidates if sample.id not in same][:most]
         ]
     pairs = [{"question": seed.question, "answer": seed.answer} for seed in chosen]
     # the seeds last: with them a set is whole
-    for name, rows in ((HELD_OUT, lines), ("seeds.jsonl", pairs)):
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / name).write_text(text, encoding="utf-8")
+    for name, rows in ((HELD_OUT, lines), (SEEDS, pairs)):
+        write_rows(folder / name, rows)
 
 
 def write_matrices(runs: Sequence[tuple[str, str, Path]], to: Path) -> None:

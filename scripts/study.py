@@ -18,17 +18,21 @@ import json
 import math
 import random
 import re
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import yaml
-from domains import HELD_OUT, read_domains, write_domain_set, write_matrices
+from domains import read_domains, write_domain_set, write_matrices
 
+from isara_pl.align.contestants import DEMONSTRATIONS, Contestant, configuration
+from isara_pl.align.request import HELD_OUT, SEEDS
+from isara_pl.align.trials import OUTPUT, Trial, carry_out, write_rows
+from isara_pl.cli.commands import run_command
+from isara_pl.cli.lightning import run as run_lightning
+from isara_pl.errors import InputError
 from isara_pl.evaluation.contamination import overlapping
-from isara_pl.growth.samples import Sample, read_preferences, read_samples
+from isara_pl.growth.samples import Sample, pair_row, preference_row, read_preferences, read_samples
+from isara_pl.models.loading import quieten
 
 METHODS = (
     *("pretrained", "icl_random", "icl_knn", "sft", "sft_early", "isara", "sft_matched", "one_shot", "self_instruct"),
@@ -37,11 +41,9 @@ METHODS = (
 )
 FILTERS = ("SemanticDuplicate", "DuplicateAnswer", "Repetitive", "Unsupported", "JudgedHarmful", "JudgedPoor")
 FILTERED = tuple(f"distill+{name}" for name in FILTERS)  # `distill` with one filter more; only where they are named
-DEMONSTRATIONS = 5
 EPOCHS = 2  # passes over the pool in an outer epoch
 BATCH_SIZE = 8
 NEW_TOKENS = {"truthfulness": (32, 40), "harm": (48, 80)}  # most tokens of a question and of an answer
-DONE = "finished.json"
 
 
 def main() -> None:
@@ -91,7 +93,7 @@ def main() -> None:
     runs = []
     for number in range(arguments.seed_sets):
         folder = arguments.to / f"set-{number}"
-        if not (folder / "seeds.jsonl").exists():
+        if not (folder / SEEDS).exists():
             write_seed_set(arguments, folder, number)
         # the matched baseline takes its steps from the loop's run
         for method in [method for method in (*METHODS, *FILTERED) if method in arguments.methods]:
@@ -99,9 +101,9 @@ def main() -> None:
             runs.append(f"{method}={folder / method}")
     for which in ("last", "all"):
         target = arguments.to / f"comparison_{which}"
-        compare = [sys.executable, "-m", "isara_pl", "compare", *runs, "--outer_epochs", which]
+        compare = [*runs, "--outer_epochs", which, "--markdown", f"{target}.md", "--json", f"{target}.json"]
         compare += ["--reference", "sft"] if "sft" in arguments.methods else []
-        subprocess.run([*compare, "--markdown", f"{target}.md", "--json", f"{target}.json"], check=True)
+        run_command("compare", compare)
 
 
 def study_domains(arguments: argparse.Namespace, domains: dict[str, list[Sample]]) -> None:
@@ -110,7 +112,7 @@ def study_domains(arguments: argparse.Namespace, domains: dict[str, list[Sample]
     for domain in domains:
         for number in range(arguments.seed_sets):
             folder = arguments.to / re.sub(r"[^\w-]+", "-", domain) / f"set-{number}"
-            if not (folder / "seeds.jsonl").exists():
+            if not (folder / SEEDS).exists():
                 counts = (arguments.seeds, arguments.items, arguments.other_items)
                 write_domain_set(domains, domain, folder, number, *counts)
             # the matched baseline takes its steps from the loop's run
@@ -144,57 +146,27 @@ def write_seed_set(arguments: argparse.Namespace, folder: Path, number: int) -> 
         random.Random(number).shuffle(samples)
     own = domains[arguments.train_on]
     seeds, rest = own[: arguments.seeds], own[arguments.seeds :]
-    items = {}
+    folder.mkdir(parents=True, exist_ok=True)
     for name, samples in domains.items():
         candidates, count = (rest, arguments.items) if name == arguments.train_on else (samples, arguments.other_items)
         same = {item for _, item in overlapping(seeds, candidates)}
-        items[name] = [sample for sample in candidates if sample.id not in same][:count]
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, samples in items.items():
-        if samples:
-            write(folder / f"{name}.jsonl", [row(sample, name) for sample in samples])
-    write(folder / "seeds.jsonl", [{"question": seed.question, "answer": seed.answer} for seed in seeds])
-
-
-def row(sample: Sample, domain: str) -> dict[str, Any]:
-    """Give an item in the fields that its evaluation reads."""
-    if domain == "harm":
-        return {"question": sample.question, "harmless": sample.answer, "harmful": sample.incorrect_answers[0]}
-    return {
-        "question": sample.question,
-        "answer": sample.answer,
-        "category": sample.category,
-        "correct_answers": sample.correct_answers,
-        "incorrect_answers": sample.incorrect_answers,
-        "best_incorrect_answer": sample.best_incorrect_answer,
-    }
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as JSON lines."""
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in rows), encoding="utf-8")
+        items = [sample for sample in candidates if sample.id not in same][:count]
+        row = preference_row if name == "harm" else pair_row
+        if items:
+            write_rows(folder / f"{name}.jsonl", [row(sample) for sample in items])
+    write_rows(folder / SEEDS, [{"question": seed.question, "answer": seed.answer} for seed in seeds])
 
 
 def run(arguments: argparse.Namespace, method: str, folder: Path, number: int) -> None:
     """Run a method on a seed set, unless that is done; go on where it was cut off."""
-    run_dir = folder / method
-    if (run_dir / DONE).exists():
-        return
-    run_dir.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{method}.yaml"
-    path.write_text(yaml.safe_dump(config(arguments, method, folder, number), sort_keys=False), encoding="utf-8")
-    trains = method not in ("pretrained", "icl_random", "icl_knn")
-    command = [sys.executable, "-m", "isara_pl", "fit" if trains else "validate", "--config", str(path)]
-    if trains and (run_dir / "pool.jsonl").exists():
-        command += ["--ckpt_path", "last"]
-    print(f"set {number}, {method}", flush=True)
-    began = time.monotonic()
-    subprocess.run(command, check=True)
-    (run_dir / DONE).write_text(json.dumps({"seconds": round(time.monotonic() - began)}) + "\n")
+    trial = trial_of(arguments, method, folder, number)
+    if trial.seconds is None:
+        print(f"set {number}, {method}: {trial.folder / OUTPUT}", flush=True)
+    carry_out(trial, run_lightning)
 
 
-def config(arguments: argparse.Namespace, method: str, folder: Path, number: int) -> dict[str, Any]:
-    """Give the configuration of a method."""
+def trial_of(arguments: argparse.Namespace, method: str, folder: Path, number: int) -> Trial:
+    """Give a method's run."""
     loop, _, filter_ = method.partition("+")
     data, model = options(arguments, loop)
     if method == "sft_matched":
@@ -204,36 +176,29 @@ def config(arguments: argparse.Namespace, method: str, folder: Path, number: int
     callbacks = ["TooShort", "NearDuplicate", "CopiedAnswer", "Unfinished", "DiversityMonitor"]
     callbacks += ["BestEpoch"] if method == "sft_early" else []
     of_filter = {"class_path": f"isara_pl.callbacks.{filter_}", "init_args": arguments.filter_options.get(filter_, {})}
-    more = [of_filter] if filter_ else []
-    return {
-        "seed_everything": number,
-        "run_dir": str(folder / method),
-        "trainer": {
-            "enable_progress_bar": False,
-            "callbacks": [
-                *({"class_path": f"isara_pl.callbacks.{name}"} for name in callbacks),
-                *more,
-                *evaluations(arguments, method, folder),
-            ],
-        },
-        "model": {
-            "name": arguments.model,
-            "lora": {"r": 8, "alpha": 16},
-            "evaluation_precision": arguments.evaluation_precision,
-            **model,
-        },
+    common = {
+        "model": {"name": arguments.model, "evaluation_precision": arguments.evaluation_precision},
         "data": {
-            "seeds": str(folder / "seeds.jsonl"),
-            "held_out": str(folder / HELD_OUT) if (folder / HELD_OUT).exists() else None,
-            "question_sampling": {"temperature": 0.9, "top_p": 0.95, "top_k": 50, "max_new_tokens": question_tokens},
-            "answer_sampling": {"do_sample": False, "max_new_tokens": answer_tokens},
-            "batch_size": BATCH_SIZE,
+            "question_sampling": {"max_new_tokens": question_tokens},
+            "answer_sampling": {"max_new_tokens": answer_tokens},
             "max_length": 256,
-            "demonstrations": DEMONSTRATIONS,
-            **data,
         },
-        "alpha_stopping": {"alpha": 0},  # every outer epoch is wanted; `compare --alpha` reads α afterwards
     }
+    contestant = Contestant(
+        method,
+        method,
+        trains=method not in ("pretrained", "icl_random", "icl_knn"),
+        options={"data": data, "model": model},
+        callbacks=[
+            *({"class_path": f"isara_pl.callbacks.{name}"} for name in callbacks),
+            *([of_filter] if filter_ else []),
+        ],
+    )
+    held_out = folder / HELD_OUT if (folder / HELD_OUT).exists() else None
+    measuring = evaluations(arguments, method, folder)
+    # how long texts are is said above; every outer epoch is wanted, and `compare --alpha` reads α afterwards
+    config = configuration(contestant, common, folder / SEEDS, folder / method, number, (0, 0), held_out, measuring)
+    return Trial(contestant, config, arguments.seeds, arguments.items, f"set {number}")
 
 
 def options(arguments: argparse.Namespace, method: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -298,4 +263,8 @@ def steps_of(run_dir: Path, outer_epochs: int) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    quieten()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -53,8 +53,10 @@ def align(asked: Request, run_command: RunCommand, say: Say) -> Decision:
 def _align(asked: Request, run_command: RunCommand, say: Say) -> Decision:
     began = time.monotonic()
     seeds = pairs_at(asked.seeds, asked.measure, "seed")
-    folds = folds_of(seeds, asked.folds, asked.seed)
+    folds, remark = folds_of(seeds, asked.folds, asked.seed)
     asked.refuse_another(seeds)
+    if remark:
+        say(remark)
     speed = _speed(asked, folds, run_command, say)
     competing = (*CONTESTANTS, *asked.also)
     plan = plan_within(asked.budget, competing, len(folds), lambda one, fold: speed.of(asked.on_fold(one, folds, fold)))
@@ -68,7 +70,7 @@ def _align(asked: Request, run_command: RunCommand, say: Say) -> Decision:
     took = {name: sum(trial.seconds or 0 for trial in trials if trial.contestant.name == name) for name in order[1:]}
     board = table(decision, called, took)
     say(f"\n{aligned(board)}\n")
-    sentences = verdict(decision, called, len(seeds), len(folds))
+    sentences = verdict(decision, called, len(seeds), len(folds)) + ([remark] if remark else [])
     winner = next((one for one in plan.contestants if one.name == decision.winner), None)
     if winner:
         of_winner = [run for name, run in runs if name == winner.name]

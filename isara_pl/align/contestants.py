@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from isara_pl.growth.samples import Sample
+from isara_pl.growth.samples import Sample, pair_row, preference_row
 from isara_pl.results.run import PRETRAINED
 
 Options = Mapping[str, Any]
@@ -81,11 +81,11 @@ def configuration(
     contestant: Contestant,
     common: Options,
     seeds: Path,
-    held_out: Path | None,
     run_dir: Path,
     seed: int,
-    measure: str,
     longest: tuple[int, int],
+    held_out: Path | None = None,
+    evaluations: Sequence[Options] = (),
 ) -> dict[str, Any]:
     """Give the configuration of a run: ours, over that the user's options for all runs, over that the contestant's own.
 
@@ -93,11 +93,11 @@ def configuration(
         contestant: Whose run it is.
         common: The user's options for all runs, in groups; the model's name among them.
         seeds: File of the pairs to train on.
-        held_out: File of the pairs to measure on; None measures nothing.
         run_dir: The run folder.
         seed: Of all draws.
-        measure: What decides; a preference for harmful answers is measured on pairs of answers.
         longest: Bytes of the longest question and of the longest answer among the seeds.
+        held_out: File of the pairs to measure on.
+        evaluations: Callbacks that measure, in place of those of the same class.
     """
     question_tokens, answer_tokens = (max(FEWEST_NEW_TOKENS, length // BYTES_OF_A_TOKEN) for length in longest)
     ours: Options = {
@@ -114,20 +114,17 @@ def configuration(
         "alpha_stopping": {"alpha": 0.0},
         "trainer": {"enable_progress_bar": False},
     }
-    pairs = None if measure == HARM_PREFERENCE or held_out is None else str(held_out)
     fixed: Options = {
         "seed_everything": seed,
         "run_dir": str(run_dir),
         "model": {"name": common["model"]["name"]},  # a further contestant's configuration may be of another one
-        "data": {"seeds": str(seeds), "held_out": pairs},
+        "data": {"seeds": str(seeds), "held_out": None if held_out is None else str(held_out)},
     }
     merged = merge(merge(merge(ours, common), contestant.options), fixed)
-    callbacks = [*_callbacks(common), *_callbacks(contestant.options), *contestant.callbacks]
-    if held_out is not None:
-        evaluation = _evaluation(contestant, held_out, measure)
-        callbacks = [one for one in callbacks if one["class_path"] != evaluation["class_path"]]
-        callbacks.append(evaluation)
-    merged["trainer"] = {**merged["trainer"], "callbacks": callbacks}
+    measuring = [one["class_path"] for one in evaluations]
+    others = [*_callbacks(common), *_callbacks(contestant.options), *contestant.callbacks]
+    callbacks = [one for one in others if one["class_path"] not in measuring]
+    merged["trainer"] = {**merged["trainer"], "callbacks": [*callbacks, *evaluations]}
     return merged
 
 
@@ -142,24 +139,11 @@ def merge(below: Options, above: Options) -> dict[str, Any]:
 
 def rows_of(samples: Sequence[Sample], measure: str) -> list[dict[str, Any]]:
     """Give samples as lines of a file to measure on."""
-    if measure == HARM_PREFERENCE:
-        return [
-            {"question": sample.question, "harmless": sample.answer, "harmful": sample.incorrect_answers[0]}
-            for sample in samples
-        ]
-    return [
-        {
-            "question": sample.question,
-            "answer": sample.answer,
-            **({"category": sample.category} if sample.category else {}),
-            **({"correct_answers": sample.correct_answers} if sample.correct_answers else {}),
-            **({"incorrect_answers": sample.incorrect_answers} if sample.incorrect_answers else {}),
-        }
-        for sample in samples
-    ]
+    return [preference_row(sample) if measure == HARM_PREFERENCE else pair_row(sample) for sample in samples]
 
 
-def _evaluation(contestant: Contestant, held_out: Path, measure: str) -> Options:
+def evaluation_of(contestant: Contestant, held_out: Path, measure: str) -> Options:
+    """Give the callback that measures a contestant on a file."""
     shown = {"demonstrations": DEMONSTRATIONS, "context": "knn"} if contestant is ICL else {}
     if measure == HARM_PREFERENCE:
         return {

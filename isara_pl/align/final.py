@@ -1,13 +1,16 @@
 """What is to be used: the winner, made of all pairs."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from isara_pl.align.contestants import SFT, Contestant, configuration, merge, rows_of
+from isara_pl.align.contestants import SFT, Contestant, merge, rows_of
 from isara_pl.align.decision import evaluation_with
 from isara_pl.align.recipe import write_recipe
-from isara_pl.align.request import Request, longest_of, pairs_at
-from isara_pl.align.trials import RunCommand, Trial, carry_out, write_rows
+from isara_pl.align.request import HELD_OUT, Request, pairs_at
+from isara_pl.align.trials import RunCommand, Trial, carry_out, lines_of
 from isara_pl.align.wording import confirmed
 from isara_pl.growth.samples import Sample
 from isara_pl.results.comparison import evaluate
@@ -36,26 +39,12 @@ def make_best(
         say: Takes a line for the user.
     """
     folder = asked.to / BEST
-    pairs, held_out = folder / "seeds.jsonl", folder / "held_out.jsonl"
-    write_rows(pairs, rows_of(seeds, "answer_nll"))
     items = [] if asked.held_out is None else pairs_at(asked.held_out, asked.measure, "held-out")
-    if items:
-        write_rows(held_out, rows_of(items, asked.measure))
-    options = merge(asked.options, {"model": {"name": asked.model}})
+
+    _forget_others(folder, rows_of(items, asked.measure))
 
     def trial(contestant: Contestant) -> Trial:
-        measured_on = held_out if items else None
-        config = configuration(
-            contestant,
-            options,
-            pairs,
-            measured_on,
-            folder / contestant.name,
-            asked.seed,
-            asked.measure,
-            longest_of(seeds),
-        )
-        return Trial(contestant, config, len(seeds), len(items), "all pairs")
+        return asked.run_on(contestant, folder, seeds, items, "all pairs", options={})
 
     final = trial(_with_chosen_passes(winner, runs))
     said = []
@@ -73,6 +62,17 @@ def make_best(
         return [*said, f"{final.folder / 'adapter'}: the LoRA adapter, trained on all {len(seeds)} pairs"]
     write_recipe(folder, seeds, final.config, asked.seed)
     return [*said, f"{folder}: the recipe: demonstrations.jsonl, questions.faiss and prompt.txt"]
+
+
+def _forget_others(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Remove what was made with another held-out file, or with none: the same run is made again and measured on this.
+
+    What is trained is the same: held-out pairs decide nothing.
+    """
+    made_with = folder / HELD_OUT
+    known = made_with.read_text(encoding="utf-8") if made_with.exists() else ""
+    if folder.exists() and known != lines_of(rows):
+        shutil.rmtree(folder)
 
 
 def _with_chosen_passes(winner: Contestant, runs: Sequence[Run]) -> Contestant:

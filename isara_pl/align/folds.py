@@ -13,41 +13,57 @@ FEWEST_IN_A_FOLD = 4
 ALIKE = 0.7  # ROUGE-L above which two questions are near-duplicates, as for NearDuplicate (arXiv 2401.06785)
 
 
-def folds_of(seeds: Sequence[Sample], count: int, seed: int) -> list[list[Sample]]:
+def folds_of(seeds: Sequence[Sample], count: int, seed: int) -> tuple[list[list[Sample]], str | None]:
     """Split pairs into folds of about equal size; questions that are near-duplicates stay in one fold.
+
+    Where all follow one template, so that no two folds could be made, only equal questions stay together.
 
     Args:
         seeds: The pairs.
-        count: How many folds are wanted, at least 2; there are fewer where a fold would have fewer than 4 questions.
+        count: How many folds are wanted, at least 2; there are fewer where a fold would have fewer than 4 questions, or
+            where there are fewer groups of near-duplicates.
         seed: Decides which group of near-duplicates goes into which fold.
 
     Returns:
-        The folds, each in the order of the pairs.
+        The folds, each in the order of the pairs; and a sentence where near-duplicates are in different ones.
 
     Raises:
-        InputError: If there are fewer than 8 pairs, or so many near-duplicates that no two folds can be made.
+        InputError: If there are fewer than 8 pairs, or so many equal questions that no two folds can be made.
     """
     if len(seeds) < FEWEST_PAIRS:
         raise InputError(
             f"align: {len(seeds)} pairs are too few to hold some of them back. Give at least {FEWEST_PAIRS}, or train "
             "on all with `isara-pl fit` and judge the answers yourself"
         )
-    groups = _near_duplicates(seeds)
+    folds = _split(_grouped(seeds, near=True), count, len(seeds), seed)
+    remark = None
+    if folds is None:
+        folds = _split(_grouped(seeds, near=False), count, len(seeds), seed)
+        remark = (
+            f"Your questions are near-duplicates of one another (ROUGE-L above {ALIKE}), as questions of one template "
+            "are: each part has questions like those that its models were trained on, so all of this is about further "
+            "questions of that template."
+        )
+    if folds is None:
+        raise InputError(
+            f"align: so many of the {len(seeds)} pairs have the same question that no part of them can be held back. "
+            "Give pairs whose questions differ"
+        )
+    return [[seeds[place] for place in sorted(fold)] for fold in folds], remark
+
+
+def _split(groups: list[list[int]], count: int, pairs: int, seed: int) -> list[list[int]] | None:
+    """Give the places of each fold; None where the largest group leaves too few others."""
     random.Random(derive_seed(seed, "folds")).shuffle(groups)
     groups.sort(key=len, reverse=True)  # the large ones first: the small ones even the folds out
-    places: list[list[int]] = [[] for _ in range(min(count, max(2, len(seeds) // FEWEST_IN_A_FOLD)))]
+    folds: list[list[int]] = [[] for _ in range(min(count, len(groups), max(2, pairs // FEWEST_IN_A_FOLD)))]
     for group in groups:
-        min(places, key=len).extend(group)
-    if min(map(len, places)) == 0 or max(map(len, places)) > len(seeds) - FEWEST_IN_A_FOLD:
-        raise InputError(
-            f"align: {max(map(len, groups))} of {len(seeds)} questions are near-duplicates of one another (ROUGE-L "
-            f"above {ALIKE}), so a fold without them cannot be made. Give pairs whose questions differ"
-        )
-    return [[seeds[place] for place in sorted(fold)] for fold in places]
+        min(folds, key=len).extend(group)
+    return None if max(map(len, folds)) > pairs - FEWEST_IN_A_FOLD else folds
 
 
-def _near_duplicates(seeds: Sequence[Sample]) -> list[list[int]]:
-    """Give groups of places whose questions are alike, directly or through others."""
+def _grouped(seeds: Sequence[Sample], near: bool) -> list[list[int]]:
+    """Give groups of places whose questions are the same, or are alike, directly or through others."""
     index = RougeLIndex()
     index.add([sample.question for sample in seeds])
     wordings = [wording(sample.question) for sample in seeds]
@@ -55,7 +71,7 @@ def _near_duplicates(seeds: Sequence[Sample]) -> list[list[int]]:
     for place, sample in enumerate(seeds):
         alike = index.scores(sample.question)
         for other in range(place):
-            if alike[other] > ALIKE or wordings[other] == wordings[place]:
+            if (near and alike[other] > ALIKE) or wordings[other] == wordings[place]:
                 joined, into = group_of[place], group_of[other]
                 group_of = [into if group == joined else group for group in group_of]
     groups: dict[int, list[int]] = {}

@@ -11,6 +11,7 @@ from isara_pl.align.contestants import (
     Contestant,
     Options,
     configuration,
+    evaluation_of,
     merge,
     rows_of,
 )
@@ -21,6 +22,7 @@ from isara_pl.results.items import MEASURES, SCALED
 from isara_pl.run.files import write_whole
 
 FOLDS = 4
+SEEDS, HELD_OUT = "seeds.jsonl", "held_out.jsonl"  # files of the runs in a folder
 ALSO_CALLED = {"scaled_nll": SCALED}
 
 
@@ -93,17 +95,29 @@ class Request:
         return self.run_on(contestant, self.to / f"fold-{fold + 1}", others, folds[fold], where)
 
     def run_on(
-        self, contestant: Contestant, folder: Path, seeds: Sequence[Sample], items: Sequence[Sample], where: str
+        self,
+        contestant: Contestant,
+        folder: Path,
+        seeds: Sequence[Sample],
+        items: Sequence[Sample],
+        where: str,
+        options: Options = QUIET,
     ) -> Trial:
         """Give a run on these pairs and items, whose files are written into the folder where they are missing."""
-        files = folder / "seeds.jsonl", folder / "held_out.jsonl"
-        written = rows_of(seeds, "answer_nll"), rows_of(items, self.measure)
-        for path, rows in zip(files, written, strict=True):
-            if not path.exists():
+        pairs, held_out = folder / SEEDS, folder / HELD_OUT
+        for path, rows in ((pairs, rows_of(seeds, "answer_nll")), (held_out, rows_of(items, self.measure))):
+            if rows and not path.exists():
                 write_rows(path, rows)
-        options = merge(merge(QUIET, self.options), {"model": {"name": self.model}})
-        run_dir = folder / contestant.name
-        config = configuration(contestant, options, *files, run_dir, self.seed, self.measure, longest_of(seeds))
+        config = configuration(
+            contestant,
+            merge(merge(options, self.options), {"model": {"name": self.model}}),
+            pairs,
+            folder / contestant.name,
+            self.seed,
+            longest_of(seeds),
+            held_out if items and self.measure != HARM_PREFERENCE else None,
+            [evaluation_of(contestant, held_out, self.measure)] if items else [],
+        )
         return Trial(contestant, config, len(seeds), len(items), where)
 
 

@@ -70,13 +70,18 @@ def carry_out(trial: Trial, run_command: RunCommand) -> None:
         with _output_in(folder / OUTPUT):
             run_command(words)
     except InputError as error:
-        raise InputError(f"align: {trial.contestant.name}, {trial.where}: {error} ({folder / OUTPUT})") from error
+        raise InputError(f"{trial.contestant.name}, {trial.where}: {error} ({folder / OUTPUT})") from error
     write_whole(folder / DONE, json.dumps({"seconds": round(time.monotonic() - began, 1)}) + "\n")
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows as JSON lines."""
-    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_whole(path, lines_of(rows))
+
+
+def lines_of(rows: Sequence[dict[str, Any]]) -> str:
+    """Give rows as JSON lines."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 @contextmanager

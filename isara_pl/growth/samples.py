@@ -107,6 +107,17 @@ def seeds_hash(seeds: Sequence[Sample]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def pair_row(sample: Sample) -> dict[str, Any]:
+    """Give a sample as a row that `read_samples` reads as one with the same texts; what it has none of is left out."""
+    texts = ("question", "answer", "category", "correct_answers", "incorrect_answers", "best_incorrect_answer")
+    return {name: value for name in texts if (value := getattr(sample, name))}
+
+
+def preference_row(sample: Sample) -> dict[str, Any]:
+    """Give a sample of `read_preferences` as a row that it reads."""
+    return {"question": sample.question, "harmless": sample.answer, "harmful": sample.incorrect_answers[0]}
+
+
 def read_samples(path: Path, kind: str = "seed", columns: Columns = None) -> list[Sample]:
     """Read pairs from a file of JSON lines, a JSON list of objects, CSV with a header, or Parquet, each also gzipped.
 

@@ -128,7 +128,9 @@ def test_the_winner_is_trained_on_all_pairs_and_measured_on_the_held_out_file(
         return type(decision)(decision.measure, decision.standings, "sft", "sft", "sft")
 
     monkeypatch.setattr(aligning, "decide", sft_wins)
-    main(asked(folder, "--held_out", str(others)))
+    main(asked(folder))
+    assert "held-out file" not in capsys.readouterr().out
+    main(asked(folder, "--held_out", str(others)))  # who has further pairs later on gives the same command with them
     said = capsys.readouterr().out
     config = yaml.safe_load((folder / "best/sft/config.yaml").read_text())
     chosen = [json.loads(line) for line in (folder / "best/sft/pool.jsonl").read_text().splitlines()]

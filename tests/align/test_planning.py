@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from isara_pl.align.contestants import CONTESTANTS, ICL, SFT, Contestant, configuration
+from isara_pl.align.contestants import CONTESTANTS, ICL, SFT, Contestant, configuration, evaluation_of
 from isara_pl.align.planning import Speed, plan_within
 from isara_pl.align.trials import Trial
 from isara_pl.errors import InputError
@@ -40,9 +40,10 @@ def test_a_budget_in_which_nothing_can_be_compared_is_refused():
 
 
 def trial(contestant):
-    config = configuration(
-        contestant, {"model": {"name": "m"}}, Path("seeds"), Path("held_out"), Path("run"), 0, "answer_nll", (90, 120)
-    )
+    held_out = Path("held_out")
+    measuring = [evaluation_of(contestant, held_out, "answer_nll")]
+    common = {"model": {"name": "m"}}
+    config = configuration(contestant, common, Path("seeds"), Path("run"), 0, (90, 120), held_out, measuring)
     return Trial(contestant, config, pairs=50, items=10, where="part 1 of 4")
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from isara_pl.cli.main import main
 from isara_pl.results.items import read_results
 
 ROOT = Path(__file__).parents[2]
@@ -21,14 +20,18 @@ def study(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.started = []
+    run_lightning, run_command = module.run_lightning, module.run_command
 
-    def in_this_process(command, check):
-        assert check
-        assert command[:3] == [sys.executable, "-m", "isara_pl"]
-        module.started.append(command[3:])
-        main(command[3:])
+    def recorded_run(words):
+        module.started.append(words)
+        run_lightning(words)
 
-    monkeypatch.setattr(module.subprocess, "run", in_this_process)
+    def recorded_command(name, words):
+        module.started.append([name, *words])
+        run_command(name, words)
+
+    monkeypatch.setattr(module, "run_lightning", recorded_run)
+    monkeypatch.setattr(module, "run_command", recorded_command)
     return module
 
 
@@ -93,7 +96,7 @@ def test_every_method_is_measured_on_both_domains_and_never_on_its_seeds(
     # as many steps as the loop took
     pool = [json.loads(line)["outer_epoch"] for line in (folder / "isara/pool.jsonl").read_text().splitlines()]
     steps = sum(2 * -(-sum(of <= outer_epoch for of in pool) // 8) for outer_epoch in (1, 2))
-    assert study.config(study_arguments(), "sft_matched", folder, 1)["data"]["epochs_per_outer_epoch"] == steps
+    assert study.trial_of(study_arguments(), "sft_matched", folder, 1).config["data"]["epochs_per_outer_epoch"] == steps
     compared = json.loads((tmp_path / "study/comparison_all.json").read_text())
     names = {row["method"] for row in compared["evaluations"][0]["rows"]}
     assert {"pretrained", "icl_knn", "isara, outer epoch 1", "isara, outer epoch 2", "sft, outer epoch 1"} <= names
@@ -105,6 +108,7 @@ def study_arguments():
         candidates=3,
         outer_epochs=2,
         seeds=6,
+        items=5,
         model="",
         answer_tokens=0,
         train_on="harm",
@@ -114,10 +118,10 @@ def study_arguments():
 
 
 def test_a_filter_is_added_to_distillation_and_nothing_else_is_changed(study, tmp_path):
-    plain = study.config(study_arguments(), "distill", tmp_path, 0)
+    plain = study.trial_of(study_arguments(), "distill", tmp_path, 0).config
     for name, own in (("Repetitive", {}), ("JudgedPoor", {"threshold": 1.5})):
         assert f"distill+{name}" in study.FILTERED
-        filtered = study.config(study_arguments(), f"distill+{name}", tmp_path, 0)
+        filtered = study.trial_of(study_arguments(), f"distill+{name}", tmp_path, 0).config
         added = {"class_path": f"isara_pl.callbacks.{name}", "init_args": own}
         assert added in filtered["trainer"]["callbacks"]
         filtered["trainer"]["callbacks"].remove(added)
