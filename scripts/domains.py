@@ -12,11 +12,13 @@ from isara_pl.align.trials import write_rows
 from isara_pl.errors import InputError
 from isara_pl.evaluation.contamination import overlapping
 from isara_pl.growth.samples import Sample, pair_row, read_preferences, read_samples
+from isara_pl.report.overview import write_overview
 from isara_pl.results.compare import as_markdown, as_text
 from isara_pl.results.run import measured_run
 from isara_pl.results.transfer import matrices, transfer
 
 FEWEST = 20  # items of a domain
+MATRIX = "What training on a domain, a row, did to each domain that was measured, a column."
 
 
 def read_domains(files: Sequence[Path], seeds: int) -> dict[str, list[Sample]]:
@@ -73,6 +75,8 @@ def write_matrices(runs: Sequence[tuple[str, str, Path]], to: Path) -> None:
     (to / "transfer.md").write_text(as_markdown(sections), encoding="utf-8")
     (to / "transfer.json").write_text(json.dumps([asdict(cell) for cell in cells], indent=1) + "\n", encoding="utf-8")
     print(as_text(sections))
+    about = [("Domains", ", ".join(dict.fromkeys(domain for domain, _, _ in runs))), ("Runs", str(len(runs)))]
+    print(write_overview(to, "study of domains", about, [MATRIX], sections, [folder for _, _, folder in runs]))
 
 
 def _read(path: Path) -> list[Sample]:

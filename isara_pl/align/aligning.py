@@ -9,7 +9,6 @@ from isara_pl.align.contestants import CONTESTANTS, ICL, SFT, TITLES, merge
 from isara_pl.align.decision import Decision, decide
 from isara_pl.align.final import make_best
 from isara_pl.align.folds import folds_of
-from isara_pl.align.page import FILE, write_page
 from isara_pl.align.planning import Plan, Speed, plan_within, speed_of
 from isara_pl.align.request import Request, pairs_at
 from isara_pl.align.trials import RunCommand, Trial, carry_out
@@ -17,12 +16,19 @@ from isara_pl.align.wording import gap, table, verdict
 from isara_pl.growth.samples import Sample
 from isara_pl.report.contents import duration
 from isara_pl.report.findings import without_place
+from isara_pl.report.overview import write_overview
+from isara_pl.results.compare import Section, Table
 from isara_pl.results.metrics import aligned
 from isara_pl.results.run import PRETRAINED, Run, measured_run
 from isara_pl.run.files import write_whole
 
 # the smallest run of the dearest kind
 PROBE = {"candidates_per_outer_epoch": 8, "outer_epochs": 1, "epochs_per_outer_epoch": 1}
+BOARD_MEANS = (
+    "Differences with their 95 % intervals, paired over the held-out answers. “Own question” is how much likelier the "
+    "answers are after their own question than after another one, in nats a token: where the interval ends below 0, "
+    "they follow from it. * is what to use."
+)
 PROBED = 8  # pairs that it trains on, and as many that it measures
 
 Say = Callable[[str], None]
@@ -79,8 +85,10 @@ def _align(asked: Request, run_command: RunCommand, say: Say) -> Decision:
         say(sentence)
     found = {**asdict(decision), "sentences": sentences}
     write_whole(asked.to / "decision.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    write_page(asked.to, _about(asked, seeds, plan), sentences, board, [trial.folder for trial in trials])
-    say(f"\n{asked.to / FILE}: all contestants, with a page for each run; {duration(time.monotonic() - began)} in all")
+    standings = Section("All contestants", [Table(board[0], board[1:])], [BOARD_MEANS])
+    folders = [trial.folder for trial in trials]
+    page = write_overview(asked.to, "alignment", _about(asked, seeds, plan), sentences, [standings], folders)
+    say(f"\n{page}: all contestants, with a page for each run; {duration(time.monotonic() - began)} in all")
     return decision
 
 

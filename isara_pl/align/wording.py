@@ -142,4 +142,4 @@ def _found(contrast: Contrast | None) -> str:
 
 
 def _interval(found: Difference | None) -> str:
-    return "-" if found is None else f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    return "-" if found is None else str(found)

@@ -96,7 +96,7 @@ def _table(found: dict[int, list[Scored]]) -> str:
         ]
         if compared:
             difference = pair_units(last.units(), first.units()).difference(_RESAMPLES, seed=0)
-            interval = f"[{difference.low:+.3f}, {difference.high:+.3f}]" if difference else "-"
+            interval = difference.interval if difference else "-"
             line += [f"{last.value - first.value:+.3f}", interval]
         lines.append(line)
     return metrics.aligned(lines)

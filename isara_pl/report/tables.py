@@ -42,7 +42,7 @@ def categories(report: Report) -> Table:
             f"{MEASURES[contrast.measure].label}{_arrow(MEASURES[contrast.measure].higher_is_better)}",
             figure(of_one.values[contrast.reference][contrast.measure]),
             figure(of_one.values[contrast.method][contrast.measure]),
-            f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
+            str(found),
             contrast.conclusion,
         ]
         for evaluation, of_evaluation in report.categories.items()

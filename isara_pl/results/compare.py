@@ -254,7 +254,7 @@ def _value(row: Row, measure: str) -> str:
 
 
 def _interval(found: Difference | None) -> str:
-    return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]" if found else "-"
+    return str(found) if found else "-"
 
 
 def _detectable(found: Difference | None) -> str:

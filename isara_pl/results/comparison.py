@@ -209,7 +209,7 @@ def sentence(contrast: Contrast) -> str:
         what = f"{label}: this data cannot tell {method} from {other}"
         if found.standard_error == 0:
             return f"{what}: they are equal in all of {found.questions} questions."
-        interval = f"difference {found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+        interval = f"difference {found}"
         detectable = f"it would show a difference from {found.minimum_detectable_effect:.3f} up"
         return f"{what}: {interval}; {detectable}{_seed_sets(contrast, '; better in ', better=True)}."
     low, high = sorted((abs(found.low), abs(found.high)))
@@ -262,7 +262,7 @@ def _style(contrast: Contrast, informed: Contrast) -> str:
             f"{gain} style alone: the same answers gain even more {asked_instead}. {method} takes less from the "
             f"question, by {amount}."
         )
-    left = f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}] ({MEASURES[informed.measure].label})"
+    left = f"{found} ({MEASURES[informed.measure].label})"
     return (
         f"{gain} style alone, as far as this data shows: the same answers gain about as much {asked_instead}. What is "
         f"left, {left}, may be chance."

@@ -58,6 +58,15 @@ class Difference:
     minimum_detectable_effect: float
     questions: int
 
+    def __str__(self) -> str:
+        """Give it as people read it, with its interval."""
+        return f"{self.difference:+.3f} {self.interval}"
+
+    @property
+    def interval(self) -> str:
+        """The interval as people read it; -0.000 is an end just below 0, so an interval that ends there excludes it."""
+        return f"[{self.low:+.3f}, {self.high:+.3f}]"
+
 
 @dataclass(frozen=True)
 class PairedUnits:

@@ -9,7 +9,7 @@ from isara_pl.results.items import MEASURES, SCALED, Line
 from isara_pl.results.run import PRETRAINED, Run
 from isara_pl.results.statistics import weighted_mean
 
-SHOWN = ("answer_nll", "mc2")  # in tables; the others are in the cells
+SHOWN = ("answer_nll", "answer_nll_informed", "mc2", "mc2_informed")  # in tables; the others are in the cells
 NOTE = (
     "Every cell is the trained model minus the pretrained one on the same items, with a 95 % interval of a paired "
     "bootstrap over the questions: it covers the choice of questions, not that of seeds or of training runs."
@@ -116,5 +116,4 @@ def _shown(cell: Cell | None, measure: str) -> str:
     contrast = next((one for one in cell.contrasts if one.measure == measure), None) if cell else None
     if contrast is None or contrast.difference is None:
         return "-"
-    found = contrast.difference
-    return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}] {contrast.conclusion}"
+    return f"{contrast.difference} {contrast.conclusion}"

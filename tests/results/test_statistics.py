@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from isara_pl.results.statistics import Figure, average_units, pair_units, paired_difference, weighted_mean
+from isara_pl.results.statistics import Difference, Figure, average_units, pair_units, paired_difference, weighted_mean
 
 
 def data(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -145,3 +145,7 @@ def test_a_pair_without_a_finite_figure_is_left_out_and_counted():
     assert paired.not_finite == 2
     assert [unit[1] for unit, _, _ in paired.units] == ["t"]
     assert paired.difference(resamples=100, seed=0) is None  # one question tells nothing
+
+
+def test_a_difference_is_shown_with_its_interval_and_the_sign_of_an_end_that_rounds_to_nothing():
+    assert str(Difference(-0.02, -0.04, -0.0004, 0.01, 0.03, 20)) == "-0.020 [-0.040, -0.000]"

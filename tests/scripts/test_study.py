@@ -175,7 +175,9 @@ def test_every_domain_is_trained_on_and_all_are_measured_in_one_matrix(
         if own == "pairs":
             assert all("steal" in question for question in seeds)
     printed = capsys.readouterr().out
-    for text in (printed, (to / "transfer.md").read_text()):
+    page = (to / "report.html").read_text()
+    assert 'href="pairs/set-0/sft/report.html"' in page
+    for text in (printed, (to / "transfer.md").read_text(), page):
         assert "sft minus pretrained" in text
         assert "answer NLL ↓, trained on" in text
         assert "MC2 ↑, trained on" in text
