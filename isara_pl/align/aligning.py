@@ -96,13 +96,15 @@ def _speed(asked: Request, folds: Folds, run_command: RunCommand, say: Say) -> S
     """Measure what this machine takes, unless that is known."""
     known = asked.to / "speed.json"
     if not known.exists():
-        say("probe: a small run, to know how fast this machine is with this model and such pairs")
+        say("probe: two small runs, to know how fast this machine is with this model and such pairs")
         every = [sample for fold in folds for sample in fold]
         half = min(PROBED, len(every) // 2)
         dearest = replace(CONTESTANTS[-1], options=merge(CONTESTANTS[-1].options, {"data": PROBE}))
-        trial = asked.run_on(dearest, asked.to / "probe", every[:half], every[-half:], "probe")
-        carry_out(trial, run_command)
-        write_whole(known, json.dumps(asdict(speed_of(trial)), indent=1) + "\n")
+        folder, pairs, items = asked.to / "probe", every[:half], every[-half:]
+        shown, grown = (asked.run_on(one, folder, pairs, items, "probe") for one in (ICL, dearest))
+        for trial in (shown, grown):
+            carry_out(trial, run_command)
+        write_whole(known, json.dumps(asdict(speed_of(shown, grown)), indent=1) + "\n")
     return Speed(**json.loads(known.read_text(encoding="utf-8")))
 
 

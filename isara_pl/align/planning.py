@@ -21,12 +21,14 @@ class Speed:
     Attributes:
         start: To begin and to end a run.
         item: To measure an item.
+        shown_item: To measure one with demonstrations in its prompt.
         candidate: To write and judge a candidate.
         pair: To train on a pair, once.
     """
 
     start: float
     item: float
+    shown_item: float
     candidate: float
     pair: float
 
@@ -34,7 +36,7 @@ class Speed:
         """Estimate what a run takes."""
         data: dict[str, Any] = trial.config["data"]
         if not trial.contestant.trains:
-            return self.start + self.item * trial.items
+            return self.start + self.shown_item * trial.items
         candidates, outer_epochs = data["candidates_per_outer_epoch"], data["outer_epochs"]
         kept_back = round(trial.pairs * data.get("validation_share", 0))
         passes = data["epochs_per_outer_epoch"]
@@ -47,13 +49,19 @@ class Speed:
         return float(self.start + self.item * measured + growing + self.pair * trained)
 
 
-def speed_of(trial: Trial) -> Speed:
-    """Give what a finished run of `fit` tells of this machine, from its ledger."""
+def speed_of(shown: Trial, trial: Trial) -> Speed:
+    """Give what two finished runs tell of this machine, from their ledgers.
+
+    Args:
+        shown: A run of in-context learning. It was the first in this process, and so began with seconds of imports.
+        trial: A run of `fit` after it.
+    """
     rows = [row for row in Run(trial.folder).ledger if row.stage != ALL]
 
     def seconds(wanted: Callable[[str], bool]) -> float:
         return sum(row.wall_seconds for row in rows if wanted(row.stage))
 
+    of_shown = sum(row.wall_seconds for row in Run(shown.folder).ledger if row.stage not in (ALL, "loading"))
     candidates = trial.config["data"]["candidates_per_outer_epoch"]
     trained = sum(row.samples for row in rows if row.stage == TRAINING)
     growing = seconds(lambda stage: stage in (*GROWING, TEACHING))
@@ -62,6 +70,7 @@ def speed_of(trial: Trial) -> Speed:
     return Speed(
         start=max(0.0, (trial.seconds or 0.0) - growing - training - measuring),
         item=measuring / (2 * trial.items),  # before training and after it
+        shown_item=of_shown / shown.items,
         candidate=growing / max(candidates, 1),
         pair=training / max(trained, 1),
     )

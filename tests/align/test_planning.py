@@ -48,9 +48,9 @@ def trial(contestant):
 
 
 def test_an_estimate_counts_what_a_run_measures_writes_and_trains_on():
-    speed = Speed(start=1, item=10, candidate=100, pair=1000)
+    speed = Speed(start=1, item=10, shown_item=20, candidate=100, pair=1000)
     by_name = {contestant.name: trial(contestant) for contestant in CONTESTANTS}
-    assert speed.of(by_name[ICL.name]) == 1 + 10 * 10
+    assert speed.of(by_name[ICL.name]) == 1 + 20 * 10
     # a fifth of the pairs is kept back, and measured after each of four passes
     assert speed.of(by_name[SFT.name]) == 1 + 10 * (20 + 40) + 1000 * 40 * 4
     assert speed.of(by_name["distill_seeds"]) == 1 + 10 * 20 + 1000 * (50 * 4 + 50)
