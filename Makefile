@@ -18,16 +18,11 @@ FEW_THREADS = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 PYTEST = $(BIN)/pytest -n 2 --dist worksteal
 # of 20,000 files most are never imported; Python compiles those that are
 INSTALL = pip install --quiet --no-compile
-FIT = $(OFFLINE) $(BIN)/python -m isara_pl fit --config
 
 .PHONY: quickstart test test-slow offline-check chaos gpu-check lint format
 
-# first SFT on the seeds alone, which the loop has to beat, then the loop with it beside its own figures
 quickstart: $(VENV)/.installed
-	$(if $(wildcard $(RUN_DIR)_sft/adapter),,$(FIT) configs/baselines/sft_seeds.yaml --run_dir $(RUN_DIR)_sft \
-	    $(if $(wildcard $(RUN_DIR)_sft/checkpoints/last.ckpt),--ckpt_path last))
-	$(FIT) configs/quickstart.yaml --run_dir $(RUN_DIR) --report.baselines "['SFT on the seeds=$(RUN_DIR)_sft']" \
-	    $(if $(wildcard $(RUN_DIR)/rejected.jsonl),--ckpt_path last)
+	$(OFFLINE) $(BIN)/python -m isara_pl quickstart --to $(RUN_DIR)
 
 test: $(VENV)/.installed
 	$(OFFLINE) $(FEW_THREADS) $(PYTEST) -m "not slow and not cuda"

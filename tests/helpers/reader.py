@@ -26,6 +26,7 @@ from packaging.requirements import Requirement
 from torch.distributed.run import get_args_parser
 
 from isara_pl.align.contestants import ICL, SFT
+from isara_pl.cli import lightning
 from isara_pl.cli.commands import parser_of
 from isara_pl.cli.help import LIGHTNINGS, LINES
 from isara_pl.cli.main import main
@@ -179,7 +180,10 @@ class Reader:
                 parser_of("evaluate").parse_args(arguments[1:])  # what can be checked where it is not installed
                 return
         arguments, file = (arguments[:-2], arguments[-1]) if ">" in arguments else (arguments, None)
-        with Path(file).open("w") if file else contextlib.nullcontext() as output:
+        run = lightning.run
+        with Path(file).open("w") if file else contextlib.nullcontext() as output, self.patch.context() as within:
+            if arguments[:1] == ["quickstart"]:
+                within.setattr(lightning, "run", lambda words: run([*words, *self._cheap(words)]))
             try:
                 with contextlib.redirect_stdout(output) if output else contextlib.nullcontext():
                     main(arguments)
