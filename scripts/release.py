@@ -1,6 +1,8 @@
 """Check that this checkout can be released, and build what is uploaded into dist/; with --check it leaves nothing.
 
-python scripts/release.py --check
+It tags and uploads nothing. The extra `release` brings what it builds and checks with.
+
+    python scripts/release.py --check
 """
 
 import argparse
