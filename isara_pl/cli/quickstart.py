@@ -9,7 +9,6 @@ from typing import Annotated
 
 from isara_pl.cli.help import version_line
 from isara_pl.errors import InputError
-from isara_pl.models.sources import resolve_path
 
 # modules beside those of the package itself, and what installs them
 NEEDED = {
@@ -50,5 +49,4 @@ def quickstart(*, to: Annotated[str, "DIR"] = "runs/quickstart") -> None:
 
 def _fit(config: str, run_dir: str) -> list[str]:
     """Give a run's command, which begins where there is nothing to go on from."""
-    path = resolve_path(f"package://isara_pl/configs/{config}", "--config")
-    return ["fit", "--config", str(path), "--run_dir", run_dir, "--ckpt_path", "last"]
+    return ["fit", "--config", f"package://isara_pl/configs/{config}", "--run_dir", run_dir, "--ckpt_path", "last"]

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import write_held_out, write_seeds
+from helpers import container
 from helpers.documents import INLINE, ROOT, Block
 from helpers.harnesses import INSPECT_TASK, write_colours
 from helpers.stand_in import StandIn
@@ -138,6 +139,10 @@ class Reader:
                 assert launch[script + 1] == "isara_pl"
                 get_args_parser().parse_args([*launch[:script], "isara_pl"])
                 self._isara([*launch[script + 2 :], "--trainer.num_nodes=1"])
+            case ["docker", "build", *arguments]:
+                container.check_build(arguments)
+            case ["docker", "run", *arguments]:
+                self._isara(container.of_isara(arguments))
             case ["make", *targets]:
                 self._make(targets)
             case ["pip", "install", *arguments]:
