@@ -8,6 +8,7 @@ from helpers.command_line import adapter, fails
 
 from isara_pl.cli import lightning, quickstart
 from isara_pl.cli.main import main
+from isara_pl.cli.options import in_full
 from isara_pl.models.sources import resolve_path
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +67,16 @@ def test_the_configs_inside_the_package_are_those_that_people_read():
     read = {path.name: path for path in (ROOT / "configs").rglob("*.yaml")}
     assert found.keys() == read.keys()
     assert all(path.samefile(read[name]) for name, path in found.items())
+
+
+def test_a_configuration_inside_a_package_is_named_as_models_are(capsys):
+    name = "package://isara_pl/configs/quickstart.yaml"
+    path = str(resolve_path(name, ""))
+    for option in ("--config", "-c"):
+        assert in_full(["fit", option, name]) == ["fit", option, path]
+        assert in_full(["fit", f"{option}={name}"]) == ["fit", f"{option}={path}"]
+    error = fails(["fit", "--config", "package://isara_pl/configs/quikstart.yaml"], capsys)
+    assert "Did you mean package://isara_pl/configs/quickstart.yaml?" in error
 
 
 def test_what_is_missing_is_named_with_what_installs_it(started, monkeypatch, capsys):
