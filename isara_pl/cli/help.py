@@ -13,6 +13,7 @@ LIGHTNINGS = {
     "test": "The same as validate, under Lightning's name for a last measurement",
 }
 COMMANDS = {
+    "quickstart": "See a whole run on the embedded models and pairs: no GPU, no network, no files of yours",
     "align": "Find out which method your pairs justify, and make what to use of them",
     "compare": "Say what the differences between runs are worth",
     "report": "Write the report of a run, one file for a browser",

@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from isara_pl.errors import InputError, first_line
 from isara_pl.growth.contents import text_of
+from isara_pl.models.sources import PACKAGE_SCHEME, resolve_path
 from isara_pl.run.files import expanded
 
 WORDS: dict[Any, str] = {
@@ -29,6 +30,7 @@ _NAMING = (
     *("model.name", "data.encoder", "data.seeds", "data.held_out", "data.questions", "data.unlabelled_questions"),
     *("items", "prompts", "pairs", "judge.init_args.model"),
 )
+CONFIG_OPTIONS = ("-c", "--config")
 _ELSEWHERE = re.compile(r"[A-Za-z][\w+.-]*://")  # package://…, s3://…
 
 
@@ -54,13 +56,18 @@ def link(parser: ArgumentParser) -> None:
 def in_full(words: Sequence[str]) -> list[str]:
     """Give a command line with `--model.generator vllm` as `--model.generator.engine vllm`, for which it is short.
 
-    A file there holds all options of the generator, as for any group of options.
+    A file there holds all options of the generator, as for any group of options. A configuration that is named as
+    `package://module/path` is named by its path.
     """
     full = [*words]
     for place, (word, following) in enumerate(zip(words, [*words[1:], ""], strict=False)):
         option, equals, value = word.partition("=")
         if option == "--model.generator" and not Path(value if equals else following).is_file():
             full[place] = word.replace(option, f"{option}.engine", 1)
+        elif option in CONFIG_OPTIONS and equals:
+            full[place] = f"{option}={_config_file(value)}"
+        elif option in CONFIG_OPTIONS and following:
+            full[place + 1] = _config_file(following)
     return full
 
 
@@ -113,9 +120,13 @@ def config_files(args: Sequence[str]) -> list[str]:
     found = []
     for word, following in zip(args, [*args[1:], ""], strict=False):
         option, equals, value = word.partition("=")
-        if option in ("-c", "--config"):
+        if option in CONFIG_OPTIONS:
             found.append(value if equals else following)
-    return [expanded(file) for file in found if file]
+    return [expanded(_config_file(file)) for file in found if file]
+
+
+def _config_file(name: str) -> str:
+    return str(resolve_path(name, "--config")) if name.startswith(PACKAGE_SCHEME) else name
 
 
 def config_text(file: str) -> str:

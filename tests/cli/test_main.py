@@ -18,7 +18,7 @@ import contextlib, sys
 from isara_pl import InputError, __version__
 from isara_pl.cli.main import main
 
-for arguments in ([], ["--help"], ["--version"], ["compare", "--help"], ["compare", "nothing"], ["fitt"], ["export", "x"]):
+for arguments in ([], ["--help"], ["--version"], ["compare", "--help"], ["compare", "nothing"], ["fitt"], ["export", "x"], ["quickstart", "--help"]):
     with contextlib.suppress(SystemExit):
         main(arguments)
 slow = {"torch", "lightning", "transformers", "sentence_transformers"} & {*sys.modules}

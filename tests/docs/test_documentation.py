@@ -84,7 +84,7 @@ def test_every_file_of_the_project_that_is_named_exists(document):
 def test_every_option_that_is_named_exists(capsys):
     # pip's --no-deps, what stands for itself, vLLM's --max-lora-rank, torchrun's
     known = {"no", "version", "max", "node_rank"}
-    for subcommand in ("fit", "align", "compare", "report", "export", "evaluate", "serve"):
+    for subcommand in ("fit", "quickstart", "align", "compare", "report", "export", "evaluate", "serve"):
         with pytest.raises(SystemExit):
             main([subcommand, "--help"])
         known |= set(re.findall(r"--([\w.]+)", capsys.readouterr().out))

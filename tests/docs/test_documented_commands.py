@@ -87,5 +87,5 @@ def test_every_documented_script_is_run_by_a_test():
     of_pages = {
         block.words[1] for page in DOCUMENTS for block in blocks(page) if block.text.startswith("python scripts/")
     }
-    with_a_test_file = {"study", "gpu_check", "pack_offline", "unpack_offline"}
+    with_a_test_file = {"study", "gpu_check", "pack_offline", "unpack_offline", "release"}
     assert of_pages <= {*SMALLEST, *(f"scripts/{name}.py" for name in with_a_test_file)}

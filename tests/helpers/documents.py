@@ -19,7 +19,7 @@ DOCUMENTS = [
 COMMAND, INLINE = "command", "inline"  # kinds of a block beside the languages of fences
 LANGUAGES = {"python", "yaml", "json", "csv", "text"}
 # what a command begins with; inline code that begins otherwise is no command
-PROGRAMS = {"python", "isara-pl", "make", "pip", "source", "hf", "tensorboard", "wandb"}
+PROGRAMS = {"python", "isara-pl", "make", "docker", "pip", "source", "hf", "tensorboard", "wandb"}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import write_held_out, write_seeds
+from helpers import container
 from helpers.documents import INLINE, ROOT, Block
 from helpers.harnesses import INSPECT_TASK, write_colours
 from helpers.stand_in import StandIn
@@ -26,6 +27,7 @@ from packaging.requirements import Requirement
 from torch.distributed.run import get_args_parser
 
 from isara_pl.align.contestants import ICL, SFT
+from isara_pl.cli import lightning
 from isara_pl.cli.commands import parser_of
 from isara_pl.cli.help import LIGHTNINGS, LINES
 from isara_pl.cli.main import main
@@ -137,6 +139,10 @@ class Reader:
                 assert launch[script + 1] == "isara_pl"
                 get_args_parser().parse_args([*launch[:script], "isara_pl"])
                 self._isara([*launch[script + 2 :], "--trainer.num_nodes=1"])
+            case ["docker", "build", *arguments]:
+                container.check_build(arguments)
+            case ["docker", "run", *arguments]:
+                self._isara(container.of_isara(arguments))
             case ["make", *targets]:
                 self._make(targets)
             case ["pip", "install", *arguments]:
@@ -179,7 +185,10 @@ class Reader:
                 parser_of("evaluate").parse_args(arguments[1:])  # what can be checked where it is not installed
                 return
         arguments, file = (arguments[:-2], arguments[-1]) if ">" in arguments else (arguments, None)
-        with Path(file).open("w") if file else contextlib.nullcontext() as output:
+        run = lightning.run
+        with Path(file).open("w") if file else contextlib.nullcontext() as output, self.patch.context() as within:
+            if arguments[:1] == ["quickstart"]:
+                within.setattr(lightning, "run", lambda words: run([*words, *self._cheap(words)]))
             try:
                 with contextlib.redirect_stdout(output) if output else contextlib.nullcontext():
                     main(arguments)
