@@ -15,7 +15,7 @@ WANTED = (
     *("isara_pl/quickstart/seeds.jsonl", "isara_pl/quickstart/held_out.jsonl"),
     *("isara_pl/configs/quickstart.yaml", "isara_pl/configs/baselines/sft_seeds.yaml"),
     *("isara_pl/report/page/page.html", "isara_pl/report/page/style.css", "isara_pl/report/page/start.js"),
-    *("isara_pl/align/page.html", "isara_pl/export/card.md.jinja"),
+    *("isara_pl/report/page/overview.html", "isara_pl/export/card.md.jinja"),
 )
 
 
