@@ -18,6 +18,7 @@ from isara_pl.cli.help import LIGHTNINGS, LINES, TOLD
 from isara_pl.cli.options import admits_text, all_expanded, choices, class_names
 from isara_pl.cli.signatures import parameter_of, parser_for
 from isara_pl.errors import InputError, did_you_mean_path, printable
+from isara_pl.growth.hub_data import source_of
 from isara_pl.models.sources import resolve_path
 from isara_pl.results import alpha as alpha_ranges
 from isara_pl.results.compare import as_markdown, as_text, named_run, run_folder_at
@@ -237,9 +238,9 @@ def align(
     others = [(name, path) for name, path in map(_named_config, also)]
     find_best(
         Request(
-            resolve_path(seeds, "SEEDS"),
+            source_of(seeds, "SEEDS"),
             model__name,
-            None if held_out is None else resolve_path(held_out, "--held_out"),
+            None if held_out is None else source_of(held_out, "--held_out"),
             Path(to),
             {} if config is None else read_config(resolve_path(config, "--config")),
             [Contestant(name, name, options=read_config(path)) for name, path in others],
