@@ -119,6 +119,8 @@ def export(
     license: Annotated[str | None, "ID"] = None,
     push: Annotated[str | None, "OWNER/NAME"] = None,
     preferences: bool = False,
+    gguf: Literal["auto", "f32", "f16", "bf16", "q8_0"] | None = None,
+    converter: Annotated[str | None, "PROGRAM"] = None,
 ) -> None:
     """Write what others can use of a run: adapter/, model/ and dataset/, each with a card.
 
@@ -135,13 +137,21 @@ def export(
             stays as visible as it is. Needs a token (`hf auth login`).
         preferences: Write pairs of answers to prefer one of into the data set as well, in TRL's format: the pool's, and
             what the model answers without demonstrations. It has to answer every question of the pool for that.
+        gguf: Write model.gguf as well, for llama.cpp, with weights of this type (auto: 16 bits), and a Modelfile with
+            which Ollama writes the run's prompts. Needs llama.cpp's converter.
+        converter: That converter, convert_hf_to_gguf.py of llama.cpp; without it, one on PATH.
     """
     folder, target = run_folder_at(run, "export"), Path(to)
     _refuse(target, license, push)
+    if converter is not None and gguf is None:
+        raise InputError("--converter converts for --gguf; give that as well, as in --gguf auto")
 
-    from isara_pl.export.exporting import export as write  # only here: torch takes seconds to import
+    # only here: torch takes seconds to import
+    from isara_pl.export.exporting import export as write
+    from isara_pl.export.gguf_file import converter_of
 
-    write(folder, target, license, push, preferences)
+    by = None if gguf is None else converter_of(gguf, converter)
+    write(folder, target, license, push, preferences, by)
 
 
 def evaluate(

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import write_held_out, write_seeds
+from helpers.converter import CONVERTER
 from helpers.documents import INLINE, ROOT, Block
 from helpers.harnesses import INSPECT_TASK, write_colours
 from helpers.hub import cached_data_set
@@ -102,6 +103,8 @@ class Reader:
         (folder / "fragen.csv").write_text(table.replace("question,answer", "Frage,Antwort", 1), encoding="utf-8")
         shutil.copyfile(folder / "configs/quickstart.yaml", folder / "my.yaml")
         (folder / "my_options.yaml").write_text(yaml.safe_dump({"data": {"encoder": encoder, "max_length": 64}}))
+        (folder / "llama.cpp").mkdir()
+        (folder / "llama.cpp/convert_hf_to_gguf.py").write_text(CONVERTER, encoding="utf-8")
         write_colours(folder / "my_tasks", "my_task")
         (folder / "my_task.py").write_text(INSPECT_TASK, encoding="utf-8")
 
