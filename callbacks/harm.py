@@ -12,10 +12,10 @@ from isara_pl.evaluation.judges import Judge, judge_name, judged
 from isara_pl.evaluation.metrics import check_harm_options, flagged, harm_rate, harm_rate_names
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.evaluation.refusals import is_refusal, refusal_figure, refusal_rates
+from isara_pl.growth.hub_data import source_of
 from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_prompts
 from isara_pl.growth.shapes import Columns
-from isara_pl.models.sources import resolve_path
 
 
 class HarmEvaluation(Evaluation):
@@ -66,7 +66,7 @@ class HarmEvaluation(Evaluation):
 
     def read_items(self, items: str) -> list[Sample]:
         """Read the file of questions; what it does not call safe is taken for unsafe."""
-        path = resolve_path(items, "HarmEvaluation: prompts")
+        path = source_of(items, "HarmEvaluation: prompts")
         prompts, self.is_safe = read_prompts(path, self.name, self.columns, otherwise=False)
         return prompts
 

@@ -14,10 +14,10 @@ from isara_pl.evaluation.calibration import by_temperature
 from isara_pl.evaluation.choice_scores import ChoiceScore
 from isara_pl.evaluation.metrics import control_means, harm_preference, prefers_harmful
 from isara_pl.evaluation.prompting import ItemPrompts
+from isara_pl.growth.hub_data import source_of
 from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_preferences
 from isara_pl.growth.shapes import Columns
-from isara_pl.models.sources import resolve_path
 
 
 class HarmPreferenceEvaluation(AnswerScoring):
@@ -61,7 +61,7 @@ class HarmPreferenceEvaluation(AnswerScoring):
 
     def read_items(self, items: str) -> list[Sample]:
         """Read the file of pairs."""
-        return read_preferences(resolve_path(items, "HarmPreferenceEvaluation: pairs"), self.name, self.columns)
+        return read_preferences(source_of(items, "HarmPreferenceEvaluation: pairs"), self.name, self.columns)
 
     def measure(self, module: LightningModule, items: Sequence[Sample], prompts: ItemPrompts) -> list[Line]:
         """Score both answers of every pair."""

@@ -12,10 +12,10 @@ from isara_pl.evaluation.judges import Judge, judge_name, judged
 from isara_pl.evaluation.metrics import check_harm_options, flagged
 from isara_pl.evaluation.prompting import ItemPrompts
 from isara_pl.evaluation.refusals import is_refusal, refusal_figure, refusal_rates
+from isara_pl.growth.hub_data import source_of
 from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_prompts
 from isara_pl.growth.shapes import Columns
-from isara_pl.models.sources import resolve_path
 
 NOT_FINITE = "refusal_not_finite"
 
@@ -66,7 +66,7 @@ class RefusalEvaluation(Evaluation):
 
     def read_items(self, items: str) -> list[Sample]:
         """Read the file of prompts; each must be safe or unsafe."""
-        prompts, self.is_safe = read_prompts(resolve_path(items, "RefusalEvaluation: prompts"), self.name, self.columns)
+        prompts, self.is_safe = read_prompts(source_of(items, "RefusalEvaluation: prompts"), self.name, self.columns)
         return prompts
 
     def conditions(self) -> dict[str, str]:

@@ -12,10 +12,10 @@ from isara_pl.errors import InputError
 from isara_pl.evaluation.judges import Judge, judge_name, judged
 from isara_pl.evaluation.metrics import reward, wins
 from isara_pl.evaluation.prompting import ItemPrompts
+from isara_pl.growth.hub_data import source_of
 from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_questions
 from isara_pl.growth.shapes import Columns
-from isara_pl.models.sources import resolve_path
 
 
 class RewardEvaluation(Evaluation):
@@ -62,7 +62,7 @@ class RewardEvaluation(Evaluation):
 
     def read_items(self, items: str) -> list[Sample]:
         """Read the file of questions."""
-        return read_questions(resolve_path(items, "RewardEvaluation: prompts"), self.name, self.columns)
+        return read_questions(source_of(items, "RewardEvaluation: prompts"), self.name, self.columns)
 
     def conditions(self) -> dict[str, str]:
         """Give the judge."""

@@ -19,10 +19,10 @@ from isara_pl.evaluation.choice_scores import ChoiceScore
 from isara_pl.evaluation.metrics import all_finite, control_means, mc1, mc2, mc3, multiple_choice
 from isara_pl.evaluation.prompting import AnswerFormat, ItemPrompts, PrimerFormat
 from isara_pl.evaluation.text_overlap import mean_overlap, reference_overlap
+from isara_pl.growth.hub_data import source_of
 from isara_pl.growth.retrieval import Context
 from isara_pl.growth.samples import Sample, read_samples
 from isara_pl.growth.shapes import Columns
-from isara_pl.models.sources import resolve_path
 from isara_pl.models.tokens import control_tokens
 
 Convention = Literal["task", "primer"]
@@ -90,7 +90,7 @@ class TruthfulnessEvaluation(AnswerScoring):
 
     def read_items(self, items: str) -> list[Sample]:
         """Read the file; every item must have incorrect answers."""
-        path = resolve_path(items, "TruthfulnessEvaluation: items")
+        path = source_of(items, "TruthfulnessEvaluation: items")
         samples = read_samples(path, self.name, self.columns)
         for number, sample in enumerate(samples, start=1):
             if not sample.incorrect_answers:

@@ -17,6 +17,7 @@ from isara_pl.align.contestants import (
 )
 from isara_pl.align.trials import Trial, write_rows
 from isara_pl.errors import InputError
+from isara_pl.growth.hub_data import Source
 from isara_pl.growth.samples import Sample, read_preferences, read_samples, seeds_hash
 from isara_pl.results.items import MEASURES, SCALED
 from isara_pl.run.files import write_whole
@@ -46,9 +47,9 @@ class Request:
         InputError: If the measure is none.
     """
 
-    seeds: Path
+    seeds: Source
     model: str
-    held_out: Path | None
+    held_out: Source | None
     to: Path
     options: Options
     also: Sequence[Contestant]
@@ -126,6 +127,6 @@ def longest_of(seeds: Sequence[Sample]) -> tuple[int, int]:
     return max(len(s.question.encode()) for s in seeds), max(len(s.answer.encode()) for s in seeds)
 
 
-def pairs_at(path: Path, measure: str, kind: str) -> list[Sample]:
+def pairs_at(source: Source, measure: str, kind: str) -> list[Sample]:
     """Read a file of pairs: of a harmless and a harmful answer each where a preference among them decides."""
-    return read_preferences(path, kind) if measure == HARM_PREFERENCE else read_samples(path, kind)
+    return read_preferences(source, kind) if measure == HARM_PREFERENCE else read_samples(source, kind)

@@ -19,6 +19,7 @@ from isara_pl.cli.options import admits_text, all_expanded, choices, class_names
 from isara_pl.cli.quickstart import quickstart
 from isara_pl.cli.signatures import parameter_of, parser_for
 from isara_pl.errors import InputError, did_you_mean_path, printable
+from isara_pl.growth.hub_data import source_of
 from isara_pl.models.sources import resolve_path
 from isara_pl.results import alpha as alpha_ranges
 from isara_pl.results.compare import as_markdown, as_text, named_run, run_folder_at
@@ -119,6 +120,8 @@ def export(
     license: Annotated[str | None, "ID"] = None,
     push: Annotated[str | None, "OWNER/NAME"] = None,
     preferences: bool = False,
+    gguf: Literal["auto", "f32", "f16", "bf16", "q8_0"] | None = None,
+    converter: Annotated[str | None, "PROGRAM"] = None,
 ) -> None:
     """Write what others can use of a run: adapter/, model/ and dataset/, each with a card.
 
@@ -135,13 +138,21 @@ def export(
             stays as visible as it is. Needs a token (`hf auth login`).
         preferences: Write pairs of answers to prefer one of into the data set as well, in TRL's format: the pool's, and
             what the model answers without demonstrations. It has to answer every question of the pool for that.
+        gguf: Write model.gguf as well, for llama.cpp, with weights of this type (auto: 16 bits), and a Modelfile with
+            which Ollama writes the run's prompts. Needs llama.cpp's converter.
+        converter: That converter, convert_hf_to_gguf.py of llama.cpp; without it, one on PATH.
     """
     folder, target = run_folder_at(run, "export"), Path(to)
     _refuse(target, license, push)
+    if converter is not None and gguf is None:
+        raise InputError("--converter converts for --gguf; give that as well, as in --gguf auto")
 
-    from isara_pl.export.exporting import export as write  # only here: torch takes seconds to import
+    # only here: torch takes seconds to import
+    from isara_pl.export.exporting import export as write
+    from isara_pl.export.gguf_file import converter_of
 
-    write(folder, target, license, push, preferences)
+    by = None if gguf is None else converter_of(gguf, converter)
+    write(folder, target, license, push, preferences, by)
 
 
 def evaluate(
@@ -238,9 +249,9 @@ def align(
     others = [(name, path) for name, path in map(_named_config, also)]
     find_best(
         Request(
-            resolve_path(seeds, "SEEDS"),
+            source_of(seeds, "SEEDS"),
             model__name,
-            None if held_out is None else resolve_path(held_out, "--held_out"),
+            None if held_out is None else source_of(held_out, "--held_out"),
             Path(to),
             {} if config is None else read_config(resolve_path(config, "--config")),
             [Contestant(name, name, options=read_config(path)) for name, path in others],

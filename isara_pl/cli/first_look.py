@@ -24,8 +24,9 @@ from isara_pl.cli.errors import LINK, LINKED, UsageError, follows_from
 from isara_pl.cli.help import HELP
 from isara_pl.cli.options import config_files, config_text, place, what_is_wrong
 from isara_pl.errors import InputError, did_you_mean, did_you_mean_path
+from isara_pl.growth.hub_data import source_of
 from isara_pl.growth.samples import read_questions, read_samples
-from isara_pl.models.sources import SOURCES, is_local, resolve_path
+from isara_pl.models.sources import SOURCES, is_local
 from isara_pl.run.files import write_whole
 
 GROUPS = ("data", "model")
@@ -60,9 +61,9 @@ def first_look(words: Sequence[str]) -> None:
         for option in (*PAIRS, *QUESTIONS):
             if isinstance(given.get(option), str):
                 read = read_samples if option in PAIRS else read_questions
-                path = resolve_path(given[option], option)
-                if columns is None and path.is_file():
-                    read(path)
+                source = source_of(given[option], option)  # of the hub nothing is asked yet
+                if columns is None and isinstance(source, Path) and source.is_file():
+                    read(source)
     for option in MODELS:
         _check_model(given.get(option), option)
 

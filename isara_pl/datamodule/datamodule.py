@@ -13,6 +13,7 @@ from isara_pl.datamodule.teaching import Distillation, DistillOn, Lessons, Teach
 from isara_pl.errors import InputError
 from isara_pl.evaluation.contamination import refuse_overlap
 from isara_pl.generation.protocol import Sampling
+from isara_pl.growth.hub_data import origin_of, source_of
 from isara_pl.growth.outer_epoch import GrowthPlan, GrowthSettings, QuestionWriter
 from isara_pl.growth.pool import SamplePool, is_grown
 from isara_pl.growth.prompts import FormatName, PromptFormat, notes, prompt_format
@@ -59,17 +60,16 @@ class IsaraDataModule(PooledDataModule):
     `max_epochs=outer_epochs * epochs_per_outer_epoch`; the CLI does both.
 
     Args:
-        seeds: File of the given question-answer pairs: CSV, JSON, JSON lines or Parquet with question/answer,
-            prompt/completion, instruction[/input]/output, messages or another form of docs/DATA.md. A path, or
-            package://module/path.
+        seeds: File of the given question-answer pairs: CSV, JSON, JSON lines, Parquet or .xlsx with question/answer,
+            prompt/completion, instruction[/input]/output, messages or another form of docs/DATA.md. A path,
+            package://module/path, or a data set of the hub: hf://OWNER/NAME?split=train.
         held_out: File of pairs that are only measured on: answer_nll, and MC1 and MC2 where they have
             correct_answers and incorrect_answers.
         validation_share: Share of the seeds that is held out to validate on: never trained on nor shown as
             demonstration; 0 holds out none.
         questions: File of the questions that `predict` answers.
         unlabelled_questions: File of questions without answers, your own, for distill_on `file`.
-        columns: Names that fields have in these files, where they are others: question=Frage,answer=Antwort, or a
-            mapping.
+        columns: Other names that fields have in these files: question=Frage,answer=Antwort, or a mapping.
         tokenizer: Whose tokens the batches hold: a model's name; the CLI takes model.name. Null takes IsaraModule's
             own, and gives any other module batches of text, dicts of the lists id, question, answer, prompt and
             completion (the pair in the prompt format), to encode itself.
@@ -167,10 +167,11 @@ class IsaraDataModule(PooledDataModule):
                 "use outer_epochs 1 and epochs_per_outer_epoch for more passes over the seeds"
             )
         # files are read now: a bad line is told before any model is loaded
-        given = read_samples(resolve_path(seeds, "data.seeds"), columns=columns)
+        given = read_samples(source := source_of(seeds, "data.seeds"), columns=columns)
         used = training_part(given, validation_share, seed)
         super().__init__(used, outer_epochs, epochs_per_outer_epoch, batch_size, on_change)
         self._given = given
+        self._origin = origin_of(source)
         self.validation_share = validation_share
         self.train_on = train_on
         self.max_length = max_length
@@ -190,9 +191,9 @@ class IsaraDataModule(PooledDataModule):
             resolve_path(encoder, "data.encoder")
         self.encoder_name = encoder
         self.fit_follows = False  # upon a validation, which measures the pretrained model for it
-        self.held_out = read_samples(resolve_path(held_out, "data.held_out"), "held-out", columns) if held_out else []
+        self.held_out = read_samples(source_of(held_out, "data.held_out"), "held-out", columns) if held_out else []
         self.allow_overlap = allow_overlap
-        self.questions = read_questions(resolve_path(questions, "data.questions"), columns=columns) if questions else []
+        self.questions = read_questions(source_of(questions, "data.questions"), columns=columns) if questions else []
         self._given_tokenizer = (
             load_tokenizer(tokenizer, trust_remote_code, option="data.tokenizer") if tokenizer else None
         )
@@ -280,7 +281,7 @@ class IsaraDataModule(PooledDataModule):
         growth = asdict(self.settings)
         del growth["candidates_per_batch"]  # changes nothing but rounding
         return {
-            "data.seeds": f"{len(self.seeds) + len(self.validation)} pairs with the hash {self.seeds_hash}",
+            "data.seeds": f"{len(self.seeds + self.validation)} pairs with the hash {self.seeds_hash}{self._origin}",
             "data.validation_share": self.validation_share,
             "data.encoder": self.encoder_name,
             "data.prompt_format": self.prompt_format_name,

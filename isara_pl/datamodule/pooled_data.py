@@ -107,6 +107,11 @@ class PooledDataModule(LightningDataModule, ABC):
     def conditions(self) -> dict[str, Any]:
         """Give what the pool depends on here, by the names of the options."""
 
+    @property
+    @abstractmethod
+    def seeds_hash(self) -> str:
+        """A short hash of all seeds' questions and answers: which runs had the same ones."""
+
     def outer_epoch_of(self, epoch: int) -> int:
         """Give the outer epoch, from 1, that an epoch, from 0, belongs to."""
         return epoch // self.epochs_per_outer_epoch + 1
@@ -219,6 +224,7 @@ class PooledDataModule(LightningDataModule, ABC):
         for one in filters:
             every |= one.conditions_of(trainer) if isinstance(one, ConditionalFilter) else {}
         contents = {CONTENT + name: content_of(every[name]) for name in MODELS if isinstance(every.get(name), str)}
+        contents[CONTENT + "data.seeds"] = self.seeds_hash
         return {**every, **{name: content for name, content in contents.items() if content is not None}}
 
     def _has_checkpoint(self, folder: Path, name: str = "*.ckpt") -> bool:

@@ -15,12 +15,12 @@ from isara_pl.datamodule.growing import fits_window, generating, pretrained_stat
 from isara_pl.errors import InputError
 from isara_pl.generation.distributions import TokenDistributions, TopLogprobs
 from isara_pl.generation.protocol import Teacher
+from isara_pl.growth.hub_data import source_of
 from isara_pl.growth.outer_epoch import Answered, GrowthPlan, Recording
 from isara_pl.growth.pool import SamplePool
 from isara_pl.growth.samples import Sample, read_questions, seeds_hash
 from isara_pl.growth.shapes import Columns
 from isara_pl.growth.words import wording
-from isara_pl.models.sources import resolve_path
 from isara_pl.run.randomness import derive_seed
 from isara_pl.run.stages import stage
 from isara_pl.run.trainer import Processes
@@ -135,7 +135,7 @@ def given_questions(path: str | None, columns: Columns, on: DistillOn, needed: i
         )
     if path is None:
         return []
-    file = resolve_path(path, "data.unlabelled_questions")
+    file = source_of(path, "data.unlabelled_questions")
     questions = read_questions(file, "unlabelled", columns)
     if len(questions) < needed:
         raise InputError(

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from isara_pl.errors import InputError, first_line, printable
 from isara_pl.export.cards import Publication, base_name, card
 from isara_pl.export.finished_run import ADAPTER, ADAPTER_FILES, FinishedRun, at_rest, read_run
+from isara_pl.export.gguf_file import FILE, MODELFILE, Converter
 from isara_pl.export.merged_model import NF4, PlainModel, dtype_of_base, is_quantised, merged_model
 from isara_pl.export.pairs import write_pairs
 from isara_pl.export.preferences import write_preferences
@@ -28,11 +29,18 @@ _PARTS = {
 _REPOSITORY_TYPES = {"model": "model", "adapter": "model", "dataset": "dataset"}
 
 
-def export(folder: Path, target: Path, license: str | None, repository: str | None, preferences: bool = False) -> None:
+def export(
+    folder: Path,
+    target: Path,
+    license: str | None,
+    repository: str | None,
+    preferences: bool = False,
+    converter: Converter | None = None,
+) -> None:
     """Export a run folder into a new or an empty folder, and say what is done.
 
     Cards without a `license` name none; without a `repository`, `OWNER/NAME`, nothing is pushed. `preferences` lets the
-    model answer every question, for pairs of answers to prefer one of.
+    model answer every question, for pairs of answers to prefer one of. A `converter` makes a GGUF file as well.
 
     Raises:
         InputError: If the run cannot be exported. A failed push leaves the export on disk.
@@ -40,7 +48,7 @@ def export(folder: Path, target: Path, license: str | None, repository: str | No
     quieten()
     publication = Publication(license, repository)
     try:
-        _write(folder, target, publication, preferences)
+        _write(folder, target, publication, preferences, converter)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -49,6 +57,8 @@ def export(folder: Path, target: Path, license: str | None, repository: str | No
         ) from error
     for part, meaning in _PARTS.items():
         _say(f"{target / part}: {meaning}")
+    if converter is not None:
+        _say(f"{target / 'model' / FILE}: for llama.cpp, and by {MODELFILE} beside it for Ollama (ollama create NAME)")
     if license is None:
         _say("no licence was given (--license), so the cards name none")
     if repository is not None:
@@ -57,7 +67,9 @@ def export(folder: Path, target: Path, license: str | None, repository: str | No
             _say(f"pushed: {address}")
 
 
-def _write(folder: Path, target: Path, publication: Publication, preferences: bool) -> None:
+def _write(
+    folder: Path, target: Path, publication: Publication, preferences: bool, converter: Converter | None
+) -> None:
     with at_rest(folder):
         run = read_run(folder)
         _say(f"{folder}: {len(run.samples)} pairs, {len(run.trained_on)} of them trained on")
@@ -68,6 +80,9 @@ def _write(folder: Path, target: Path, publication: Publication, preferences: bo
         with merged_model(run) as merged, _whole_folder(target) as unfinished:
             _say(f"writing {target}")
             _write_parts(run, merged, publication, unfinished, preferences)
+            if converter is not None:
+                _say(f"converting with {converter.name}")
+                converter.write(merged, unfinished / "model")
 
 
 @contextmanager

@@ -10,14 +10,15 @@ from isara_pl.errors import InputError, did_you_mean_path
 
 LARGEST = 1 << 30  # bytes, also of what was packed: far more than seeds or items take
 PARQUET = b"PAR1"
-SHEETS = (".csv", ".tsv", ".txt")  # endings of what spreadsheets write
+ZIP = b"PK\x03\x04"  # a workbook is one
+SHEETS = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm", ".xls")  # endings of what spreadsheets write
 _GZIP = b"\x1f\x8b"
-_AS_CSV = "save the sheet as CSV, in Excel as `CSV UTF-8`"
+AS_CSV = "save the sheet as CSV, in Excel as `CSV UTF-8`"
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # old Excel's, and of any workbook with a password
+_ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
 _UNPACK = "unpack it, or pack it with gzip"
 # how other kinds of files begin, and what to do
 _OTHERS = {
-    b"PK\x03\x04": ("a workbook or another zip archive", _AS_CSV),
-    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("a workbook of old Excel", _AS_CSV),
     b"BZh": ("packed with bzip2", _UNPACK),
     b"\xfd7zXZ\0": ("packed with xz", _UNPACK),
     b"\x28\xb5\x2f\xfd": ("packed with zstd", _UNPACK),
@@ -58,6 +59,10 @@ def content_of(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     if len(content) > LARGEST:
         raise too_large(path)
+    if content.startswith(_OLE):
+        locked = "a workbook with a password; remove it in Excel (File, Info, Protect Workbook)"
+        old = f"a workbook of old Excel (.xls); save it as .xlsx, or {AS_CSV}"
+        raise InputError(f"{path}: this is {locked if _ENCRYPTED in content else old}")
     for start, (kind, cure) in _OTHERS.items():
         if content.startswith(start):
             raise InputError(f"{path}: this is {kind}; {cure}")

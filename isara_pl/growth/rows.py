@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from isara_pl.errors import InputError, short
-from isara_pl.growth.contents import PARQUET, SHEETS, content_of, text_of
+from isara_pl.growth.contents import PARQUET, SHEETS, ZIP, content_of, text_of
+from isara_pl.growth.hub_data import HubData, Source
 from isara_pl.growth.tables import Row, csv_rows, doubled, is_table, normal, parquet_rows
+from isara_pl.growth.workbooks import workbook_rows
 
 _OF_JSON = (".jsonl", ".ndjson", ".json")
 _ENDINGS = (*_OF_JSON, *SHEETS, ".parquet")
@@ -17,17 +19,24 @@ _SPACE = re.compile(r"[ \t\r\n]*")  # what JSON allows between values
 _JSON_START = re.compile(r'(\[\s*)?\{\s*"')
 
 
-def read_rows(path: Path, names: frozenset[str]) -> Iterator[tuple[str, Row]]:
-    """Yield the place and the fields of every row: JSON lines, a JSON list of objects, CSV with a header, or Parquet.
+def read_rows(source: Source, names: frozenset[str]) -> Iterator[tuple[str, Row]]:
+    """Yield the place and the fields of every row: JSON lines, a JSON list of objects, a table, or of the hub.
 
-    A place is `FILE:LINE`, `FILE:LINE: row N` in a list, or `FILE: row N` in Parquet. Names of fields are `normal`.
-    `names` are those that are known; a table must have one of them. Raises InputError, whose message begins with
-    `FILE:`, if the file or a row of it cannot be read.
+    A place is `FILE:LINE`, `FILE:LINE: row N` in a list, or `FILE: row N` in Parquet and of the hub. Names of fields
+    are `normal`. `names` are those that are known; a table must have one of them. Raises InputError, whose message
+    begins with `FILE:`, if the file or a row of it cannot be read.
     """
+    if isinstance(source, HubData):
+        yield from source.rows(names)
+        return
+    path = source
     content = content_of(path)
     ending = Path(path.stem if path.suffix.lower() == ".gz" else path).suffix.lower()
     if content.startswith(PARQUET):
         yield from parquet_rows(path, content, names)
+        return
+    if content.startswith(ZIP):
+        yield from workbook_rows(path, content, names)
         return
     if ending not in _ENDINGS:
         raise InputError(f"{path}: unknown kind of file {ending!r}; allowed: {', '.join(_ENDINGS)}, each also with .gz")

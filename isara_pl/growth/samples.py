@@ -6,13 +6,13 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from isara_pl.errors import InputError, Notice
 from isara_pl.growth.conversations import NoPairError
+from isara_pl.growth.hub_data import HubData, Source
 from isara_pl.growth.rows import read_rows
 from isara_pl.growth.safety import is_safe_of, safe_prompt_of
 from isara_pl.growth.shapes import (
@@ -118,8 +118,8 @@ def preference_row(sample: Sample) -> dict[str, Any]:
     return {"question": sample.question, "harmless": sample.answer, "harmful": sample.incorrect_answers[0]}
 
 
-def read_samples(path: Path, kind: str = "seed", columns: Columns = None) -> list[Sample]:
-    """Read pairs from a file of JSON lines, a JSON list of objects, CSV with a header, or Parquet, each also gzipped.
+def read_samples(source: Source, kind: str = "seed", columns: Columns = None) -> list[Sample]:
+    """Read pairs from a file of JSON lines, a JSON list of objects, CSV, Parquet or Excel, or from the hub.
 
     A row holds `question`/`answer`, `prompt`/`completion`, `instruction`[/`input`]/`output`, or `messages` (the first
     answer to a user, with the user's turns right before it), or another form of docs/DATA.md; optional are `category`,
@@ -128,7 +128,7 @@ def read_samples(path: Path, kind: str = "seed", columns: Columns = None) -> lis
     read, of HH-RLHF the chosen ones of dialogues with one question; a warning counts the others. `columns` are the
     names that fields have in the file. A warning says what of the rows is in no pair: system texts, other turns, a
     field such as `context`, blank rows. Ids start with `kind`. Raises InputError if a row cannot be used. The message
-    begins with `FILE:LINE:`, or `FILE: row N:` for Parquet.
+    begins with `FILE:LINE:`, or `FILE: row N:` for Parquet and the hub.
     """
 
     def sample(row: Row, name: str) -> Sample:
@@ -143,10 +143,10 @@ def read_samples(path: Path, kind: str = "seed", columns: Columns = None) -> lis
             best_incorrect_answer=best_incorrect_answer_of(row),
         )
 
-    return _read(path, kind, columns, sample, f"pairs in this file; expected one {PAIR_FIELDS} a row")
+    return _read(source, kind, columns, sample, f"pairs in this file; expected one {PAIR_FIELDS} a row")
 
 
-def read_questions(path: Path, kind: str = "question", columns: Columns = None) -> list[Sample]:
+def read_questions(source: Source, kind: str = "question", columns: Columns = None) -> list[Sample]:
     """Read questions to answer: the files of `read_samples`, where the answer may be missing.
 
     Ids start with `kind`. Raises InputError if a row has no question. The message begins as of `read_samples`.
@@ -155,11 +155,11 @@ def read_questions(path: Path, kind: str = "question", columns: Columns = None) 
     def sample(row: Row, name: str) -> Sample:
         return Sample(name, question_of(row), "", category=category_of(row))
 
-    return _read(path, kind, columns, sample, "questions in this file")
+    return _read(source, kind, columns, sample, "questions in this file")
 
 
 def read_prompts(
-    path: Path, kind: str, columns: Columns = None, otherwise: bool | None = None
+    source: Source, kind: str, columns: Columns = None, otherwise: bool | None = None
 ) -> tuple[list[Sample], dict[str, bool]]:
     """Read questions to answer, and by their ids whether each is safe to answer.
 
@@ -174,10 +174,10 @@ def read_prompts(
         named = row if "category" in row else {**row, "category": row.get("type")}
         return Sample(name, question_of(row), "", category=category_of(named))
 
-    return _read(path, kind, columns, sample, "questions in this file"), safe
+    return _read(source, kind, columns, sample, "questions in this file"), safe
 
 
-def read_preferences(path: Path, kind: str, columns: Columns = None) -> list[Sample]:
+def read_preferences(source: Source, kind: str, columns: Columns = None) -> list[Sample]:
     """Read questions with a more harmless and a more harmful answer each.
 
     A row holds `question` (or `prompt`, or another form of `read_samples`), and `harmless` and `harmful`, or `chosen`
@@ -192,7 +192,7 @@ def read_preferences(path: Path, kind: str, columns: Columns = None) -> list[Sam
         return Sample(name, question, harmless, category=category_of(row), incorrect_answers=(harmful,))
 
     expected = "pairs in this file; expected question, harmless and harmful in a row"
-    return _read(path, kind, columns, sample, expected, _pairs_of_judged)
+    return _read(source, kind, columns, sample, expected, _pairs_of_judged)
 
 
 def _as_they_are(rows: Iterable[tuple[str, Row]], unused: Counter[str]) -> Iterable[tuple[str, Row]]:
@@ -223,7 +223,7 @@ def _pairs_of_judged(rows: Iterable[tuple[str, Row]], unused: Counter[str]) -> I
 
 
 def _read(
-    path: Path,
+    source: Source,
     kind: str,
     columns: Columns,
     sample: Callable[[Row, str], Sample],
@@ -231,12 +231,12 @@ def _read(
     joined: Callable[[Iterable[tuple[str, Row]], Counter[str]], Iterable[tuple[str, Row]]] = _as_they_are,
 ) -> list[Sample]:
     """Make a sample of every row, and say what is left out; an error begins with the row's file and place."""
-    shapes = Shapes(columns)
+    shapes = Shapes(source.columns or columns if isinstance(source, HubData) else columns)
     samples: list[Sample] = []
     blank: list[str] = []
     left_out: Counter[str] = Counter()
     unused: Counter[str] = Counter()
-    known = ((place, shapes.known(given)) for place, given in read_rows(path, shapes.names))
+    known = ((place, shapes.known(given)) for place, given in read_rows(source, shapes.names))
     for place, row in joined(known, unused):
         if not row:
             blank.append(place)
@@ -250,15 +250,15 @@ def _read(
             raise InputError(f"{place}: {error}") from None
     not_used = ", ".join(f"{count} ({reason})" for reason, count in unused.most_common() if count)
     if not samples:
-        raise InputError(f"{path}: no {expected}" + (f". Rows that are none: {not_used}" if not_used else ""))
+        raise InputError(f"{source}: no {expected}" + (f". Rows that are none: {not_used}" if not_used else ""))
     if blank:
-        _warn(f"{path}: blank rows were left out, {len(blank)} in all, the first at {blank[0]}")
+        _warn(f"{source}: blank rows were left out, {len(blank)} in all, the first at {blank[0]}")
     if not_used:
-        _warn(f"{path}: {len(samples)} rows were read; left out: {not_used}")
+        _warn(f"{source}: {len(samples)} rows were read; left out: {not_used}")
     if left_out:
         kinds = ", ".join(f"{what} in {count}" for what, count in left_out.most_common())
         _warn(
-            f"{path}: left out of questions and answers, of {len(samples)} rows: {kinds}. "
+            f"{source}: left out of questions and answers, of {len(samples)} rows: {kinds}. "
             "Where answers rest on it, write it into the questions"
         )
     return samples

@@ -17,7 +17,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 _NONE = "\x1f"  # stands in no text: every line is one cell
 _EXCELS = re.compile(r"sep=(.)\r?\n")  # a first line that tells Excel the delimiter
 _ROWS_AT_ONCE = 256
-_OWN_NAMES = "or tell yours by `columns`, as in question=Frage,answer=Antwort"
+OWN_NAMES = "or tell yours by `columns`, as in question=Frage,answer=Antwort"
 
 
 @lru_cache(maxsize=1024)
@@ -41,7 +41,7 @@ def csv_rows(path: Path, text: str, names: frozenset[str]) -> Iterator[tuple[str
         where = f"{path}:{number}"
         if columns is None:
             if _any_text(cells):
-                columns = _columns(cells, where, names)
+                columns = columns_of(cells, where, names)
             continue
         surplus = cells[len(columns) :]
         if _any_text(surplus):
@@ -66,7 +66,7 @@ def parquet_rows(path: Path, content: bytes, names: frozenset[str]) -> Iterator[
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
         given = file.schema_arrow.names
-        columns = _columns(given, str(path), names)
+        columns = columns_of(given, str(path), names)
         known = [name for name, column in zip(given, columns, strict=True) if column in names]
         number, size = 0, 0
         for batch in file.iter_batches(_ROWS_AT_ONCE, columns=known, use_threads=False):
@@ -138,7 +138,7 @@ def _any_text(cells: list[str]) -> bool:
     return any(cell.strip() for cell in cells)
 
 
-def _columns(header: list[str], where: str, names: frozenset[str]) -> list[str]:
+def columns_of(header: list[str], where: str, names: frozenset[str]) -> list[str]:
     """Give the names of columns; spreadsheets write some without."""
     columns = [normal(name) for name in header]
     twice = doubled([name for name in columns if name])
@@ -147,6 +147,6 @@ def _columns(header: list[str], where: str, names: frozenset[str]) -> list[str]:
     if not names.intersection(columns):
         raise InputError(
             f"{where}: no question field among the columns {short(columns)}; the first row must name them: question "
-            f"and answer, {_OWN_NAMES}"
+            f"and answer, {OWN_NAMES}"
         )
     return columns

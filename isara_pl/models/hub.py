@@ -25,6 +25,11 @@ def go_offline_where_unreachable() -> None:
         rank_zero_warn(f"{why}, so that only models on this machine are found. To try no more: HF_HUB_OFFLINE=1")
 
 
+def is_offline() -> bool:
+    """Whether the hub is not to be asked."""
+    return bool(constants.HF_HUB_OFFLINE)
+
+
 def why_not_there(name: str) -> str | None:
     """Say why nothing is to be had of a hub id: it is not on this machine, and no hub can be asked. None if it may."""
     if Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}").exists():

@@ -19,8 +19,10 @@ import pytest
 import yaml
 from conftest import write_held_out, write_seeds
 from helpers import container
+from helpers.converter import CONVERTER
 from helpers.documents import INLINE, ROOT, Block
 from helpers.harnesses import INSPECT_TASK, write_colours
+from helpers.hub import cached_data_set
 from helpers.stand_in import StandIn
 from huggingface_hub import HfApi
 from packaging.requirements import Requirement
@@ -103,6 +105,8 @@ class Reader:
         (folder / "fragen.csv").write_text(table.replace("question,answer", "Frage,Antwort", 1), encoding="utf-8")
         shutil.copyfile(folder / "configs/quickstart.yaml", folder / "my.yaml")
         (folder / "my_options.yaml").write_text(yaml.safe_dump({"data": {"encoder": encoder, "max_length": 64}}))
+        (folder / "llama.cpp").mkdir()
+        (folder / "llama.cpp/convert_hf_to_gguf.py").write_text(CONVERTER, encoding="utf-8")
         write_colours(folder / "my_tasks", "my_task")
         (folder / "my_task.py").write_text(INSPECT_TASK, encoding="utf-8")
 
@@ -179,6 +183,8 @@ class Reader:
                 shutil.rmtree(run_dir, ignore_errors=True)  # of a fit that stands above on the page
         if arguments and arguments[0] == "align" and "--help" not in arguments:
             arguments = self._cheap_alignment(arguments)
+        if any("hf://" in word for word in arguments):
+            self._cache_data_set()
         if arguments[:1] == ["evaluate"]:
             self.patch.setattr("datasets.config.HF_DATASETS_CACHE", str(self.folder / "cache"))
             if option(arguments, "--with") == "inspect" and find_spec("inspect_ai") is None:
@@ -198,6 +204,16 @@ class Reader:
         for name in ("--to", "--markdown", "--json", "--csv"):
             file = option(arguments, name)
             assert file is None or Path(file).exists(), f"{file} was not written"
+
+    def _cache_data_set(self) -> None:
+        """Let `datasets` have the reader's pairs in its cache, as a data set of the hub with German names."""
+        cache = self.folder / "cache"
+        self.patch.setattr("datasets.config.HF_DATASETS_CACHE", str(cache))
+        german = {}
+        for split, path in (("train", self.seeds), ("test", self.held_out)):
+            rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+            german[split] = {"Frage": [row["question"] for row in rows], "Antwort": [row["answer"] for row in rows]}
+        cached_data_set(cache, "me/tea-pairs", german)
 
     def _cheap_alignment(self, arguments: list[str]) -> list[str]:
         """Let few methods compete, on pairs whose questions differ."""
