@@ -60,7 +60,9 @@ def _is_workbook(path: Path, content: bytes) -> bool:
 def _sheet(path: Path, book: Any, names: frozenset[str]) -> str:
     """Give the name of the one sheet whose header has a known name."""
     visible = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"]
-    headers = {sheet.title: next((row for _, row in _cells(path, sheet) if _any_text(row)), ()) for sheet in visible}
+    headers: dict[str, Sequence[Any]] = {
+        sheet.title: next((row for _, row in _cells(path, sheet) if _any_text(row)), ()) for sheet in visible
+    }
     usable = [title for title, header in headers.items() if any(normal(_name(cell)) in names for cell in header)]
     if len(usable) == 1:
         return usable[0]
