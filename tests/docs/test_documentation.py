@@ -82,8 +82,8 @@ def test_every_file_of_the_project_that_is_named_exists(document):
 
 
 def test_every_option_that_is_named_exists(capsys):
-    # pip's --no-deps, what stands for itself, vLLM's --max-lora-rank, torchrun's
-    known = {"no", "version", "max", "node_rank"}
+    # pip's --no-deps, what stands for itself, vLLM's --max-lora-rank, torchrun's, docker's
+    known = {"no", "version", "max", "node_rank", "build", "network", "stop", "user"}
     for subcommand in ("fit", "quickstart", "align", "compare", "report", "export", "evaluate", "serve"):
         with pytest.raises(SystemExit):
             main([subcommand, "--help"])

@@ -143,6 +143,10 @@ class Reader:
                 assert launch[script + 1] == "isara_pl"
                 get_args_parser().parse_args([*launch[:script], "isara_pl"])
                 self._isara([*launch[script + 2 :], "--trainer.num_nodes=1"])
+            case ["sbatch", *arguments]:
+                srun, *command = shlex.split(arguments[arguments.index("--wrap") + 1])
+                assert (srun, command[0]) == ("srun", "isara-pl")
+                self._isara([*command[1:], "--trainer.num_nodes=1"])
             case ["docker", "build", *arguments]:
                 container.check_build(arguments)
             case ["docker", "run", *arguments]:
