@@ -57,7 +57,7 @@ gpu-check: $(VENV)/.installed
 
 # a warning, such as of a link that leads nowhere, is an error
 docs: $(VENV)/.installed
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --site-dir $(SITE)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
