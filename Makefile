@@ -8,6 +8,7 @@ SEED ?= 0
 TESTS ?= tests
 DEVICE ?= cuda
 SHAPE ?= llama-7b
+SITE ?= site
 BIN = $(VENV)/bin
 
 # the embedded models need no hub, so none may be asked
@@ -19,7 +20,7 @@ PYTEST = $(BIN)/pytest -n 2 --dist worksteal
 # of 20,000 files most are never imported; Python compiles those that are
 INSTALL = pip install --quiet --no-compile
 
-.PHONY: quickstart test test-slow offline-check chaos gpu-check lint format
+.PHONY: quickstart test test-slow offline-check chaos gpu-check docs lint format
 
 quickstart: $(VENV)/.installed
 	$(OFFLINE) $(BIN)/python -m isara_pl quickstart --to $(RUN_DIR)
@@ -48,6 +49,10 @@ chaos: $(VENV)/.installed
 # DEVICE=cpu SHAPE=tiny tries the check itself
 gpu-check: $(VENV)/.installed
 	$(BIN)/python scripts/gpu_check.py --device $(DEVICE) --shape $(SHAPE)
+
+# a warning, such as of a link that leads nowhere, is an error
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --site-dir $(SITE)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning_utilities.core import rank_zero
+from tqdm.notebook import tqdm_notebook
 
 from isara_pl.callbacks.evaluation import data_of
 from isara_pl.datamodule.growing import GrowthCallback
@@ -32,9 +33,9 @@ class StageProgress(GrowthCallback):
 
     A growth has a bar for its candidates, with those accepted so far and the time that is left of it, and each stage
     one for its items, with the tokens that it generates per second (in the first process, where there are several).
-    Where the output is no terminal, and beside any bar but Lightning's TQDMProgressBar, a line is logged every 15
-    seconds instead, and without any bar (`enable_progress_bar: false`) lines of training and validation too, which
-    have Lightning's own bars otherwise.
+    Where the output is neither a terminal nor a notebook with ipywidgets, and beside any bar but Lightning's
+    TQDMProgressBar, a line is logged every 15 seconds instead, and without any bar (`enable_progress_bar: false`) lines
+    of training and validation too, which have Lightning's own bars otherwise.
     """
 
     def __init__(self) -> None:
@@ -50,7 +51,7 @@ class StageProgress(GrowthCallback):
         for handler in [*_terminal_handlers()]:
             self._shown.callback(handler.setStream, handler.setStream(_AboveBars()))
         has_bar = bar is not None and not getattr(bar, "is_disabled", False)
-        drawn = has_bar and isinstance(bar, TQDMProgressBar) and sys.stdout.isatty()
+        drawn = has_bar and isinstance(bar, TQDMProgressBar) and can_draw()
         by_lightning = SHOWN_BY_LIGHTNING if has_bar else ()
         show, seconds = (_Bars().show, TICK) if drawn else (_log, BETWEEN_LOGS)
         self._watch = StageWatch(show, seconds, by_lightning)
@@ -220,6 +221,11 @@ class StageWatch(StageListener):
 # -- where it is said
 
 
+def can_draw() -> bool:
+    """Whether bars can be drawn and wiped away: on a terminal, and in a notebook where ipywidgets is installed."""
+    return sys.stdout.isatty() or issubclass(Tqdm, tqdm_notebook)
+
+
 class _Bars:
     """Bars below Lightning's own, in their style."""
 
@@ -229,15 +235,19 @@ class _Bars:
     def show(self, lines: Sequence[Line]) -> None:
         """Show these lines; bars of which there are no lines are wiped away."""
         while len(self._bars) > len(lines):
-            self._bars.pop().close()
+            bar = self._bars.pop()
+            bar.total = None  # a notebook would keep one that is not full, in red
+            bar.close()
         while len(self._bars) < len(lines):
             # without a position of their own they take the next free ones
             self._bars.append(Tqdm(leave=False, dynamic_ncols=True, file=sys.stdout, bar_format="{desc}"))
         for bar, line in zip(self._bars, lines, strict=True):
             left = "?" if line.seconds_left is None else Tqdm.format_interval(line.seconds_left)
             said = f"{Tqdm.format_interval(line.seconds)}<{left}" + (f", {line.note}" if line.note else "")
-            bar.desc, bar.n, bar.total = f"{line.name}: ", line.done, line.total
-            bar.bar_format = "{l_bar}{bar}| {n_fmt}/{total_fmt} [" + said + "]"
+            bar.desc, bar.bar_format = f"{line.name}: ", "{l_bar}{bar}| {n_fmt}/{total_fmt} [" + said + "]"
+            if bar.total != line.total:
+                bar.reset(line.total)  # which a notebook's bar must be told
+            bar.n, bar.total = line.done, line.total
             bar.refresh()
 
 

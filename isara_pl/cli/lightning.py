@@ -38,6 +38,7 @@ from isara_pl.callbacks import (
     prediction_writer,
 )
 from isara_pl.callbacks.evaluation import Evaluation
+from isara_pl.callbacks.stage_progress import can_draw
 from isara_pl.cli.errors import PlainErrors, names_of, refuse_linked, subparsers, users_fault
 from isara_pl.cli.first_look import remember, remembered
 from isara_pl.cli.help import ordered, texts
@@ -200,7 +201,7 @@ class IsaraCLI(LightningCLI):
         writers = [GracefulStop(), StageProgress(), OuterEpochTable(), OuterEpochSummary(), AdapterExport()]
         given = config["callbacks"] or []
         if config["enable_progress_bar"] is None and not any(isinstance(one, ProgressBar) for one in given):
-            if sys.stdout.isatty():
+            if can_draw():
                 callbacks = [*callbacks, OuterEpochBar()]
             else:
                 config["enable_progress_bar"] = False  # StageProgress logs lines

@@ -364,6 +364,7 @@ def quieten() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns whenever a process forks
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # nothing phones home
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # neither does a logger that says it is offline
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # a bar for each load

@@ -112,6 +112,12 @@ def test_every_shape_on_the_page_of_files_is_read_as_it_says(tmp_path):
         assert (sample.question, sample.answer) == (question.replace("⏎", "\n"), answer), row
 
 
+def test_every_figure_of_the_gallery_is_one_of_the_results():
+    figures = set(re.findall(r"(?<= )\d?\.\d{3}(?= )", text_of("docs/GALLERY.md")))
+    assert len(figures) == 14
+    assert {figure for figure in figures if figure not in text_of("docs/RESULTS.md")} == set()
+
+
 def test_the_index_has_every_page():
     named = set(re.findall(r"\((docs/\w+\.md)\)", section("README.md", "Further pages")))
     assert named == {document for document in DOCUMENTS if document.startswith("docs/")}

@@ -99,8 +99,12 @@ def _inline(document: str) -> Iterator[Block]:
 
 def links(document: str) -> list[str]:
     """Give the targets of a document's links that are no web addresses."""
-    found = re.findall(r"\]\(([^)\s]+)\)", "\n".join(prose(document)))
-    return [target for target in found if not target.startswith("https://")]
+    return links_in("\n".join(prose(document)))
+
+
+def links_in(text: str) -> list[str]:
+    """Give the targets of the links in a text that are no web addresses."""
+    return [found for found in re.findall(r"\]\(([^)\s]+)\)", text) if not found.startswith("https://")]
 
 
 def anchors(document: str) -> set[str]:

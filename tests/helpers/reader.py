@@ -68,6 +68,8 @@ CHEAP_GROWTH = {
     "data.question_sampling.max_new_tokens": 4,
     "data.answer_sampling.max_new_tokens": 4,
 }
+# loggers whose packages take long to import; tests/callbacks/test_trackers.py runs with them
+TRACKERS = ("MLFlowLogger", "trackio_logger.TrackioLogger")
 VARIABLE = re.compile(r"[A-Z_]+=\S*")  # a variable of the environment, in front of a command
 
 
@@ -194,6 +196,8 @@ class Reader:
             if option(arguments, "--with") == "inspect" and find_spec("inspect_ai") is None:
                 parser_of("evaluate").parse_args(arguments[1:])  # what can be checked where it is not installed
                 return
+        if option(arguments, "--trainer.logger") in TRACKERS:
+            arguments.append("--print_config")
         arguments, file = (arguments[:-2], arguments[-1]) if ">" in arguments else (arguments, None)
         run = lightning.run
         with Path(file).open("w") if file else contextlib.nullcontext() as output, self.patch.context() as within:
