@@ -80,20 +80,22 @@ def spelled(way: str, folder: str, tmp_path: Path) -> str:
     return str(other)
 
 
-@pytest.mark.parametrize(("ways", "number"), [(("relative", "link"), 2), (("copy", "relative"), 3)])
 def test_a_resume_may_name_the_same_model_and_encoder_otherwise(
-    ways, number, options, tmp_path, cut_run, tiny_llama, tiny_encoder, undisturbed
+    options, tmp_path, cut_run, tiny_llama, tiny_encoder, undisturbed
 ):
-    run_dir = cut_run(number)  # in the first outer epoch, or behind a checkpoint
-    assert (run_dir / "checkpoints/last.ckpt").exists() == (number == 3)
-    model, encoder = (
-        spelled(way, folder, make(tmp_path / name))
-        for way, folder, name in zip(ways, (tiny_llama, tiny_encoder), ("m", "e"), strict=True)
-    )
-    fit(run_dir, options, f"--model.name={model}", f"--data.encoder={encoder}", "--ckpt_path=last")
+    def named(*ways):
+        return [
+            f"--{option}={spelled(way, folder, make(tmp_path / f'{way} {option}'))}"
+            for way, folder, option in zip(
+                ways, (tiny_llama, tiny_encoder), ("model.name", "data.encoder"), strict=True
+            )
+        ]
+
+    run_dir = cut_run(3)
+    fit(run_dir, options, *named("copy", "link"), "--ckpt_path=last")
     for name in ("pool.jsonl", "rejected.jsonl", "adapter/adapter_model.safetensors"):
         assert (run_dir / name).read_bytes() == (undisturbed / name).read_bytes()
-    fit(run_dir, options, "--ckpt_path=last")  # and back again
+    fit(run_dir, options, *named("relative", "relative"), "--ckpt_path=last")  # and back again
 
 
 def make(folder: Path) -> Path:
@@ -274,12 +276,14 @@ def test_files_that_changed_at_their_place_are_noticed(seeds_alone, tmp_path, ca
         ("data.encoder", "modules.json"),
     ):
         before = (run_dir / "conditions.json").read_bytes()
-        with (places[option] / file).open("a") as changed:
-            changed.write("\n")
+        whole = (places[option] / file).read_bytes()
+        (places[option] / file).write_bytes(whole + b"\n")
         assert f'{option}: "{places[option]}" with other files now' in fails(again, capsys), file
         assert (run_dir / "conditions.json").read_bytes() == before
-        with pytest.warns(UserWarning, match="going on under changed conditions"):
-            main([*again, "--data.on_change=continue"])
+        (places[option] / file).write_bytes(whole)
+    (places[option] / file).write_bytes(whole + b"\n")
+    with pytest.warns(UserWarning, match="going on under changed conditions"):
+        main([*again, "--data.on_change=continue"])
     main(again)
 
 
