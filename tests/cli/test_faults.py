@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_seeds
-from helpers.command_line import LISTS, SEEDS_ALONE, assert_begins_as, before_call, fails, fit, rows
+from helpers.command_line import LISTS, SEEDS_ALONE, UNMEASURED, assert_begins_as, before_call, fails, fit, rows
 from lightning.pytorch import Callback
 
 from isara_pl.generation import writing
@@ -16,7 +16,7 @@ from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Completion
 from isara_pl.module import IsaraModule
 
-ONE = "--data.outer_epochs=1"
+ONE = ("--data.outer_epochs=1", UNMEASURED)
 
 
 def fit_with_little_space(size: int, run_dir: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -24,7 +24,7 @@ def fit_with_little_space(size: int, run_dir: Path, options: list[str], capsys: 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
-        error = fails(["fit", *options, f"--run_dir={run_dir}", "--trainer.logger=false"], capsys)
+        error = fails(["fit", *options, UNMEASURED, f"--run_dir={run_dir}", "--trainer.logger=false"], capsys)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "To go on: the same command with --ckpt_path last" in error
@@ -81,7 +81,7 @@ def test_a_lack_of_memory_in_training_says_what_to_lower(options, tmp_path, caps
     run_dir = tmp_path / "run"
     with monkeypatch.context() as patch:
         before_call(patch, IsaraModule, "training_step", 6, ask_for_too_much)
-        error = fails(["fit", *options, f"--run_dir={run_dir}"], capsys)
+        error = fails(["fit", *options, UNMEASURED, f"--run_dir={run_dir}"], capsys)
     assert "error: the memory does not suffice. Where it trained: lower data.batch_size" in error
     assert f"the newest checkpoint is {run_dir}/checkpoints/last.ckpt" in error
     assert_begins_as(run_dir, undisturbed)
@@ -106,7 +106,7 @@ def test_a_lack_of_memory_in_generation_is_got_over(options, tmp_path, monkeypat
 
     monkeypatch.setattr(IsaraModule, "generate", generate)
     with pytest.warns(UserWarning, match="out of memory while generating for 4 prompts"):
-        fit(tmp_path / "run", options, ONE)
+        fit(tmp_path / "run", options, *ONE)
     assert_begins_as(tmp_path / "run", undisturbed)
 
 
@@ -114,7 +114,7 @@ def test_an_engine_that_returns_too_few_completions_is_told(options, tmp_path, c
     original = GenerationEngine.generate
     with monkeypatch.context() as patch:
         patch.setattr(GenerationEngine, "generate", lambda *given: original(*given)[len(given[1]) == 4 :])
-        error = fails(["fit", *options, f"--run_dir={tmp_path / 'run'}"], capsys)
+        error = fails(["fit", *options, UNMEASURED, f"--run_dir={tmp_path / 'run'}"], capsys)
     assert "error: IsaraModule.generate gave 3 completions for 4 prompts" in error
     assert_begins_as(tmp_path / "run", undisturbed)
 
@@ -144,7 +144,7 @@ def test_a_clock_that_jumps_back_changes_nothing(options, tmp_path, monkeypatch,
     clock = iter(range(10**6, 0, -1000))
     with monkeypatch.context() as patch:
         patch.setattr(time, "time", lambda: float(next(clock, 0)))
-        run_dir = fit(tmp_path / "run", options, ONE)
+        run_dir = fit(tmp_path / "run", options, *ONE)
     assert_begins_as(run_dir, undisturbed)
     assert all(float(row["seconds"]) >= 0 for row in rows(run_dir) if row["seconds"])
 
@@ -158,7 +158,7 @@ class Breaks(Callback):
 
 def test_a_fault_in_a_users_callback_keeps_its_traceback_and_says_what_is_safe(options, tmp_path, capsys, undisturbed):
     with pytest.raises(ZeroDivisionError):
-        fit(tmp_path / "run", [*options, f"--trainer.callbacks+={__name__}.Breaks"])
+        fit(tmp_path / "run", options, UNMEASURED, f"--trainer.callbacks+={__name__}.Breaks")
     assert f"safe in {tmp_path / 'run'}: 14 samples" in capsys.readouterr().err
     assert_begins_as(tmp_path / "run", undisturbed)
 

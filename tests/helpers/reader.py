@@ -54,6 +54,7 @@ CHEAP_RUN = {
     "trainer.strategy": "auto",
     "model.quantization": "none",
     "model.prediction_sampling.max_new_tokens": 4,
+    "held_out_answers.max_new_tokens": 4,
     "data.max_length": 128,
     "alpha_stopping.alpha": 0,  # a model of random weights has all of its candidates rejected
 }

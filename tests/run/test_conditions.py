@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import make_seeds, write_held_out, write_options, write_seeds
-from helpers.command_line import SEEDS_ALONE, before_call, fails, fit
+from helpers.command_line import SEEDS_ALONE, UNMEASURED, before_call, fails, fit
 from lightning.pytorch import Callback
 
 from isara_pl.cli.main import main
@@ -54,7 +54,7 @@ def test_seeds_that_changed_and_were_continued_with_stay_those_of_the_pool(optio
     other.write_text('{"question": "Why?", "answer": "So."}\n')
     changed = f"--data.seeds={other}"
     with pytest.warns(UserWarning, match="going on with the 8 seeds of the pool"):
-        fit(run_dir, options, changed, "--ckpt_path=last", "--data.on_change=continue")
+        fit(run_dir, options, UNMEASURED, changed, "--ckpt_path=last", "--data.on_change=continue")
     main(["validate", *options, changed, f"--run_dir={run_dir}", "--ckpt_path=last", "--data.on_change=continue"])
     # the seeds of the pool go on being those of the run
     fit(run_dir, options, "--ckpt_path=last")
@@ -92,7 +92,7 @@ def test_a_resume_may_name_the_same_model_and_encoder_otherwise(
         ]
 
     run_dir = cut_run(3)
-    fit(run_dir, options, *named("copy", "link"), "--ckpt_path=last")
+    fit(run_dir, options, UNMEASURED, *named("copy", "link"), "--ckpt_path=last")
     for name in ("pool.jsonl", "rejected.jsonl", "adapter/adapter_model.safetensors"):
         assert (run_dir / name).read_bytes() == (undisturbed / name).read_bytes()
     fit(run_dir, options, *named("relative", "relative"), "--ckpt_path=last")  # and back again
@@ -322,7 +322,11 @@ def test_a_filters_file_that_changed_is_noticed(seeds_alone, tmp_path, capsys):
 def test_evaluation_items_are_a_condition_where_the_guard_rejects_by_them(
     reject, seeds_alone, held_out_file, tmp_path, capsys
 ):
-    guard = ["--trainer.callbacks+=ContaminationGuard", f"--trainer.callbacks.reject={str(reject).lower()}"]
+    guard = [
+        f"--data.held_out={held_out_file}",
+        "--trainer.callbacks+=ContaminationGuard",
+        f"--trainer.callbacks.reject={str(reject).lower()}",
+    ]
     run_dir = fit(tmp_path / "run", seeds_alone, *guard)
     items = Path(held_out_file)
     items.write_text(items.read_text().replace("no colour at all", "a colour of its own"))

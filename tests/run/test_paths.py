@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import write_held_out, write_options, write_seeds
-from helpers.command_line import adapter, assert_begins_as, fails, fit
+from helpers.command_line import SEEDS_ALONE, adapter, assert_begins_as, fails, fit
 from jsonargparse import Namespace
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -152,7 +152,7 @@ def modes(folder: Path) -> dict[str, int]:
 def test_others_may_read_what_the_umask_lets_them(umask, tiny_llama, options, tmp_path, monkeypatch):
     before = os.umask(umask)
     try:
-        run_dir = fit(tmp_path / "run", options, "--data.outer_epochs=1", "--data.epochs_per_outer_epoch=1")
+        run_dir = fit(tmp_path / "run", [*options, *SEEDS_ALONE])
         main(["export", str(run_dir), f"--to={tmp_path / 'export'}"])
         (tmp_path / "x.gguf").write_bytes(b"GGUF")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

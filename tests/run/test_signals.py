@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers.command_line import SEEDS_ALONE, assert_begins_as, assert_same, before_call, fit, judged
+from helpers.command_line import SEEDS_ALONE, UNMEASURED, assert_begins_as, assert_same, before_call, fit, judged
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
@@ -78,7 +78,7 @@ def test_a_second_signal_ends_the_run_at_once(options, tmp_path, monkeypatch, un
     with monkeypatch.context() as patch:
         before_call(patch, OuterEpoch, "_judge", 1, sends(signal.SIGINT, signal.SIGTERM))
         with pytest.raises(SystemExit) as stop:
-            fit(tmp_path / "run", options)
+            fit(tmp_path / "run", options, UNMEASURED)
     assert stop.value.code == 130
     assert not (tmp_path / "run/rejected.jsonl").exists(), "the batch was not finished"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -143,7 +143,7 @@ def test_a_signal_that_is_ignored_stays_ignored(options, tmp_path, monkeypatch, 
     try:
         with monkeypatch.context() as patch:
             before_call(patch, OuterEpoch, "_judge", 1, sends(signal.SIGINT))
-            fit(tmp_path / "run", options, "--data.outer_epochs=1")
+            fit(tmp_path / "run", options, "--data.outer_epochs=1", UNMEASURED)
     finally:
         signal.signal(signal.SIGINT, before)
     assert (tmp_path / "run/checkpoints/epoch=1.ckpt").exists()

@@ -12,6 +12,9 @@ from isara_pl.cli.main import main
 from isara_pl.results.items import read_results
 
 ROOT = Path(__file__).parents[2]
+SHORT = [
+    f"--{texts}.max_new_tokens=4" for texts in ("held_out_answers", "data.question_sampling", "data.answer_sampling")
+]
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def study(monkeypatch):
         assert check
         assert command[:3] == [sys.executable, "-m", "isara_pl"]
         module.started.append(command[3:])
-        main(command[3:])
+        main([*command[3:], *(SHORT if command[3] in ("fit", "validate") else [])])
 
     monkeypatch.setattr(module.subprocess, "run", in_this_process)
     return module
