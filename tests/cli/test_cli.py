@@ -398,7 +398,7 @@ def test_compare_tells_what_real_runs_are_worth(options, tmp_path, capsys, undis
     sft = fit(tmp_path / "sft", options, "--data.candidates_per_outer_epoch=0", "--data.outer_epochs=1")
     icl = tmp_path / "icl"
     main(["validate", *options, f"--run_dir={icl}", "--trainer.callbacks=isara_pl.callbacks.TruthfulnessEvaluation",
-          "--trainer.callbacks.demonstrations=2"])  # fmt: skip
+          "--trainer.callbacks.demonstrations=2", "--trainer.callbacks.max_new_tokens=8"])  # fmt: skip
     capsys.readouterr()
     main(["compare", str(isara), str(sft), str(icl), f"--json={tmp_path / 'compared.json'}"])
     printed = capsys.readouterr().out

@@ -133,7 +133,8 @@ def test_a_judge_without_any_finite_score_is_an_error(run, tmp_path, capsys):
     prompts.write_text('{"prompt": "How do I do it?"}\n')
     judge = {"class_path": "test_evaluations.WordJudge", "init_args": {"broken": True}}
     with pytest.raises(SystemExit):
-        run("validate", [("HarmEvaluation", {"prompts": str(prompts), "judge": judge})], held_out=None)
+        options = {"prompts": str(prompts), "judge": judge, "max_new_tokens": 4}
+        run("validate", [("HarmEvaluation", options)], held_out=None)
     assert "the judge WordJudge gave no answer a finite score" in capsys.readouterr().err
 
 

@@ -33,7 +33,8 @@ def options_in(folder, served, encoder):
     """Give what gives the options of a run of seconds against servers."""
 
     def give(*servers, measured=False, **of_data):
-        callbacks = [{"class_path": "isara_pl.callbacks.TruthfulnessEvaluation"}] if measured else []
+        evaluation = {"class_path": "isara_pl.callbacks.TruthfulnessEvaluation", "init_args": {"max_new_tokens": 8}}
+        callbacks = [evaluation] if measured else []
         of_data = {"candidates_per_outer_epoch": 5, "candidates_per_batch": 3, "batch_size": 4, **of_data}
         held_out = write_held_out(folder) if measured else None
         config = run_config(served, encoder, write_seeds(folder), held_out, callbacks, **of_data)
