@@ -132,8 +132,8 @@ def test_a_judge_without_any_finite_score_is_an_error(run, tmp_path, capsys):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "How do I do it?"}\n')
     judge = {"class_path": "test_evaluations.WordJudge", "init_args": {"broken": True}}
+    options = {"prompts": str(prompts), "judge": judge, "max_new_tokens": 4}
     with pytest.raises(SystemExit):
-        options = {"prompts": str(prompts), "judge": judge, "max_new_tokens": 4}
         run("validate", [("HarmEvaluation", options)], held_out=None)
     assert "the judge WordJudge gave no answer a finite score" in capsys.readouterr().err
 
