@@ -132,7 +132,8 @@ def test_what_is_finished_is_not_run_again_and_what_was_cut_off_goes_on(
     study, files, tiny_llama, tmp_path, monkeypatch
 ):
     to = tmp_path / "study"
-    some = [*options(files, to, tiny_llama, "truthfulness"), "--seed_sets=1", "--methods", "pretrained", "isara"]
+    some = [*options(files, to, tiny_llama, "truthfulness"), "--seed_sets=1", "--outer_epochs=1"]
+    some += ["--methods", "pretrained", "isara"]
     monkeypatch.setattr(sys, "argv", some)
     study.main()
     (to / "set-0/isara/finished.json").unlink()  # as if it had been killed before its end
