@@ -39,7 +39,7 @@ def test_samples_that_hold_an_item_are_reported_and_the_rest_is_the_clean_part(r
 
 def test_candidates_that_hold_an_item_can_be_rejected(run, tmp_path):
     one = "--data.outer_epochs=1"
-    run_dir = run("fit", [("TruthfulnessEvaluation", {"max_new_tokens": 0})], one)
+    run_dir = run("fit", [], one, held_out=None)
     written = next(s for s in map(json.loads, (run_dir / "pool.jsonl").open()) if s["outer_epoch"] == 1)
     path = tmp_path / "items.jsonl"
     path.write_text(json.dumps({"question": written["question"], "answer": "So.", "incorrect_answers": ["No."]}) + "\n")

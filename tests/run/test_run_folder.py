@@ -80,7 +80,7 @@ def test_a_resume_under_other_conditions_is_refused_and_shows_what_differs(
     option = option.replace("MODEL", tiny("qwen2"))
     arguments = ["fit", *options, f"--run_dir={run_dir}", "--ckpt_path=last", option]
     if not shown:  # the same filter, and an evaluation less: that changes nothing of the pool
-        main(arguments)
+        main([*arguments, UNMEASURED])
         return
     error = fails(arguments, capsys)
     assert "was grown under other conditions than those of now" in error
