@@ -19,6 +19,8 @@ FEW_THREADS = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 PYTEST = $(BIN)/pytest -n 2 --dist worksteal
 # of 20,000 files most are never imported; Python compiles those that are
 INSTALL = pip install --quiet --no-compile
+# containers often forbid it, and then every process would compile torch and Lightning again
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart test test-slow offline-check chaos gpu-check docs lint format
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 
-from isara_pl.align import aligning
+from isara_pl.align import aligning, contestants
 from isara_pl.cli.main import main
 from isara_pl.run.files import POOL
 
@@ -25,11 +25,13 @@ NAMES = ("icl_knn", "sft", "distill_seeds", "isara", "distill")
 
 @pytest.fixture(scope="module")
 def asked(tiny_llama, tiny_encoder, tmp_path_factory):
-    """Give the arguments for a folder; a budget leaves out what takes long."""
+    """Give the arguments for a folder; whatever writes candidates writes few and short ones."""
     folder = tmp_path_factory.mktemp("asked")
     rows = [{"question": text, "answer": f"It was found in book {n}."} for n, text in enumerate(QUESTIONS)]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "options.yaml").write_text(yaml.safe_dump({"data": {"encoder": tiny_encoder, "max_length": 64}}))
+    short = {f"{text}_sampling": {"max_new_tokens": 4} for text in ("question", "answer")}
+    of_data = {"encoder": tiny_encoder, "max_length": 64, **short}
+    (folder / "options.yaml").write_text(yaml.safe_dump({"data": of_data}))
 
     def give(to, *more):
         return [
@@ -37,7 +39,9 @@ def asked(tiny_llama, tiny_encoder, tmp_path_factory):
             *("--config", str(folder / "options.yaml"), *more),
         ]
 
-    return give
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(contestants._LOOP, "candidates_per_outer_epoch", 4)
+        yield give
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_seeds, write_held_out, write_options
-from helpers.command_line import adapter, fails, fit, rows
+from helpers.command_line import UNMEASURED, adapter, fails, fit, rows
 from helpers.module import data_module, trainer_in
 from lightning.pytorch import LightningModule
 from safetensors.torch import load_file
@@ -29,7 +29,7 @@ def options_in(folder: Path, model: str, encoder: str, *more: str) -> list[str]:
     (folder / "seeds.jsonl").write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in rows))
     options = write_options(folder, model, encoder, str(folder / "seeds.jsonl"), write_held_out(folder))
     return [
-        *options, "--data.candidates_per_outer_epoch=0", "--data.outer_epochs=1", "--trainer.callbacks=[]",
+        *options, "--data.candidates_per_outer_epoch=0", "--data.outer_epochs=1", "--trainer.callbacks=[]", UNMEASURED,
         f"--data.epochs_per_outer_epoch={EPOCHS}", f"--data.validation_share={SHARE}", "--data.batch_size=3",
         "--model.learning_rate=0.1", "--model.lora.dropout=0.1", *more,
     ]  # fmt: skip

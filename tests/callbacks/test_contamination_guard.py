@@ -38,14 +38,15 @@ def test_samples_that_hold_an_item_are_reported_and_the_rest_is_the_clean_part(r
 
 
 def test_candidates_that_hold_an_item_can_be_rejected(run, tmp_path):
-    run_dir = run("fit", [("TruthfulnessEvaluation", {"max_new_tokens": 0})])
+    one = "--data.outer_epochs=1"
+    run_dir = run("fit", [], one, held_out=None)
     written = next(s for s in map(json.loads, (run_dir / "pool.jsonl").open()) if s["outer_epoch"] == 1)
     path = tmp_path / "items.jsonl"
     path.write_text(json.dumps({"question": written["question"], "answer": "So.", "incorrect_answers": ["No."]}) + "\n")
     callbacks = [("TruthfulnessEvaluation", {"items": str(path), "max_new_tokens": 0})]
     with pytest.warns(UserWarning, match="are much like 1 of the questions that it is measured on"):
-        run("fit", [*callbacks, ("ContaminationGuard", {"cosine": 1.0})], name="reported")
-    rejecting = run("fit", [*callbacks, ("ContaminationGuard", {"reject": True, "cosine": 1.0})], name="rejecting")
+        run("fit", [*callbacks, ("ContaminationGuard", {"cosine": 1.0})], one, name="reported")
+    rejecting = run("fit", [*callbacks, ("ContaminationGuard", {"reject": True, "cosine": 1.0})], one, name="rejecting")
     rejected = [json.loads(line) for line in (rejecting / "rejected.jsonl").open()]
     assert (written["id"], "ContaminationGuard") in {(line["id"], line["filter"]) for line in rejected}
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.command_line import fit
+from helpers.command_line import SEEDS_ALONE, fit
 from helpers.evaluations import lines
 
 from isara_pl.callbacks import held_out_answers
@@ -13,6 +13,7 @@ from isara_pl.errors import InputError
 from isara_pl.results.answers import answers_of, read_answers
 
 ASKED = "--held_out_answers.questions=2"
+ONE = "--data.outer_epochs=1"
 
 
 @pytest.fixture
@@ -47,9 +48,9 @@ def test_what_training_made_worse_is_asked_and_the_pretrained_model_then_as_well
 ):
     rises = {f"What is number {n}?": n - 2.0 for n in range(6)}
     monkeypatch.setattr(held_out_answers, "nll_changes", lambda run_dir, outer_epoch: rises)
-    few = fit(tmp_path / "few", options, f"--data.held_out={held_out}", ASKED)
-    assert [line["question"] for line in lines(few, NAME, 2)] == ["What is number 5?", "What is number 4?"]
-    every = fit(tmp_path / "every", options, f"--data.held_out={held_out}", "--held_out_answers.questions=6")
+    few = fit(tmp_path / "few", options, ONE, f"--data.held_out={held_out}", ASKED)
+    assert [line["question"] for line in lines(few, NAME, 1)] == ["What is number 5?", "What is number 4?"]
+    every = fit(tmp_path / "every", options, ONE, f"--data.held_out={held_out}", "--held_out_answers.questions=6")
     known = {line["question"]: line["answer"] for line in lines(every, NAME, 0)}
     assert len(known) == 6
     asked = {line["question"]: line["answer"] for line in lines(few, NAME, 0)}
@@ -68,7 +69,7 @@ def test_an_answer_that_was_cut_off_ends_in_dots(tmp_path):
 
 
 def test_none_are_asked_where_none_are_wanted_or_given(options, tmp_path, held_out):
-    fit(tmp_path / "none", options, f"--data.held_out={held_out}", "--held_out_answers.questions=0")
+    fit(tmp_path / "none", options, *SEEDS_ALONE, f"--data.held_out={held_out}", "--held_out_answers.questions=0")
     assert not (tmp_path / f"none/evaluation/{NAME}.jsonl").exists()
 
 

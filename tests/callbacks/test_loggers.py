@@ -10,7 +10,7 @@ import pytest
 import wandb
 import yaml
 from conftest import make_seeds, write_held_out, write_options, write_seeds
-from helpers.command_line import before_call, fit
+from helpers.command_line import UNMEASURED, before_call, fit
 from lightning.pytorch.loggers import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugin_util import markdowns_to_safe_html
@@ -189,7 +189,7 @@ def interrupt() -> None:
 # while it trains on what it has logged; when all candidates are on disk, but nothing is logged
 @pytest.mark.parametrize(("owner", "method"), [(IsaraModule, "training_step"), (SamplePool, "rejected")])
 def test_a_growth_is_logged_once_although_the_run_is_interrupted(options, tmp_path, monkeypatch, owner, method):
-    few = [*options, "--data.outer_epochs=1", "--data.epochs_per_outer_epoch=1"]
+    few = [*options, UNMEASURED, "--data.outer_epochs=1", "--data.epochs_per_outer_epoch=1"]
     with monkeypatch.context() as patch:
         before_call(patch, owner, method, 1, interrupt)
         with pytest.raises(SystemExit):

@@ -35,7 +35,7 @@ def test_every_config_runs(config, tiny_llama, tiny_encoder, seeds_file, held_ou
     main([
         subcommand, "--config=config.yaml", "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu",
         f"--model.name={tiny_llama}", f"--data.encoder={tiny_encoder}", f"--data.seeds={seeds_file}",
-        f"--data.held_out={held_out_file}", "--data.question_sampling.max_new_tokens=4",
+        f"--data.held_out={held_out_file}", "--held_out_answers.max_new_tokens=4", "--data.question_sampling.max_new_tokens=4",
         "--data.answer_sampling.max_new_tokens=4",
     ])  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Terminals, files that output is redirected to, locales and configuration files in other encodings than UTF-8."""
 
+import io
 import os
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from isara_pl.cli.errors import PlainErrors
 parser = PlainErrors()
 parser.add_argument("--config", action="config")
 parser.add_argument("--seeds")
-print(ascii(parser.parse_args(sys.argv[1:]).seeds))
+for config in sys.argv[1:]:
+    print(ascii(parser.parse_args([f"--config={config}"]).seeds))
 """
 
 
@@ -35,37 +37,44 @@ def seeds_of(config: Path) -> str:
     return parser.parse_args([f"--config={config}"]).seeds
 
 
+def printed(encoding: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    """Give what the command line prints where standard output has an encoding."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        main([*arguments])
+    stream.flush()
+    return stream.buffer.getvalue().decode(encoding)
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8", "latin-1"])
 @pytest.mark.parametrize("alpha", [(), ("--alpha",)])
-def test_a_comparison_is_written_in_the_encoding_that_there_is(undisturbed, encoding, alpha):
-    done = python("-m", "isara_pl", "compare", *alpha, str(undisturbed), PYTHONIOENCODING=encoding)
-    assert (done.returncode, done.stderr) == (0, b"")
-    text = done.stdout.decode(encoding)
+def test_a_comparison_is_written_in_the_encoding_that_there_is(undisturbed, monkeypatch, encoding, alpha):
+    text = printed(encoding, monkeypatch, "compare", *alpha, str(undisturbed))
     assert ("answer NLL ↓" if encoding == "utf-8" else "answer NLL v") in text
     if alpha:
         assert ("where α would have stopped it" if encoding == "utf-8" else "where alpha would have stopped it") in text
 
 
-def test_a_report_is_printed_in_the_encoding_that_there_is(undisturbed, tmp_path):
+def test_a_report_is_printed_in_the_encoding_that_there_is(undisturbed, tmp_path, monkeypatch):
     to = str(tmp_path / "report.html")
-    done = python("-m", "isara_pl", "report", str(undisturbed), "--to", to, PYTHONIOENCODING="cp1252")
-    assert done.returncode == 0, done.stderr
-    assert "alpha" in done.stdout.decode("cp1252")
+    assert "alpha" in printed("cp1252", monkeypatch, "report", str(undisturbed), "--to", to)
 
 
+# in a process of its own, whose streams Python makes
 def test_an_error_shows_a_character_that_the_encoding_has_not_as_its_escape(tmp_path):
     done = python("-m", "isara_pl", "compare", str(tmp_path / "läuft α日"), PYTHONIOENCODING="cp1252")
     assert done.returncode == 1
     assert "läuft alpha\\u65e5" in done.stderr.decode("cp1252")
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_a_config_is_read_in_its_own_encoding_not_in_that_of_the_locale(tmp_path, encoding):
-    config = tmp_path / "a.yaml"
-    config.write_bytes("seeds: sämlinge.jsonl # für α\n".encode(encoding))
-    done = python("-c", PARSE, f"--config={config}", **ASCII_LOCALE)
-    assert (done.stderr, done.stdout.strip()) == (b"", rb"'s\xe4mlinge.jsonl'")
-    assert seeds_of(config) == "sämlinge.jsonl"
+def test_a_config_is_read_in_its_own_encoding_not_in_that_of_the_locale(tmp_path):
+    configs = [tmp_path / f"{encoding}.yaml" for encoding in ("utf-8", "utf-8-sig", "utf-16")]
+    for config in configs:
+        config.write_bytes("seeds: sämlinge.jsonl # für α\n".encode(config.stem))
+        assert seeds_of(config) == "sämlinge.jsonl"
+    done = python("-c", PARSE, *configs, **ASCII_LOCALE)
+    assert (done.stderr, done.stdout.split()) == (b"", [rb"'s\xe4mlinge.jsonl'"] * 3)
 
 
 def test_a_part_of_a_config_that_is_a_file_is_read_alike(tmp_path):
@@ -80,11 +89,12 @@ class Data:
 parser = PlainErrors()
 parser.add_argument("--config", action="config")
 parser.add_class_arguments(Data, "data")
-print(ascii(parser.parse_args(sys.argv[1:]).data.seeds))
+for argument in sys.argv[1:]:
+    print(ascii(parser.parse_args([argument]).data.seeds))
 """
-    for argument in (f"--config={tmp_path / 'a.yaml'}", f"--data={tmp_path / 'part.yaml'}"):
-        done = python("-c", parse, argument, **ASCII_LOCALE)
-        assert (done.stderr, done.stdout.strip()) == (b"", rb"'s\xe4mlinge.jsonl'")
+    arguments = [f"--config={tmp_path / 'a.yaml'}", f"--data={tmp_path / 'part.yaml'}"]
+    done = python("-c", parse, *arguments, **ASCII_LOCALE)
+    assert (done.stderr, done.stdout.split()) == (b"", [rb"'s\xe4mlinge.jsonl'"] * 2)
 
 
 def test_a_config_in_another_encoding_is_refused_with_its_line_and_the_way_out(tmp_path):

@@ -25,7 +25,7 @@ from isara_pl.module import IsaraModule
 from isara_pl.training.pairs import encode_pair
 
 FAST = settings(
-    derandomize=True, deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    derandomize=True, deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 READERS = (read_samples, read_questions, lambda path: read_preferences(path, "pair"))
 

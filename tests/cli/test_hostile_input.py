@@ -206,7 +206,8 @@ def test_nothing_that_a_pair_holds_steers_the_terminal_of_a_run(run, tmp_path, c
     held_out = write(tmp_path, "items.jsonl", "".join(json.dumps(item) + "\n" for item in items))
     run(
         "fit",
-        [("OuterEpochTable", {}), ("TruthfulnessEvaluation", {}), ("ContaminationGuard", {})],
+        [("OuterEpochTable", {}), ("TruthfulnessEvaluation", {"max_new_tokens": 8}), ("ContaminationGuard", {})],
+        "--data.outer_epochs=1",
         f"--data.seeds={seeds}",
         held_out=str(held_out),
     )

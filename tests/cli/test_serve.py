@@ -1,9 +1,9 @@
 """`isara-pl serve`: the right command for a run, and a process that is that command."""
 
 import json
+import multiprocessing
 import os
 import shlex
-import subprocess
 import sys
 
 import pytest
@@ -57,15 +57,25 @@ def test_the_flags_follow_from_the_options(groups, there, not_there, tiny_llama,
     assert ("VLLM_ALLOW_RUNTIME_LORA_UPDATING" in variables) == ("--enable-lora" in options)
 
 
+def serve(words: list[str], said: str) -> None:
+    """Be a process of the command line, whose output is a file."""
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 1)
+    main(["serve", *words])
+
+
 def test_start_becomes_that_process(tiny_llama, tmp_path, capsys):
     fake = tmp_path / "python"
     fake.write_text(f"#!{sys.executable}\nimport json, os, sys\nprint(json.dumps([sys.argv[1:], dict(os.environ)]))\n")
     fake.chmod(0o755)
     config = configuration(tmp_path, tiny_llama)
     variables, options = printed(capsys, config)
-    command = [sys.executable, "-m", "isara_pl", "serve", config, "--start", f"--python={fake}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
-    arguments, environment = json.loads(done.stdout.splitlines()[-1])
+    # forked, since a fresh one would import everything anew
+    words = [config, "--start", f"--python={fake}"]
+    process = multiprocessing.get_context("fork").Process(target=serve, args=(words, str(tmp_path / "said")))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    arguments, environment = json.loads((tmp_path / "said").read_text().splitlines()[-1])
     assert shlex.join(arguments) == f"-m vllm.entrypoints.openai.api_server {options}"
     assert variables.items() <= environment.items()
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from filelock import FileLock
-from helpers.command_line import fails
+from helpers.command_line import SEEDS_ALONE, UNMEASURED, fails
 from helpers.documents import text_of
 from safetensors.torch import load_file, save_file
 
@@ -52,7 +52,7 @@ def provoked(options, used, seeds_file, tiny_llama, tmp_path, monkeypatch, capsy
 
     def all_rejected():
         filters = "--trainer.callbacks={class_path: isara_pl.callbacks.TooShort, init_args: {min_words: 1000}}"
-        main(["fit", *options, f"--run_dir={tmp_path / 'new'}", filters])
+        main(["fit", *options, UNMEASURED, f"--run_dir={tmp_path / 'new'}", filters])
         return " ".join(str(warning.message) for warning in recwarn)
 
     def headless():
@@ -68,7 +68,7 @@ def provoked(options, used, seeds_file, tiny_llama, tmp_path, monkeypatch, capsy
             raise torch.OutOfMemoryError("CUDA out of memory")
 
         monkeypatch.setattr(IsaraModule, "training_step", training_step)
-        return fit("--data.candidates_per_outer_epoch=0", "--data.outer_epochs=1")
+        return fit(*SEEDS_ALONE)
 
     return {
         "holds a run already": lambda: fails(["fit", *options, used], capsys),

@@ -69,15 +69,15 @@ def test_a_plain_validation_in_a_fitted_folder_keeps_what_is_known_of_its_outer_
         ("TruthfulnessEvaluation", {**SCORES_ONLY, "items": str(path)}),
         ("ContaminationGuard", {"cosine": 1.0}),
     ]
-    fitted = run("fit", callbacks, held_out=None)
-    before = lines(fitted, "contamination", 2)
+    fitted = run("fit", callbacks, "--data.outer_epochs=1", held_out=None)
+    before = lines(fitted, "contamination", 1)
     assert before
     run("validate", callbacks, held_out=None)
-    assert lines(fitted, "contamination", 2) == before
+    assert lines(fitted, "contamination", 1) == before
 
 
 def test_where_no_item_is_clean_the_clean_figures_are_not_those_of_the_outer_epoch_before(run, tmp_path):
-    first = run("fit", [("TruthfulnessEvaluation", SCORES_ONLY)], name="first")
+    first = run("fit", [], held_out=None, name="first")
     written = [json.loads(line) for line in (first / "pool.jsonl").open()]
     late = next(sample for sample in written if sample["outer_epoch"] == 2)
     path = tmp_path / "items.jsonl"
@@ -132,8 +132,9 @@ def test_a_judge_without_any_finite_score_is_an_error(run, tmp_path, capsys):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "How do I do it?"}\n')
     judge = {"class_path": "test_evaluations.WordJudge", "init_args": {"broken": True}}
+    options = {"prompts": str(prompts), "judge": judge, "max_new_tokens": 4}
     with pytest.raises(SystemExit):
-        run("validate", [("HarmEvaluation", {"prompts": str(prompts), "judge": judge})], held_out=None)
+        run("validate", [("HarmEvaluation", options)], held_out=None)
     assert "the judge WordJudge gave no answer a finite score" in capsys.readouterr().err
 
 

@@ -184,8 +184,8 @@ def test_the_figures_can_be_monitored(run, tmp_path, pairs_file):
 
 
 def test_without_held_out_pairs_evaluations_run_on_their_own_items(run, pairs_file, capsys):
-    run_dir = run("fit", [("HarmPreferenceEvaluation", {"pairs": pairs_file})], held_out=None)
-    assert [row["outer_epoch"] for row in table(run_dir)] == ["0", "1", "2"]
+    run_dir = run("fit", [("HarmPreferenceEvaluation", {"pairs": pairs_file})], "--data.outer_epochs=1", held_out=None)
+    assert [row["outer_epoch"] for row in table(run_dir)] == ["0", "1"]
     assert all(row["harm_preference"] and not row["answer_nll"] for row in table(run_dir))
     printed = capsys.readouterr().out
     assert "harm preference" in printed
@@ -240,12 +240,12 @@ def test_rewards_are_compared_with_the_pretrained_models_answers(run, tmp_path, 
         "max_new_tokens": 9,
         "lower_is_better": lower_is_better,
     }
-    run_dir = run("fit", [("RewardEvaluation", options)], held_out=None)
+    run_dir = run("fit", [("RewardEvaluation", options)], "--data.outer_epochs=1", held_out=None)
     figure = "cost" if lower_is_better else "reward"
     before = [line[figure] for line in lines(run_dir, figure, 0)]
     assert [line["win_rate"] for line in lines(run_dir, figure, 0)] == [0.5] * 4
     sign = -1 if lower_is_better else 1
-    for line, score in zip(lines(run_dir, figure, 2), before, strict=True):
+    for line, score in zip(lines(run_dir, figure, 1), before, strict=True):
         assert line["pretrained_score"] == pytest.approx(score)
         gain = sign * (line[figure] - score)
         assert line["win_rate"] == (0.5 if abs(gain) < 1e-6 else float(gain > 0))

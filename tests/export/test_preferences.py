@@ -8,6 +8,7 @@ import pytest
 import yaml
 from conftest import write_held_out, write_options, write_seeds
 from datasets import load_dataset
+from helpers.command_line import UNMEASURED
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from isara_pl.cli.commands import run_command
@@ -39,7 +40,7 @@ def greedy(speaker, tiny_encoder, tmp_path_factory) -> Path:
     """Give a run whose answers are the likeliest ones, so that plain transformers can say what they are."""
     folder = tmp_path_factory.mktemp("greedy")
     files = write_seeds(folder), write_held_out(folder)
-    likeliest = ["--data.answer_sampling.do_sample=false", "--data.outer_epochs=1"]
+    likeliest = ["--data.answer_sampling.do_sample=false", "--data.outer_epochs=1", UNMEASURED]
     main(["fit", *write_options(folder, speaker, tiny_encoder, *files), f"--run_dir={folder / 'run'}", *likeliest])
     return folder / "run"
 

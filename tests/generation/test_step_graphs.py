@@ -3,7 +3,7 @@
 import warnings
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -56,9 +56,16 @@ def graphs(monkeypatch):
     return taken
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+# each architecture and each way of drawing; all pairs of them in `make test-slow`
+@pytest.mark.parametrize(
+    ("architecture", "sampling"),
+    [
+        pytest.param(*pair, marks=() if pair[0] == "llama" or pair[1] == "top_p" else pytest.mark.slow)
+        for pair in product(ARCHITECTURES, SAMPLINGS)
+    ],
+)
 def test_steps_of_fixed_shapes_give_the_same_completions(tiny, architecture, sampling, graphs, monkeypatch):
+    sampling = SAMPLINGS[sampling]
     seeds = range(len(PROMPTS) * 4)
     with monkeypatch.context() as without:
         without.setattr(StepGraphs, "suit", lambda self: False)

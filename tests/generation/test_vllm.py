@@ -1,7 +1,8 @@
 """vLLM servers as the engine: what is asked, what comes of the answers, and what happens when they go wrong."""
 
-import subprocess
-import sys
+import multiprocessing
+import os
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -16,6 +17,7 @@ from helpers.stand_in import COMPLETES, StandIn, standing_in
 
 from isara_pl.errors import InputError
 from isara_pl.generation.distributions import TopLogprobs, top_logprobs, without_ends
+from isara_pl.generation.engine import GenerationEngine
 from isara_pl.generation.protocol import Sampling
 from isara_pl.generation.vllm import GeneratorOptions, VllmEngine, VllmServers, folded
 
@@ -185,24 +187,21 @@ def test_a_server_that_comes_back_is_asked_for_what_is_missing(served, server):
     assert [one.ids for one in found] == [one.ids for one in expected]
 
 
-INTERRUPTED = """
-import os, signal, sys, threading
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
-from helpers.generation import engine
-from isara_pl.generation.protocol import Sampling
-from isara_pl.generation.vllm import GeneratorOptions, VllmEngine, VllmServers
-for url in sys.argv[2:]:
-    there = VllmEngine(VllmServers(GeneratorOptions("vllm", url, timeout=300, patience=300)), engine(sys.argv[1]), max)
-    there.servers.base, there.servers.window
-    threading.Timer(1, os.kill, [os.getpid(), signal.SIGINT]).start()
-    try:
-        there.generate(["a"] * 4, Sampling(max_new_tokens=2), [1, 2, 3, 4])
-    except KeyboardInterrupt:
-        print("interrupted", flush=True)
-"""
+def interrupted(there: GenerationEngine, urls: list[str], said: Path) -> None:
+    """Be a process that Ctrl-C comes to while servers are asked."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
+    for url in urls:
+        asked = VllmEngine(VllmServers(GeneratorOptions("vllm", url, timeout=300, patience=300)), there, max)
+        asked.servers.base, asked.servers.window  # noqa: B018
+        threading.Timer(1, os.kill, [os.getpid(), signal.SIGINT]).start()
+        try:
+            asked.generate(["a"] * 4, Sampling(max_new_tokens=2), [1, 2, 3, 4])
+        except KeyboardInterrupt:
+            with said.open("a") as file:
+                file.write("interrupted\n")
 
 
-def test_ctrl_c_ends_at_once_and_holds_nothing_up(served, server):
+def test_ctrl_c_ends_at_once_and_holds_nothing_up(served, server, tmp_path):
     over = threading.Event()
 
     def instead(of: StandIn, says_nothing: bool) -> None:
@@ -220,12 +219,17 @@ def test_ctrl_c_ends_at_once_and_holds_nothing_up(served, server):
     with standing_in(served) as away:
         instead(server, says_nothing=True)
         instead(away, says_nothing=False)
-        command = [sys.executable, "-c", INTERRUPTED, served, server.url, away.url]
-        try:  # far below timeout and patience
-            done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=100)
+        # forked, since a fresh one would import everything anew
+        arguments = (engine(served), [server.url, away.url], tmp_path / "said")
+        process = multiprocessing.get_context("fork").Process(target=interrupted, args=arguments)
+        process.start()
+        try:
+            process.join(100)  # far below timeout and patience
+            assert process.exitcode == 0
         finally:
             over.set()
-    assert done.stdout == "interrupted\n" * 2, done.stderr
+            process.kill()
+    assert (tmp_path / "said").read_text() == "interrupted\n" * 2
 
 
 # -- which addresses

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers.utils.chat_template_utils as renderer
 from conftest import CHAT_TEMPLATE, FakeGenerator, make_model, make_seeds, make_tokenizer
-from helpers.command_line import adapter, fails, fit, rows
+from helpers.command_line import UNMEASURED, adapter, fails, fit, rows
 from helpers.judges import save_classifier
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -294,7 +294,8 @@ def test_what_a_judge_says_does_not_depend_on_the_day(kind, tmp_path, monkeypatc
 
 def test_a_run_goes_on_on_another_day_as_if_it_were_the_same(options, tiny_llama, tmp_path, monkeypatch):
     model = with_template(tiny_llama, DATED["called"] + CHAT_TEMPLATE, tmp_path / "model")
-    more = (f"--model.name={model}", "--data.prompt_format=chat", "--data.epochs_per_outer_epoch=1")
+    more = [f"--model.name={model}", "--data.prompt_format=chat", "--data.epochs_per_outer_epoch=1"]
+    more += ["--trainer.callbacks=[]", "--held_out_answers.questions=0", "--data.candidates_per_outer_epoch=2"]
     set_clock(monkeypatch, 1)
     whole = fit(tmp_path / "whole", options, *more)
     fit(tmp_path / "parts", options, *more, "--data.outer_epochs=1")
@@ -310,7 +311,12 @@ def test_a_run_goes_on_on_another_day_as_if_it_were_the_same(options, tiny_llama
 def test_a_prompt_that_changed_nevertheless_is_refused(options, tiny_llama, tmp_path, monkeypatch, capsys):
     dated = "{% set form = '%d %b %Y' %}{{ 'Today: ' + strftime_now(form) + '\n' }}"  # is not found in the template
     more = (f"--model.name={with_template(tiny_llama, dated + CHAT_TEMPLATE, tmp_path / 'model')}",)
-    seeds_alone = ("--data.candidates_per_outer_epoch=0", "--data.outer_epochs=1", "--data.prompt_format=chat")
+    seeds_alone = (
+        "--data.candidates_per_outer_epoch=0",
+        "--data.outer_epochs=1",
+        "--data.prompt_format=chat",
+        UNMEASURED,
+    )
     set_clock(monkeypatch, 1)
     run_dir = fit(tmp_path / "run", options, *more, *seeds_alone)
     set_clock(monkeypatch, 2)

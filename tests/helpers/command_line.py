@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from isara_pl.cli.main import main
 
 LISTS = ("pool.jsonl", "rejected.jsonl")
+# half of a run is measuring, on which neither pool nor adapter depend
+UNMEASURED = "--data.held_out=null"
 # the cheapest whole run
-SEEDS_ALONE = ["--data.candidates_per_outer_epoch=0", "--data.outer_epochs=1", "--data.epochs_per_outer_epoch=1"]
+SEEDS_ALONE = [
+    *("--data.candidates_per_outer_epoch=0", "--data.outer_epochs=1", "--data.epochs_per_outer_epoch=1"),
+    UNMEASURED,
+]
 
 
 def fit(run_dir: Path, options: list[str], *more: str) -> Path:
@@ -44,6 +50,20 @@ def assert_same(run_dir: Path, undisturbed: Path) -> None:
     assert adapter(run_dir) == adapter(undisturbed)
     figures = [[{**row, "seconds": ""} for row in rows(folder)] for folder in (run_dir, undisturbed)]
     assert figures[0] == figures[1]
+
+
+def assert_begins_as(run_dir: Path, undisturbed: Path) -> None:
+    """See that a run has come as far as the undisturbed one once was: what resumes are shown to go on from."""
+    for name in LISTS:
+        begun = (run_dir / name).read_bytes() if (run_dir / name).exists() else b""
+        assert (undisturbed / name).read_bytes().startswith(begun)
+    for path in run_dir.glob("checkpoints/epoch=*.ckpt"):
+        found, wanted = (
+            torch.load(folder / "checkpoints" / path.name)["state_dict"] for folder in (run_dir, undisturbed)
+        )
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(weight, wanted[name]) for name, weight in found.items())
+    assert not list(run_dir.rglob("*.unfinished"))
 
 
 def before_call(patch: pytest.MonkeyPatch, owner: Any, name: str, number: int, act: Callable[[], None]) -> None:

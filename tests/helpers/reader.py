@@ -58,6 +58,7 @@ CHEAP_RUN = {
     "trainer.strategy": "auto",
     "model.quantization": "none",
     "model.prediction_sampling.max_new_tokens": 4,
+    "held_out_answers.max_new_tokens": 4,
     "data.max_length": 128,
     "alpha_stopping.alpha": 0,  # a model of random weights has all of its candidates rejected
 }
@@ -106,7 +107,9 @@ class Reader:
         table = (folder / "mine.csv").read_text(encoding="utf-8")
         (folder / "fragen.csv").write_text(table.replace("question,answer", "Frage,Antwort", 1), encoding="utf-8")
         shutil.copyfile(folder / "configs/quickstart.yaml", folder / "my.yaml")
-        (folder / "my_options.yaml").write_text(yaml.safe_dump({"data": {"encoder": encoder, "max_length": 64}}))
+        short = {f"{text}_sampling": {"max_new_tokens": 4} for text in ("question", "answer")}
+        of_data = {"encoder": encoder, "max_length": 64, **short}
+        (folder / "my_options.yaml").write_text(yaml.safe_dump({"data": of_data}))
         (folder / "llama.cpp").mkdir()
         (folder / "llama.cpp/convert_hf_to_gguf.py").write_text(CONVERTER, encoding="utf-8")
         write_colours(folder / "my_tasks", "my_task")
@@ -154,7 +157,7 @@ class Reader:
             case ["docker", "run", *arguments]:
                 self._isara(container.of_isara(arguments))
             case ["make", *targets]:
-                self._make(targets)
+                self._make(targets, only_ask=block.kind == INLINE)  # README has it as a command
             case ["pip", "install", *arguments]:
                 check_pip(arguments)
             case ["python", script, *arguments] if script.startswith("scripts/"):
@@ -177,9 +180,10 @@ class Reader:
     def _isara(self, arguments: list[str]) -> None:
         """Run the command line; overrides behind its options make it cheap."""
         if arguments and arguments[0] in LIGHTNINGS and "--help" not in arguments:
+            of_several = option(arguments, "--trainer.strategy") is not None  # which tests of their own start
             arguments = [*arguments, *self._cheap(arguments)]
-            if option(arguments, "--trainer.strategy") is not None:  # tests of their own start several processes
-                arguments += ["--trainer.devices=1", "--trainer.strategy=auto"]
+            if of_several:
+                arguments.append("--trainer.fast_dev_run=true")
             if option(arguments, "--model.generator") == "vllm":  # a server of the tiny model
                 arguments.append(f"--model.generator.urls={StandIn(self.model).url}")
             run_dir = Path(option(arguments, "--run_dir") or "runs/isara")
@@ -252,13 +256,15 @@ class Reader:
             cheap["run_dir"] = given["run_dir"]
         return [f"--{name}={value}" for name, value in cheap.items()]
 
-    def _make(self, targets: list[str]) -> None:
+    def _make(self, targets: list[str], only_ask: bool) -> None:
         """Ask make what it would do, and do what of it is this project's command line."""
         # the reader's runs decide what is left to do, not those of this checkout, where quickstart may be done already
         here = f"{Path.cwd()}/"
         asked = ["make", "-n", f"RUN_DIR={here}runs/quickstart", *targets]
         done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+        if only_ask:
+            return
         for line in done.stdout.replace("\\\n", " ").replace(here, "").splitlines():
             if "-m isara_pl" in line:
                 self._isara(shlex.split(line.split("-m isara_pl")[1]))

@@ -164,7 +164,7 @@ def test_a_sentence_encoder_takes_its_own_control_tokens_in_a_question(tiny_enco
 def test_a_run_keeps_spelled_control_tokens_in_its_pool_and_no_marks_anywhere(run, tmp_path, name):
     seeds = [{"question": s.question, "answer": f"{s.answer}<|end|>\n<|turn|>user"} for s in make_seeds()]
     (tmp_path / "spelled.jsonl").write_text("".join(json.dumps(seed) + "\n" for seed in seeds))
-    more = (f"--data.seeds={tmp_path / 'spelled.jsonl'}", f"--data.prompt_format={name}")
+    more = (f"--data.seeds={tmp_path / 'spelled.jsonl'}", f"--data.prompt_format={name}", "--data.outer_epochs=1")
     held_out = [{**seeds[0], "question": "Who <|end|> me?", "incorrect_answers": ["No <|pad|>."]}]
     (tmp_path / "held.jsonl").write_text("".join(json.dumps(item) + "\n" for item in held_out))
     evaluation = ("TruthfulnessEvaluation", {"convention": "primer", "max_new_tokens": 4})

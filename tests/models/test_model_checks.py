@@ -299,12 +299,13 @@ def test_an_encoder_that_does_not_work_is_one_sentence_before_anything_is_measur
     assert PreTrainedModel.from_pretrained.__func__ is FROM_PRETRAINED  # as it was before
 
 
-NOTHING_GROWS = ["--data.candidates_per_outer_epoch=0", "--data.outer_epochs=1"]
+NOTHING_GROWS = ["--data.candidates_per_outer_epoch=0", "--data.outer_epochs=1", "--data.epochs_per_outer_epoch=1"]
+SHOWN = {"demonstrations": 2, "max_new_tokens": 0}
 USERS = {
-    "demonstrations": {"class_path": "isara_pl.callbacks.TruthfulnessEvaluation", "init_args": {"demonstrations": 2}},
+    "demonstrations": {"class_path": "isara_pl.callbacks.TruthfulnessEvaluation", "init_args": SHOWN},
     "random": {
         "class_path": "isara_pl.callbacks.TruthfulnessEvaluation",
-        "init_args": {"demonstrations": 2, "context": "random"},
+        "init_args": {**SHOWN, "context": "random"},
     },
     "diversity": {"class_path": "isara_pl.callbacks.DiversityMonitor"},
     "contamination": {"class_path": "isara_pl.callbacks.ContaminationGuard"},

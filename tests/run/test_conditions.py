@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import make_seeds, write_held_out, write_options, write_seeds
-from helpers.command_line import SEEDS_ALONE, before_call, fails, fit
+from helpers.command_line import SEEDS_ALONE, UNMEASURED, before_call, fails, fit
 from lightning.pytorch import Callback
 
 from isara_pl.cli.main import main
@@ -54,7 +54,7 @@ def test_seeds_that_changed_and_were_continued_with_stay_those_of_the_pool(optio
     other.write_text('{"question": "Why?", "answer": "So."}\n')
     changed = f"--data.seeds={other}"
     with pytest.warns(UserWarning, match="going on with the 8 seeds of the pool"):
-        fit(run_dir, options, changed, "--ckpt_path=last", "--data.on_change=continue")
+        fit(run_dir, options, UNMEASURED, changed, "--ckpt_path=last", "--data.on_change=continue")
     main(["validate", *options, changed, f"--run_dir={run_dir}", "--ckpt_path=last", "--data.on_change=continue"])
     # the seeds of the pool go on being those of the run
     fit(run_dir, options, "--ckpt_path=last")
@@ -80,20 +80,22 @@ def spelled(way: str, folder: str, tmp_path: Path) -> str:
     return str(other)
 
 
-@pytest.mark.parametrize(("ways", "number"), [(("relative", "link"), 2), (("copy", "relative"), 3)])
 def test_a_resume_may_name_the_same_model_and_encoder_otherwise(
-    ways, number, options, tmp_path, cut_run, tiny_llama, tiny_encoder, undisturbed
+    options, tmp_path, cut_run, tiny_llama, tiny_encoder, undisturbed
 ):
-    run_dir = cut_run(number)  # in the first outer epoch, or behind a checkpoint
-    assert (run_dir / "checkpoints/last.ckpt").exists() == (number == 3)
-    model, encoder = (
-        spelled(way, folder, make(tmp_path / name))
-        for way, folder, name in zip(ways, (tiny_llama, tiny_encoder), ("m", "e"), strict=True)
-    )
-    fit(run_dir, options, f"--model.name={model}", f"--data.encoder={encoder}", "--ckpt_path=last")
+    def named(*ways):
+        return [
+            f"--{option}={spelled(way, folder, make(tmp_path / f'{way} {option}'))}"
+            for way, folder, option in zip(
+                ways, (tiny_llama, tiny_encoder), ("model.name", "data.encoder"), strict=True
+            )
+        ]
+
+    run_dir = cut_run(3)
+    fit(run_dir, options, UNMEASURED, *named("copy", "link"), "--ckpt_path=last")
     for name in ("pool.jsonl", "rejected.jsonl", "adapter/adapter_model.safetensors"):
         assert (run_dir / name).read_bytes() == (undisturbed / name).read_bytes()
-    fit(run_dir, options, "--ckpt_path=last")  # and back again
+    fit(run_dir, options, *named("relative", "relative"), "--ckpt_path=last")  # and back again
 
 
 def make(folder: Path) -> Path:
@@ -274,12 +276,14 @@ def test_files_that_changed_at_their_place_are_noticed(seeds_alone, tmp_path, ca
         ("data.encoder", "modules.json"),
     ):
         before = (run_dir / "conditions.json").read_bytes()
-        with (places[option] / file).open("a") as changed:
-            changed.write("\n")
+        whole = (places[option] / file).read_bytes()
+        (places[option] / file).write_bytes(whole + b"\n")
         assert f'{option}: "{places[option]}" with other files now' in fails(again, capsys), file
         assert (run_dir / "conditions.json").read_bytes() == before
-        with pytest.warns(UserWarning, match="going on under changed conditions"):
-            main([*again, "--data.on_change=continue"])
+        (places[option] / file).write_bytes(whole)
+    (places[option] / file).write_bytes(whole + b"\n")
+    with pytest.warns(UserWarning, match="going on under changed conditions"):
+        main([*again, "--data.on_change=continue"])
     main(again)
 
 
@@ -318,7 +322,11 @@ def test_a_filters_file_that_changed_is_noticed(seeds_alone, tmp_path, capsys):
 def test_evaluation_items_are_a_condition_where_the_guard_rejects_by_them(
     reject, seeds_alone, held_out_file, tmp_path, capsys
 ):
-    guard = ["--trainer.callbacks+=ContaminationGuard", f"--trainer.callbacks.reject={str(reject).lower()}"]
+    guard = [
+        f"--data.held_out={held_out_file}",
+        "--trainer.callbacks+=ContaminationGuard",
+        f"--trainer.callbacks.reject={str(reject).lower()}",
+    ]
     run_dir = fit(tmp_path / "run", seeds_alone, *guard)
     items = Path(held_out_file)
     items.write_text(items.read_text().replace("no colour at all", "a colour of its own"))

@@ -1,6 +1,7 @@
 """Every figure of a run stands beside the weights that it was measured of, wherever a fit ended."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -69,18 +70,17 @@ CUTS = {
 }
 
 
-# each place by one of them here, by the other one in `make test-slow`
+# one place in each outer epoch here; these and others by both in `make test-slow`
 @pytest.mark.parametrize(
     ("kind", "steps"),
     [
-        ("max_steps", 1),
         ("should_stop", 4),
-        ("max_steps", 7),
-        ("should_stop", 9),
-        pytest.param("should_stop", 1, marks=pytest.mark.slow),
-        pytest.param("max_steps", 4, marks=pytest.mark.slow),
-        pytest.param("should_stop", 7, marks=pytest.mark.slow),
-        pytest.param("max_steps", 9, marks=pytest.mark.slow),
+        ("max_steps", 9),
+        *(
+            pytest.param(*cut, marks=pytest.mark.slow)
+            for cut in itertools.product(CUTS, (1, 4, 7, 9))
+            if cut not in (("should_stop", 4), ("max_steps", 9))
+        ),
     ],
 )
 def test_a_fit_that_ends_within_an_epoch_claims_nothing_of_it_and_goes_on_there(
@@ -131,10 +131,13 @@ OTHER_ENDS = {
 }
 
 
-# the signal in outer epoch 2 as well, in `make test-slow`
+# signals, which test_signals.py sends as well, and the end of the time in `make test-slow`
 @pytest.mark.parametrize(
     "end",
-    [pytest.param(end, marks=pytest.mark.slow if end == "signal after batch 8" else ()) for end in OTHER_ENDS],
+    [
+        pytest.param(end, marks=() if end in ("EarlyStopping", "error after batch 6") else pytest.mark.slow)
+        for end in OTHER_ENDS
+    ],
 )
 def test_wherever_a_fit_ends_its_figures_are_of_their_weights_and_a_resume_gives_all(
     options, tmp_path, undisturbed, end
@@ -150,7 +153,12 @@ def test_wherever_a_fit_ends_its_figures_are_of_their_weights_and_a_resume_gives
 
 
 def test_a_stop_within_accumulated_gradients_waits_for_their_step(options, tmp_path):
-    options = [*options, "--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=1"]
+    options = [
+        *options,
+        "--data.outer_epochs=1",
+        "--trainer.accumulate_grad_batches=2",
+        "--trainer.val_check_interval=1",
+    ]
     whole = fit(tmp_path / "whole", options)
     stop = [f"--trainer.callbacks+={__name__}.StopAfter", "--trainer.callbacks.batches=1"]
     # an outer epoch is measured in its second epoch only, and an epoch has 2 steps
@@ -181,16 +189,14 @@ def test_a_row_holds_figures_of_a_validation_of_these_very_weights_or_none(optio
 def test_weights_within_an_outer_epoch_are_measured_and_stand_in_no_row(options, finished_run, caplog):
     run_dir = finished_run
     before = rows(run_dir), (run_dir / "evaluation/truthfulness.jsonl").read_bytes()
-    for checkpoint in ("epoch=0", "epoch=2"):
-        with caplog.at_level("WARNING"), pytest.warns(UserWarning, match="stand at the end of none"):
-            main(["validate", *options, f"--run_dir={run_dir}", f"--ckpt_path={run_dir}/checkpoints/{checkpoint}.ckpt"])
-        main(["test", *options, f"--run_dir={run_dir}", f"--ckpt_path={run_dir}/checkpoints/{checkpoint}.ckpt"])
-        assert (rows(run_dir), (run_dir / "evaluation/truthfulness.jsonl").read_bytes()) == before
-    for checkpoint in ("epoch=1", "epoch=3"):  # these do
-        main(["validate", *options, f"--run_dir={run_dir}", f"--ckpt_path={run_dir}/checkpoints/{checkpoint}.ckpt"])
+    within = [f"--run_dir={run_dir}", f"--ckpt_path={run_dir}/checkpoints/epoch=2.ckpt"]
+    with caplog.at_level("WARNING"), pytest.warns(UserWarning, match="stand at the end of none"):
+        main(["validate", *options, *within])
+    main(["test", *options, *within])
+    assert (rows(run_dir), (run_dir / "evaluation/truthfulness.jsonl").read_bytes()) == before
+    for more in ([f"--ckpt_path={run_dir}/checkpoints/epoch=1.ckpt"], []):  # these do
+        main(["validate", *options, f"--run_dir={run_dir}", *more])
         assert rows(run_dir) == before[0]
-    main(["validate", *options, f"--run_dir={run_dir}"])
-    assert rows(run_dir) == before[0]
 
 
 def test_the_weights_of_another_run_and_another_base_overwrite_no_row(options, finished_run, tmp_path, tiny):

@@ -154,7 +154,7 @@ def test_a_terminal_shows_stages_counts_accepted_speed_and_time_left(options, tm
 
 def test_the_bar_of_the_command_line_counts_outer_epochs(options, tmp_path):
     with Terminal() as terminal:
-        fit(tmp_path / "run", options, "--trainer.enable_progress_bar=null")
+        fit(tmp_path / "run", options, "--trainer.enable_progress_bar=null", "--data.held_out=null")
     for outer_epoch in (1, 2):
         for epoch in (1, 2):
             assert f"outer epoch {outer_epoch} of 2, pass {epoch} of 2: " in terminal.written

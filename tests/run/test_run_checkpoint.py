@@ -29,7 +29,7 @@ def epochs_and_batches(path) -> tuple[int, int]:
     "saving",
     [
         ["--checkpoint.every_n_train_steps=1000"],
-        ["--checkpoint.every_n_epochs=3", "--checkpoint.save_last=link"],
+        pytest.param(["--checkpoint.every_n_epochs=3", "--checkpoint.save_last=link"], marks=pytest.mark.slow),
         pytest.param(["--checkpoint.train_time_interval=1:00:00"], marks=pytest.mark.slow),
         pytest.param(["--checkpoint.every_n_train_steps=1000", "--checkpoint.save_last=link"], marks=pytest.mark.slow),
     ],
@@ -58,7 +58,7 @@ def test_no_checkpoint_falls_into_accumulated_gradients_or_after_an_epochs_last_
     options, tmp_path, monkeypatch, accumulated
 ):
     # an interval of 0 saves after every batch that may be saved after; an epoch has 4 batches
-    options = [*options, f"--trainer.accumulate_grad_batches={accumulated}"]
+    options = [*options, "--data.outer_epochs=1", f"--trainer.accumulate_grad_batches={accumulated}"]
     whole = fit(tmp_path / "whole", options)
     options = [*options, "--checkpoint.train_time_interval=0:00:00"]
     for place, call in PLACES.items():

@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def test_a_section_that_does_not_end_is_ended(script, monkeypatch, capsys):
     def hangs(check):
         yield script.Row("before")
         while True:
-            pass
+            time.sleep(0.01)
 
     monkeypatch.setattr(script, "SECTIONS", {"hangs": script.Section(hangs, 1)})
     assert script.main(OPTIONS) == 1

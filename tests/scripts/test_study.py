@@ -11,6 +11,9 @@ import pytest
 from isara_pl.results.items import read_results
 
 ROOT = Path(__file__).parents[2]
+SHORT = [
+    f"--{texts}.max_new_tokens=4" for texts in ("held_out_answers", "data.question_sampling", "data.answer_sampling")
+]
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def study(monkeypatch):
 
     def recorded_run(words):
         module.started.append(words)
-        run_lightning(words)
+        run_lightning([*words, *SHORT])
 
     def recorded_command(name, words):
         module.started.append([name, *words])
@@ -133,7 +136,8 @@ def test_what_is_finished_is_not_run_again_and_what_was_cut_off_goes_on(
     study, files, tiny_llama, tmp_path, monkeypatch
 ):
     to = tmp_path / "study"
-    some = [*options(files, to, tiny_llama, "truthfulness"), "--seed_sets=1", "--methods", "pretrained", "isara"]
+    some = [*options(files, to, tiny_llama, "truthfulness"), "--seed_sets=1", "--outer_epochs=1"]
+    some += ["--methods", "pretrained", "isara"]
     monkeypatch.setattr(sys, "argv", some)
     study.main()
     (to / "set-0/isara/finished.json").unlink()  # as if it had been killed before its end
