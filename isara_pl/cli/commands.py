@@ -138,8 +138,8 @@ def export(
             stays as visible as it is. Needs a token (`hf auth login`).
         preferences: Write pairs of answers to prefer one of into the data set as well, in TRL's format: the pool's, and
             what the model answers without demonstrations. It has to answer every question of the pool for that.
-        gguf: Write model.gguf as well, for llama.cpp, with weights of this type (auto: 16 bits), and a Modelfile with
-            which Ollama writes the run's prompts. Needs llama.cpp's converter.
+        gguf: Write gguf/ as well: model.gguf for llama.cpp, with weights of this type (auto: 16 bits), and a Modelfile
+            with which Ollama writes the run's prompts. Needs llama.cpp's converter.
         converter: That converter, convert_hf_to_gguf.py of llama.cpp; without it, one on PATH.
     """
     folder, target = run_folder_at(run, "export"), Path(to)

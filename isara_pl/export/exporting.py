@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from isara_pl.errors import InputError, first_line, printable
 from isara_pl.export.cards import Publication, base_name, card
 from isara_pl.export.finished_run import ADAPTER, ADAPTER_FILES, FinishedRun, at_rest, read_run
-from isara_pl.export.gguf_file import FILE, MODELFILE, Converter
+from isara_pl.export.gguf_file import FILE, MODELFILE, PART, Converter
 from isara_pl.export.merged_model import NF4, PlainModel, dtype_of_base, is_quantised, merged_model
 from isara_pl.export.pairs import write_pairs
 from isara_pl.export.preferences import write_preferences
@@ -58,7 +58,7 @@ def export(
     for part, meaning in _PARTS.items():
         _say(f"{target / part}: {meaning}")
     if converter is not None:
-        _say(f"{target / 'model' / FILE}: for llama.cpp, and by {MODELFILE} beside it for Ollama (ollama create NAME)")
+        _say(f"{target / PART / FILE}: for llama.cpp, and by {MODELFILE} beside it for Ollama (ollama create NAME)")
     if license is None:
         _say("no licence was given (--license), so the cards name none")
     if repository is not None:
@@ -82,7 +82,7 @@ def _write(
             _write_parts(run, merged, publication, unfinished, preferences)
             if converter is not None:
                 _say(f"converting with {converter.name}")
-                converter.write(merged, unfinished / "model")
+                converter.write(merged, unfinished / "model", unfinished / PART)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from isara_pl.growth.samples import Sample
 from isara_pl.run.files import write_whole
 
 GgufType = Literal["auto", "f32", "f16", "bf16", "q8_0"]
+PART = "gguf"  # a folder of its own: beside a tokenizer's files transformers does not read that of a GGUF file
 FILE, MODELFILE = "model.gguf", "Modelfile"
 _CONVERTERS = ("convert_hf_to_gguf.py", "convert-hf-to-gguf")  # as llama.cpp calls it, and as packages do
 _HOW = (
@@ -43,14 +44,15 @@ class Converter:
         """The script or program."""
         return self.command[-1]
 
-    def write(self, model: PlainModel, folder: Path) -> None:
-        """Convert the model that is saved in a folder into a file beside it, and write a Modelfile for Ollama.
+    def write(self, model: PlainModel, saved: Path, folder: Path) -> None:
+        """Convert the model, `saved` in a folder, into a file in another folder, and write a Modelfile for Ollama.
 
         Raises:
             InputError: If the converter fails; the message has its last words.
         """
+        folder.mkdir()
         file = folder / FILE
-        asked = [*self.command, "--outfile", str(file), "--outtype", self.kind, str(folder)]
+        asked = [*self.command, "--outfile", str(file), "--outtype", self.kind, str(saved)]
         nothing_asked = {**os.environ, "HF_HUB_OFFLINE": "1"}
         try:
             done = subprocess.run(

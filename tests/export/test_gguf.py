@@ -12,7 +12,7 @@ import torch
 import yaml
 from conftest import CHAT_TEMPLATE, make_tokenizer
 from helpers.converter import CONVERTER
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig
 
 from isara_pl.callbacks.adapter_export import write_adapter
 from isara_pl.cli.commands import run_command
@@ -44,7 +44,7 @@ def script(tmp_path) -> Path:
 
 def export(run: Path, folder: Path, *more: str) -> Path:
     run_command("export", [str(run), f"--to={folder}", *more])
-    return folder / "model"
+    return folder / "gguf"
 
 
 def refused(run: Path, folder: Path, *more: str) -> str:
@@ -117,7 +117,9 @@ def test_ollama_draws_and_ends_answers_as_predict_does():
 
 
 @pytest.mark.parametrize("way", ["named", "on PATH"])
-def test_the_converter_is_asked_for_a_file_beside_the_model(undisturbed, script, tmp_path, monkeypatch, capfd, way):
+def test_the_converter_is_asked_for_a_file_in_a_folder_of_its_own(
+    undisturbed, script, tmp_path, monkeypatch, capfd, way
+):
     named = [f"--converter={script}"]
     if way == "on PATH":
         named = []
@@ -126,11 +128,11 @@ def test_the_converter_is_asked_for_a_file_beside_the_model(undisturbed, script,
         program.write_text(f"#!{sys.executable}\n{CONVERTER}")
         program.chmod(0o755)
         monkeypatch.setenv("PATH", str(program.parent))
-    model = export(undisturbed, tmp_path / "export", "--gguf=f16", *named)
-    content = (model / "model.gguf").read_bytes()
+    folder = export(undisturbed, tmp_path / "export", "--gguf=f16", *named)
+    content = (folder / "model.gguf").read_bytes()
     assert json.loads(content[4:])["--outtype"] == "f16"
-    assert 'TEMPLATE """{{ range .Messages }}' in (model / "Modelfile").read_text()
-    AutoModelForCausalLM.from_pretrained(model)
+    assert 'TEMPLATE """{{ range .Messages }}' in (folder / "Modelfile").read_text()
+    assert not list((tmp_path / "export/model").glob("*.gguf")), "transformers would read the tokenizer beside it"
     said = capfd.readouterr().out
     assert "for Ollama (ollama create NAME)" in said
     assert "lots of words" not in said
@@ -169,9 +171,9 @@ def test_the_real_model_comes_back_from_gguf_with_the_same_tokens_and_logits(und
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["model"] |= {"name": SMOLLM2, "dtype": "bfloat16"}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    model = export(run, tmp_path / "export", "--gguf=auto")
+    file, model = str(export(run, tmp_path / "export", "--gguf=auto") / "model.gguf"), tmp_path / "export/model"
     ours, tokenizer = load_causal_lm(str(model)), AutoTokenizer.from_pretrained(model)
-    back, its_tokenizer = load_causal_lm(str(model / "model.gguf")), load_tokenizer(str(model / "model.gguf"))
+    back, its_tokenizer = load_causal_lm(file), load_tokenizer(file)
     for text in ("Question: Why is the sky blue?\nAnswer:", "Ünïcode\t 12345 <|im_start|>user\nhi<|im_end|>"):
         ids = tokenizer(text, return_tensors="pt").input_ids
         assert its_tokenizer(text).input_ids == ids[0].tolist()
