@@ -90,7 +90,7 @@ def users_fault(error: BaseException | None) -> str | None:
             return f"{first_line(error)} They come with: pip install 'isara_pl[{extra}]'"
         if type(error).__module__.startswith("wandb.errors"):
             return f"W&B: {error} Without an account: --trainer.logger.offline true"
-        if type(error).__module__.startswith("mlflow.exceptions"):
+        if isinstance(error, Exception) and type(error).__module__.startswith("mlflow.exceptions"):
             return f"MLflow: {first_line(error)} A database: --trainer.logger.tracking_uri sqlite:///mlflow.db"
         if isinstance(error, Exception) and is_out_of_memory(error):
             return f"{OUT_OF_MEMORY} ({first_line(error)})"

@@ -6,7 +6,7 @@ import socket
 import pytest
 import yaml
 from conftest import write_held_out, write_options, write_seeds
-from helpers.command_line import fit
+from helpers.command_line import fails, fit
 from helpers.documents import blocks
 
 pytestmark = pytest.mark.slow  # MLflow alone computes as long as eight runs: its import, and making its database
@@ -69,3 +69,10 @@ def test_neither_asks_a_network_nor_writes_elsewhere(tracked):
     assert ASKED == []
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert {path.name for path in tracked.iterdir()} >= {"mlflow.db", "trackio"}
+
+
+def test_a_folder_for_mlflow_which_it_writes_no_more_is_refused_in_a_sentence(options, tmp_path, capsys):
+    pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
+    said = fails(["fit", *options, f"--run_dir={tmp_path / 'run'}", "--trainer.logger=MLFlowLogger"], capsys)
+    assert "MLflow: The filesystem tracking backend" in said
+    assert "--trainer.logger.tracking_uri sqlite:///" in said
