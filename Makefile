@@ -100,11 +100,11 @@ OTHER ?= .pythons/$(notdir $(PYTHON))
 
 .PHONY: test-python
 test-python: $(OTHER)/.installed
-	$(OFFLINE) $(FEW_THREADS) $(OTHER)/bin/pytest -n 2 --dist worksteal -m "not slow and not cuda" $(FAST)
+	$(OFFLINE) $(FEW_THREADS) $(OTHER)/bin/pytest -m "not slow and not cuda" $(FAST)
 
 # constraints.txt has versions for Python 3.11 and newer
 $(OTHER)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(OTHER)
-	$(OTHER)/bin/$(INSTALL) --editable '.[quickstart,completion]' pytest pytest-xdist hypothesis \
+	$(OTHER)/bin/$(INSTALL) --editable '.[quickstart,completion]' pytest hypothesis \
 	    $$($(OTHER)/bin/python -c "import sys; print('--constraint constraints.txt' * (sys.version_info >= (3, 11)))")
 	touch $@

@@ -42,7 +42,7 @@ def quickstart(*, to: Annotated[str, "DIR"] = "runs/quickstart") -> None:
         if not (Path(alone) / "adapter").exists():
             run(_fit("baselines/sft_seeds.yaml", alone))
         run([*_fit("quickstart.yaml", to), "--report.baselines", dumps([f"SFT on the seeds={alone}"])])
-    except SystemExit:  # Ctrl-C
+    except (SystemExit, KeyboardInterrupt):  # a first Ctrl-C, which waits for the batch, and a second
         print(f"to go on with both runs: isara-pl quickstart --to {quote(to)}", file=sys.stderr)
         raise
 
