@@ -93,18 +93,22 @@ $(ENGINES)/.installed:
 
 # -- other interpreters
 
-# the half of the suite that is fast: what reads, grows, compares and tells, and a run of each config
-FAST ?= tests/growth --ignore tests/growth/test_chat_templates.py tests/results tests/cli/test_main.py \
-    tests/cli/test_first_look.py tests/cli/test_configs.py tests/cli/test_quickstart.py
+# what reads, counts and compares, and needs no torch: so that an interpreter costs a minute, and not gigabytes. The whole
+# suite on another one: make test PYTHON=python3.12 VENV=.venv-3.12
+WITHOUT_TORCH = tests/test_house.py tests/align/test_decision.py \
+    $(addprefix tests/growth/test_,$(addsuffix .py,contents samples safety_files shapes similarity tables workbooks)) \
+    $(addprefix tests/results/test_,$(addsuffix .py,compare compare_alpha statistics transfer))
 OTHER ?= .pythons/$(notdir $(PYTHON))
 
 .PHONY: test-python
 test-python: $(OTHER)/.installed
-	$(OFFLINE) $(FEW_THREADS) $(OTHER)/bin/pytest -m "not slow and not cuda" $(FAST)
+	$(OTHER)/bin/pytest --quiet --noconftest --import-mode importlib $(WITHOUT_TORCH)
 
 # constraints.txt has versions for Python 3.11 and newer
 $(OTHER)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(OTHER)
-	$(OTHER)/bin/$(INSTALL) --editable '.[quickstart,completion]' pytest hypothesis \
+	$(OTHER)/bin/$(INSTALL) --no-deps --editable .
+	$(OTHER)/bin/$(INSTALL) pytest docstring-parser Jinja2 huggingface_hub jsonargparse lightning-utilities numpy openpyxl \
+	    packaging pyarrow PyYAML rapidfuzz rouge-score scipy tomli \
 	    $$($(OTHER)/bin/python -c "import sys; print('--constraint constraints.txt' * (sys.version_info >= (3, 11)))")
 	touch $@
