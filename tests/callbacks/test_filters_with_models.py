@@ -71,6 +71,7 @@ def entries(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.open()]
 
 
+@pytest.mark.slow
 def test_all_filters_count_keep_and_resume(all_of_them, judges, tmp_path, capsys):
     whole = fit(tmp_path / "whole", all_of_them)
     pool, rejected = (entries(whole / name) for name in ("pool.jsonl", "rejected.jsonl"))

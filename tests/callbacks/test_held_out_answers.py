@@ -26,6 +26,7 @@ def held_out(tmp_path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_worst_are_among_those_that_both_models_answer(options, tmp_path, held_out):
     run_dir = fit(tmp_path / "run", options, f"--data.held_out={held_out}", ASKED)
     before, after = (

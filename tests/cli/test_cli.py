@@ -63,6 +63,7 @@ def test_the_written_config_repeats_the_run(undisturbed, tmp_path):
     assert names[0] == names[1], "no name is dated or random"
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_last_checkpoint_goes_on_from_its_pool(options, cut_run, undisturbed):
     run_dir = cut_run(3)
     (run_dir / "checkpoints/last.ckpt").unlink()  # as between the two files of the first checkpoint

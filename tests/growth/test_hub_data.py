@@ -127,6 +127,7 @@ def test_nothing_is_imported_where_a_data_set_is_only_named():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_cache_and_refuses_other_pairs_with_both_commits(
     cache, options, cut_run, undisturbed, capsys
 ):

@@ -180,6 +180,7 @@ def test_a_run_folder_that_was_given_stays_and_so_does_that_of_a_new_run(moved, 
     assert f"{tmp_path / 'there'} holds a run already" in fails(["fit", config], capsys)
 
 
+@pytest.mark.slow
 def test_what_was_given_from_one_folder_is_found_from_every_other(
     tiny_llama, tiny_encoder, undisturbed, tmp_path, monkeypatch
 ):
@@ -220,6 +221,7 @@ def seeds_alone(options) -> list[str]:
     return [*options, *SEEDS_ALONE]
 
 
+@pytest.mark.slow
 def test_training_on_seeds_alone_is_held_to_its_conditions(seeds_alone, tmp_path, capsys):
     run_dir = fit(tmp_path / "run", seeds_alone)
     before = (run_dir / "conditions.json").read_bytes()

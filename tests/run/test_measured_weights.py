@@ -135,7 +135,7 @@ OTHER_ENDS = {
 @pytest.mark.parametrize(
     "end",
     [
-        pytest.param(end, marks=() if end in ("EarlyStopping", "error after batch 6") else pytest.mark.slow)
+        pytest.param(end, marks=() if end == "EarlyStopping" else pytest.mark.slow)
         for end in OTHER_ENDS
     ],
 )
@@ -199,6 +199,7 @@ def test_weights_within_an_outer_epoch_are_measured_and_stand_in_no_row(options,
         assert rows(run_dir) == before[0]
 
 
+@pytest.mark.slow
 def test_the_weights_of_another_run_and_another_base_overwrite_no_row(options, finished_run, tmp_path, tiny):
     other = fit(tmp_path / "other", options, "--data.candidates_per_outer_epoch=0", "--data.outer_epochs=1")
     before = rows(finished_run)

@@ -30,6 +30,7 @@ def home(tmp_path, monkeypatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_in_the_home_folder_is_one_run_for_every_command(
     home, tiny_llama, tiny_encoder, undisturbed, tmp_path, capsys
 ):

@@ -175,6 +175,7 @@ def test_a_single_outer_epoch_needs_no_adapter_on_the_server(served, options, tm
     assert (run_dir / "adapter").is_dir()
 
 
+@pytest.mark.slow
 def test_a_server_of_16_bits_is_within_its_own_tolerance_and_a_condition(served, options, tmp_path):
     with standing_in(served, dtype=torch.bfloat16) as server:
         run_dir = fit(tmp_path / "run", options(server))
@@ -255,6 +256,7 @@ def test_a_worker_that_dies_while_an_adapter_comes_or_goes_is_waited_for(server,
     assert len(written(server)) == 20
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_server_do_not_unload_each_others_adapters(server, options, tmp_path):
     one, two = (fit(tmp_path / name, options(server)) for name in ("one", "two"))
     assert len(server.adapters) == 2

@@ -187,6 +187,7 @@ def test_pairs_are_cut_to_the_models_window(seeds_file, tmp_path):
     trainer_in(tmp_path).fit(IsaraModule(name), data_module(name, seeds_file, max_length=2048))
 
 
+@pytest.mark.slow
 def test_bf16_true_is_a_16_bit_base_with_an_adapter_in_float32_in_every_subcommand(options, tmp_path):
     """All of a run with it is that of the plain model with such a base, to the last bit."""
     questions = tmp_path / "questions.jsonl"

@@ -129,6 +129,7 @@ def compare_compiled(name: str, seeds_file: str, folder) -> None:
     assert modules[0].generate(prompts, greedy, range(4)) == modules[1].generate(prompts, greedy, range(4))
 
 
+@pytest.mark.slow
 def test_compiled_layers_train_the_same_adapter_and_are_not_compiled_for_generation(
     tiny_llama, seeds_file, tmp_path, monkeypatch
 ):
