@@ -15,7 +15,7 @@ FROM ${BASE} AS environment
 # of builds of torch for CPUs; PyPI's is the one for CUDA, which computes on CPUs too
 ARG TORCH_INDEX=
 RUN useradd --create-home --uid 1000 isara \
-    && install --directory --mode 1777 /hub /work /work/runs \
+    && install --directory --mode 1777 /hub /project /project/runs \
     && python -m venv /opt/isara
 ENV PATH=/opt/isara/bin:$PATH
 COPY constraints.txt /opt/isara/
@@ -37,7 +37,7 @@ FROM ${DEVICE}
 # a user that --user names has no home of its own here
 ENV HOME=/home/isara HF_HOME=/hub XDG_CACHE_HOME=/tmp
 USER 1000:1000
-WORKDIR /work
-VOLUME ["/hub", "/work/runs"]
+WORKDIR /project
+VOLUME ["/hub", "/project/runs"]
 ENTRYPOINT ["isara-pl"]
 CMD ["--help"]
