@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from isara_pl.report.page import FILE
+from isara_pl.report.page import FILE, source, template
 from isara_pl.results.compare import Section
 from isara_pl.run.files import write_whole
-
-_PARTS = Path(__file__).with_name("page")
 
 
 def write_overview(
@@ -31,16 +28,15 @@ def write_overview(
         sections: Tables, with what they mean.
         runs: Run folders inside of the folder.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     links = [(run.relative_to(folder).as_posix(), run / FILE) for run in runs]
-    text = environment.from_string((_PARTS / "overview.html").read_text(encoding="utf-8")).render(
+    text = template("overview.html").render(
         title=folder.resolve().name,
         kind=kind,
         about=about,
         sentences=sentences,
         sections=sections,
         links=[(name, f"{name}/{FILE}" if page.exists() else None) for name, page in links],
-        style=Markup((_PARTS / "style.css").read_text(encoding="utf-8")),
+        style=Markup(source("style.css")),
     )
     write_whole(folder / FILE, text)
     return folder / FILE

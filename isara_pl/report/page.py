@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # plotly ships no types
 
@@ -34,19 +34,18 @@ _READ_BY_HTML = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2
 
 def render(report: Report) -> str:
     """Give the page as the text of an HTML file that needs nothing but itself; the same for equal reports."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     plotly = get_plotlyjs()
-    own = "(() => {\n" + "\n".join(_source(name) for name in _SCRIPTS) + "})();\n"
+    own = "(() => {\n" + "\n".join(source(name) for name in _SCRIPTS) + "})();\n"
     drawn = {**charts.charts(report), "harmless": harmless_against_helpful(report.curves)}
     webgl = any(trace["type"] == "scattergl" for chart in drawn[charts.MAP] for trace in chart.data)
-    text = environment.from_string(_source("page.html")).render(
+    text = template("page.html").render(
         report=report,
         tables=tables,
         charts=drawn,
         ANSWERS_SHOWN=ANSWERS_SHOWN,
         filters=[*dict.fromkeys(name for row in report.grown for name in row.taken)],
         policy=_policy((plotly, own), webgl),
-        style=Markup(_source("style.css")),
+        style=Markup(source("style.css")),
         plotly=Markup(plotly),
         script=Markup(own),
         data=Markup(_json(_data(report, drawn))),
@@ -55,7 +54,14 @@ def render(report: Report) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _source(name: str) -> str:
+def template(name: str) -> Template:
+    """Give a template of `page/`, which writes what is not markup as text and refuses names that it is not given."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(source(name))
+
+
+def source(name: str) -> str:
+    """Give a file of `page/` as text."""
     return (_PARTS / name).read_text(encoding="utf-8")
 
 
