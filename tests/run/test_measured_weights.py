@@ -134,10 +134,7 @@ OTHER_ENDS = {
 # signals, which test_signals.py sends as well, and the end of the time in `make test-slow`
 @pytest.mark.parametrize(
     "end",
-    [
-        pytest.param(end, marks=() if end == "EarlyStopping" else pytest.mark.slow)
-        for end in OTHER_ENDS
-    ],
+    [pytest.param(end, marks=() if end == "EarlyStopping" else pytest.mark.slow) for end in OTHER_ENDS],
 )
 def test_wherever_a_fit_ends_its_figures_are_of_their_weights_and_a_resume_gives_all(
     options, tmp_path, undisturbed, end
