@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isara_pl.align.contestants import (
+    DECIDING,
     HARM_PREFERENCE,
-    QUIET,
     Contestant,
     Options,
     configuration,
@@ -102,7 +102,7 @@ class Request:
         seeds: Sequence[Sample],
         items: Sequence[Sample],
         where: str,
-        options: Options = QUIET,
+        options: Options = DECIDING,
     ) -> Trial:
         """Give a run on these pairs and items, whose files are written into the folder where they are missing."""
         pairs, held_out = folder / SEEDS, folder / HELD_OUT
