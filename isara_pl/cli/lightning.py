@@ -237,7 +237,9 @@ class IsaraCLI(LightningCLI):
             return
         path = _last_checkpoint(config.run_dir) if config.ckpt_path == "last" else Path(config.ckpt_path)
         if config.ckpt_path == "last" and subcommand == "fit" and not path.exists():
-            return  # killed before its first checkpoint: the pool on disk is all there is to continue from
+            # killed before its first checkpoint: the pool on disk is all there is to continue from
+            self.config_init[subcommand].ckpt_path = None  # Lightning would warn of that
+            return
         if not path.is_file():
             raise InputError(
                 f"ckpt_path: no such file: {path}. Allowed: a checkpoint, or `last` for the newest of --run_dir"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from isara_pl.errors import first_line
 from isara_pl.generation.kv_cache import LEAST_SAVED, Row, RowsCache, layers_of
-from isara_pl.models.loading import only_logits_of
+from isara_pl.models.loading import cache_name, only_logits_of
 from isara_pl.models.precision import allowed_difference
 from isara_pl.run.memory import is_out_of_memory
 
@@ -27,7 +27,7 @@ _ALIGNED = 16  # columns: with a mask of other widths torch's attention on a GPU
 class Batch:
     """Prompts that are completed together.
 
-    `plan` is that of `shared_prefixes.rounds`, `new_tokens` the most new tokens of a row.
+    `plan` is that of `kv_cache.rounds`, `new_tokens` the most new tokens of a row.
     """
 
     def __init__(self, model: Any, prompts: Sequence[list[int]], plan: list[list[Row]], new_tokens: int) -> None:
@@ -175,7 +175,7 @@ class Batch:
         if "position_ids" not in self._parameters:
             del inputs["position_ids"]
         on_device = {name: value.to(self.device) for name, value in inputs.items()}
-        return {**on_device, "past_key_values": self.cache, "use_cache": True}
+        return {**on_device, cache_name(self._parameters): self.cache, "use_cache": True}
 
     def drop(self, finished: Sequence[int], steps: int) -> list[int]:
         """Let rows leave: the last ones that stay move into their places.

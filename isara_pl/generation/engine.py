@@ -18,7 +18,7 @@ from isara_pl.generation.protocol import Completion, Sampling
 from isara_pl.generation.step_graphs import StepGraphs
 from isara_pl.generation.writing import Written
 from isara_pl.models.adapter import is_sharded
-from isara_pl.models.loading import context_window
+from isara_pl.models.loading import cache_name, context_window
 from isara_pl.models.tokens import encode_prompt, end_of_turn
 from isara_pl.run.memory import is_out_of_memory
 from isara_pl.run.notices import rank_zero_warn
@@ -80,7 +80,8 @@ def _bytes_of_a_token(model: Any) -> int:
     Where several heads share some, transformers repeats those of one layer at a time for its attention.
     """
     ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
-    states = model(input_ids=ids, use_cache=True).get("past_key_values")
+    given = model(input_ids=ids, use_cache=True)
+    states = given.get(cache_name(given))
     heads = getattr(model.config.get_text_config(), "num_attention_heads", None)
     kept = repeated = 0
     for layer in getattr(states, "layers", []):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from isara_pl.models.loading import cache_name
 from isara_pl.run.stages import count
 
 
@@ -65,7 +66,7 @@ def count_flops(model: Any, gradient_checkpointing: bool) -> Flops:
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs = next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))  # ids, or embeddings
         rows, length = inputs.shape[:2]
-        past = kwargs.get("past_key_values") if flops.attention else None
+        past = kwargs.get(cache_name(kwargs)) if flops.attention else None
         pairs = rows * length * (length + (0 if past is None else int(past.get_seq_length())))
         if torch.is_grad_enabled():
             count(flops=flops.training(rows * length, pairs, gradient_checkpointing))

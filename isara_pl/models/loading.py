@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,6 +31,7 @@ _COMPLETE = "Take a checkpoint of the whole causal LM, as its `save_pretrained` 
 
 Quantization = Literal["none", "nf4"]
 WINDOWS = ("max_position_embeddings", "n_positions", "block_size")  # what configs call it: transformers, GPT-2, litgpt
+_CACHES = ("cache", "past_key_values")  # what models call their keys and values: transformers from 5.24 on, and before
 _OLDEST_BITSANDBYTES = "0.47"  # pyproject.toml says why
 
 
@@ -254,6 +255,11 @@ def context_window(model: Any) -> int | None:
     config = getattr(model, "config", None)
     known = (getattr(config, name, None) for name in WINDOWS)
     return next((window for window in known if isinstance(window, int) and window > 0), None)
+
+
+def cache_name(names: Container[str]) -> str:
+    """Give what a model calls its keys and values, among the names of what it takes or gives."""
+    return next((name for name in _CACHES if name in names), _CACHES[-1])
 
 
 def _nf4(dtype: torch.dtype) -> Any:

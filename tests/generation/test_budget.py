@@ -119,6 +119,7 @@ def test_every_architecture_tells_the_size_of_its_keys_and_values(tmp_path, monk
     for architecture in ("gpt2", "opt", "llama"):
         model = load_causal_lm(make_model(tmp_path / architecture, architecture)).eval()
         with torch.inference_mode():
-            cache = model(input_ids=torch.tensor([[5] * 7]), use_cache=True).past_key_values
+            given = model(input_ids=torch.tensor([[5] * 7]), use_cache=True)
+        cache = given["cache" if "cache" in given else "past_key_values"]
         whole = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
         assert engine._bytes_of_a_token(model) == whole // 7
