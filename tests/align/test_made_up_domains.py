@@ -48,7 +48,7 @@ def noise(draw: random.Random) -> list[tuple[str, str]]:
 
 
 def packaged() -> list[Sample]:
-    return read_samples(resolve_path("package://isara_pl/quickstart/seeds.jsonl", "seeds"))[:32]
+    return read_samples(resolve_path("package://isara_pl/quickstart/seeds.jsonl", "seeds"))
 
 
 @pytest.mark.slow
