@@ -1,5 +1,6 @@
 """The command line before and around its subcommands."""
 
+import os
 import re
 import subprocess
 import sys
@@ -30,6 +31,15 @@ def test_help_versions_and_comparisons_do_not_wait_for_torch():
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_threads_of_a_command_do_not_wait_busily_unless_the_user_says_so():
+    command = [sys.executable, "-c", "from isara_pl.cli.main import main; main([]); import torch"]
+    for own, is_passive in (({}, True), ({"OMP_WAIT_POLICY": "active"}, False)):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        environment |= {"OMP_DISPLAY_ENV": "verbose", **own}  # whereupon the OpenMP that torch loads says what it does
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert ("GOMP_SPINCOUNT = '0'" in done.stderr) == is_passive
 
 
 def test_without_arguments_the_three_commands_to_begin_with_are_shown(capsys):
