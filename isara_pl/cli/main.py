@@ -33,8 +33,10 @@ def main(args: list[str] | dict[str, Any] | None = None) -> None:
         args: Arguments in place of those of the process, as strings or, for Lightning's subcommands, as a dict.
     """
     _let_every_text_be_printed()
-    # before torch reads it: where other programs compute too, threads that wait busily make a run ten times slower
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # before torch reads it: threads that wait busily for long are many times slower where other programs compute
+        # too; GNU OpenMP itself takes this number where there are more threads than cores
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     words = sys.argv[1:] if args is None else args if isinstance(args, list) else ["fit"]
     in_main_thread = threading.current_thread() is threading.main_thread()  # no other may set handlers
     ours = in_main_thread and signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, None)
