@@ -33,10 +33,7 @@ def main(args: list[str] | dict[str, Any] | None = None) -> None:
         args: Arguments in place of those of the process, as strings or, for Lightning's subcommands, as a dict.
     """
     _let_every_text_be_printed()
-    if "OMP_WAIT_POLICY" not in os.environ:
-        # before torch reads it: threads that wait busily for long are many times slower where other programs compute
-        # too; GNU OpenMP itself takes this number where there are more threads than cores
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    _let_threads_wait_idly()
     words = sys.argv[1:] if args is None else args if isinstance(args, list) else ["fit"]
     in_main_thread = threading.current_thread() is threading.main_thread()  # no other may set handlers
     ours = in_main_thread and signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, None)
@@ -140,6 +137,16 @@ def _let_every_text_be_printed() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="nearest")
+
+
+def _let_threads_wait_idly() -> None:
+    """Let torch's threads wait busily for a moment only, unless the environment says otherwise; before torch reads it.
+
+    Where other programs compute too, long waits make all many times slower. GNU OpenMP itself takes this number where
+    there are more threads than cores.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _nearest(error: UnicodeError) -> tuple[str, int]:

@@ -69,7 +69,7 @@ def test_a_signal_ends_the_run_between_two_batches_and_it_goes_on_from_there(
         if checkpoint[1]:
             assert loops["epoch_loop.batch_progress"]["current"]["processed"] == checkpoint[1]
     assert_begins_as(run_dir, undisturbed)
-    if checkpoint and checkpoint[1]:  # from elsewhere, test_cli.py goes on
+    if checkpoint and checkpoint[1]:  # from elsewhere, test_resume.py goes on
         fit(run_dir, options, "--ckpt_path=last")
         assert_same(run_dir, undisturbed)
 
