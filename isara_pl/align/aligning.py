@@ -10,7 +10,7 @@ from isara_pl.align.decision import Decision, decide
 from isara_pl.align.final import make_best
 from isara_pl.align.folds import folds_of
 from isara_pl.align.planning import Plan, Speed, plan_within, speed_of
-from isara_pl.align.request import Request, pairs_at
+from isara_pl.align.request import PROBE, Request, pairs_at
 from isara_pl.align.trials import RunCommand, Trial, carry_out
 from isara_pl.align.wording import gap, table, verdict
 from isara_pl.growth.samples import Sample
@@ -23,7 +23,7 @@ from isara_pl.results.run import PRETRAINED, Run, measured_run
 from isara_pl.run.files import write_whole
 
 # the smallest run of the dearest kind
-PROBE = {"candidates_per_outer_epoch": 8, "outer_epochs": 1, "epochs_per_outer_epoch": 1}
+SMALLEST = {"candidates_per_outer_epoch": 8, "outer_epochs": 1, "epochs_per_outer_epoch": 1}
 BOARD_MEANS = (
     "Differences with their 95 % intervals, paired over the held-out answers. “Own question” is how much likelier the "
     "answers are after their own question than after another one, in nats a token: where the interval ends below 0, "
@@ -99,9 +99,9 @@ def _speed(asked: Request, folds: Folds, run_command: RunCommand, say: Say) -> S
         say("probe: two small runs, to know how fast this machine is with this model and such pairs")
         every = [sample for fold in folds for sample in fold]
         half = min(PROBED, len(every) // 2)
-        dearest = replace(CONTESTANTS[-1], options=merge(CONTESTANTS[-1].options, {"data": PROBE}))
-        folder, pairs, items = asked.to / "probe", every[:half], every[-half:]
-        shown, grown = (asked.run_on(one, folder, pairs, items, "probe") for one in (ICL, dearest))
+        dearest = replace(CONTESTANTS[-1], options=merge(CONTESTANTS[-1].options, {"data": SMALLEST}))
+        folder, pairs, items = asked.to / PROBE, every[:half], every[-half:]
+        shown, grown = (asked.run_on(one, folder, pairs, items, PROBE) for one in (ICL, dearest))
         for trial in (shown, grown):
             carry_out(trial, run_command)
         write_whole(known, json.dumps(asdict(speed_of(shown, grown)), indent=1) + "\n")

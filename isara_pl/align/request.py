@@ -1,6 +1,7 @@
 """What an alignment is asked for, and the runs that follow from it."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from isara_pl.align.contestants import (
     merge,
     rows_of,
 )
-from isara_pl.align.trials import Trial, write_rows
+from isara_pl.align.trials import DONE, Trial, write_rows
 from isara_pl.errors import InputError
 from isara_pl.growth.hub_data import Source
 from isara_pl.growth.samples import Sample, read_preferences, read_samples, seeds_hash
@@ -24,6 +25,7 @@ from isara_pl.run.files import write_whole
 
 FOLDS = 4
 SEEDS, HELD_OUT = "seeds.jsonl", "held_out.jsonl"  # files of the runs in a folder
+PROBE = "probe"  # folder of the runs that measure the machine
 ALSO_CALLED = {"scaled_nll": SCALED}
 
 
@@ -69,7 +71,7 @@ class Request:
         return ALSO_CALLED.get(self.decide_by, self.decide_by)
 
     def refuse_another(self, seeds: Sequence[Sample]) -> None:
-        """Remember what the folder is for, and refuse to mix it with something else."""
+        """Remember what the folder is for, and refuse to mix it with something else of which any run is finished."""
         own = {
             "SEEDS": seeds_hash(seeds),
             "--model.name": self.model,
@@ -79,15 +81,17 @@ class Request:
             "--config": json.dumps(self.options, sort_keys=True, default=str),
         }
         path = self.to / "align.json"
-        if not path.exists():
-            write_whole(path, json.dumps(own, indent=1) + "\n")
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         differing = [name for name in own if known.get(name) != own[name]]
+        if known and differing:
+            if any(self.to.glob(f"*/*/{DONE}")):
+                raise InputError(
+                    f"{self.to} holds another alignment: of another {', '.join(differing)}. Choose another folder with "
+                    "--to, or repeat the command that began there"
+                )
+            shutil.rmtree(self.to / PROBE, ignore_errors=True)  # nothing came of it, as of a mistyped model
         if differing:
-            raise InputError(
-                f"{self.to} holds another alignment: of another {', '.join(differing)}. Choose another folder with "
-                "--to, or repeat the command that began there"
-            )
+            write_whole(path, json.dumps(own, indent=1) + "\n")
 
     def on_fold(self, contestant: Contestant, folds: Sequence[Sequence[Sample]], fold: int) -> Trial:
         """Give a contestant's run that is measured on a fold, and trained on all others."""

@@ -183,3 +183,26 @@ def test_what_cannot_be_asked_for_is_told_and_changes_nothing(aligned, asked, mo
     assert ended.value.code != 0
     assert said in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in aligned.rglob("*")} == before
+
+
+@pytest.mark.parametrize("wrong", ["a model of which nothing is here", "options with an encoder that is not there"])
+def test_a_mistake_that_no_run_survives_does_not_bar_the_folder_to_the_right_command(
+    wrong, asked, tmp_path, capsys, monkeypatch
+):
+    to, bad = tmp_path / "aligned", tmp_path / "bad.yaml"
+    bad.write_text(yaml.safe_dump({"data": {"encoder": str(tmp_path / "nothing")}}))
+    words = asked(to)
+    place = words.index("--model.name" if "model" in wrong else "--config") + 1
+    with pytest.raises(SystemExit):
+        main([*words[:place], str(tmp_path / "nothing") if "model" in wrong else str(bad), *words[place + 1 :]])
+    assert "probe" in capsys.readouterr().err
+
+    class PlannedError(Exception):
+        pass
+
+    def plan(*_):
+        raise PlannedError
+
+    monkeypatch.setattr(aligning, "plan_within", plan)  # the probe has passed
+    with pytest.raises(PlannedError):
+        main(words)
