@@ -26,13 +26,17 @@ from domains import read_domains, write_domain_set, write_matrices
 
 from isara_pl.align.contestants import DEMONSTRATIONS, Contestant, configuration
 from isara_pl.align.request import HELD_OUT, SEEDS
-from isara_pl.align.trials import OUTPUT, Trial, carry_out, write_rows
+from isara_pl.align.trials import DONE, OUTPUT, Trial, carry_out, write_rows
 from isara_pl.cli.commands import run_command
 from isara_pl.cli.lightning import run as run_lightning
 from isara_pl.errors import InputError
 from isara_pl.evaluation.contamination import overlapping
 from isara_pl.growth.samples import Sample, pair_row, preference_row, read_preferences, read_samples
 from isara_pl.models.loading import quieten
+from isara_pl.results.items import FOLDER, read_results, write_results
+from isara_pl.results.metrics import FILE as METRICS
+from isara_pl.results.metrics import read_rows, read_weights, rows_text
+from isara_pl.run.files import write_whole
 
 METHODS = (
     *("pretrained", "icl_random", "icl_knn", "sft", "sft_early", "isara", "sft_matched", "one_shot", "self_instruct"),
@@ -162,7 +166,19 @@ def run(arguments: argparse.Namespace, method: str, folder: Path, number: int) -
     trial = trial_of(arguments, method, folder, number)
     if trial.seconds is None:
         print(f"set {number}, {method}: {trial.folder / OUTPUT}", flush=True)
+        if trial.contestant.trains and "validation_share" not in trial.config["data"]:
+            take_pretrained(folder / "pretrained", trial.folder)
     carry_out(trial, run_lightning)
+
+
+def take_pretrained(pretrained: Path, run_dir: Path) -> None:
+    """Give a run what was measured of the pretrained model on the same items, which it then measures no more."""
+    if not (pretrained / DONE).exists() or (run_dir / METRICS).exists():
+        return
+    for path in (pretrained / FOLDER).glob("*.jsonl"):
+        write_results(run_dir, path.stem, 0, [line for line in read_results(path) if line["outer_epoch"] == 0])
+    rows, weights = read_rows(pretrained / METRICS), read_weights(pretrained / METRICS)
+    write_whole(run_dir / METRICS, rows_text({0: rows[0]}, {0: weights[0]}))
 
 
 def trial_of(arguments: argparse.Namespace, method: str, folder: Path, number: int) -> Trial:

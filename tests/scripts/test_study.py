@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from isara_pl.results.items import read_results
+from isara_pl.results.run import Run
 
 ROOT = Path(__file__).parents[2]
 SHORT = [
@@ -140,6 +141,11 @@ def test_what_is_finished_is_not_run_again_and_what_was_cut_off_goes_on(
     some += ["--methods", "pretrained", "isara"]
     monkeypatch.setattr(sys, "argv", some)
     study.main()
+    ours, of_pretrained = (Run(to / "set-0" / method) for method in ("isara", "pretrained"))
+    before, once = (run.at(0)["truthfulness"] for run in (ours, of_pretrained))
+    assert before == once != []
+    assert ours.metrics[0]["mc2"] == of_pretrained.metrics[0]["mc2"] != ours.metrics[1]["mc2"]
+    assert {row.outer_epoch for row in ours.ledger if row.stage == "truthfulness"} == {1}  # not measured anew
     (to / "set-0/isara/finished.json").unlink()  # as if it had been killed before its end
     study.started.clear()
     study.main()
