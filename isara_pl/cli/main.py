@@ -142,7 +142,7 @@ def _let_every_text_be_printed() -> None:
 def _let_threads_wait_idly() -> None:
     """Let torch's threads wait busily for a moment only, unless the environment says otherwise; before torch reads it.
 
-    Where other programs compute too, long waits make all many times slower. GNU OpenMP itself takes this number where
+    Where other programs compute too, long waits make all of them slower. GNU OpenMP itself takes this number where
     there are more threads than cores.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
