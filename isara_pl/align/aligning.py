@@ -65,7 +65,13 @@ def _align(asked: Request, run_command: RunCommand, say: Say) -> Decision:
         say(remark)
     speed = _speed(asked, folds, run_command, say)
     competing = (*CONTESTANTS, *asked.also)
-    plan = plan_within(asked.budget, competing, len(folds), lambda one, fold: speed.of(asked.on_fold(one, folds, fold)))
+    plan = plan_within(
+        asked.budget,
+        competing,
+        len(folds),
+        lambda one, fold: speed.of(asked.on_fold(one, folds, fold)),
+        lambda one: speed.of(replace(asked.on_fold(one, folds, 0), pairs=len(seeds))) if one.trains else 0.0,
+    )
     for line in plan.lines():
         say(line)
     trials = [asked.on_fold(one, folds, fold) for one in plan.contestants for fold in range(plan.folds)]

@@ -84,7 +84,8 @@ class Plan:
         contestants: Who competes, in their order.
         folds: How many of the folds each is measured on.
         of_folds: How many folds there are.
-        seconds: An estimate of what all takes, the last run on all pairs included.
+        seconds: An estimate of what their runs on the folds take.
+        last: One of the last run, on all pairs, if the dearest wins; one that trains nothing takes none.
         dropped: Names of those that the budget leaves no time for.
     """
 
@@ -92,13 +93,15 @@ class Plan:
     folds: int
     of_folds: int
     seconds: float
+    last: float
     dropped: Sequence[str]
 
     def lines(self) -> list[str]:
         """Say what is run, and what the budget leaves out."""
         said = [
             f"plan: {listed([contestant.name for contestant in self.contestants])}, each measured on {self.folds} of "
-            f"{self.of_folds} parts of the pairs by a model trained on the others; about {duration(self.seconds)}"
+            f"{self.of_folds} parts of the pairs by a model trained on the others; about {duration(self.seconds)}, and "
+            f"up to {duration(self.last)} for the winner on all pairs"
         ]
         if self.folds < self.of_folds:
             left_out = self.of_folds - self.folds
@@ -113,14 +116,16 @@ def plan_within(
     contestants: Sequence[Contestant],
     folds: int,
     seconds: Callable[[Contestant, int], float],
+    last: Callable[[Contestant], float],
 ) -> Plan:
     """Plan within a budget: folds are dropped first, down to 2, then contestants, the dearest first.
 
     Args:
-        budget: Most seconds that all may take; None sets no limit.
+        budget: Most seconds that all may take, the last run included; None sets no limit.
         contestants: All who could compete; ICL and SFT always do.
         folds: How many folds there are.
         seconds: What a contestant's run on a fold takes.
+        last: What its run on all pairs takes.
 
     Raises:
         InputError: If not even ICL and SFT on 2 folds fit into the budget.
@@ -128,11 +133,13 @@ def plan_within(
     left = list(contestants)
     kept = folds
 
-    def all_of(some: Sequence[Contestant], count: int) -> float:
-        of_folds = sum(seconds(contestant, fold) for contestant in some for fold in range(count))
-        return of_folds + max(seconds(contestant, 0) for contestant in some)  # the last run, on all pairs
+    def on_folds() -> float:
+        return sum(seconds(contestant, fold) for contestant in left for fold in range(kept))
 
-    while budget is not None and all_of(left, kept) > budget:
+    def dearest_last() -> float:
+        return max(last(contestant) for contestant in left)
+
+    while budget is not None and on_folds() + dearest_last() > budget:
         optional = [contestant for contestant in left if contestant not in (ICL, SFT)]
         if kept > FEWEST_FOLDS:
             kept -= 1
@@ -141,7 +148,7 @@ def plan_within(
         else:
             raise InputError(
                 f"--budget: {duration(budget)} is too short: {listed([one.name for one in left])} on {kept} parts of "
-                f"the pairs take about {duration(all_of(left, kept))} on this machine. Give more"
+                f"the pairs take about {duration(on_folds() + dearest_last())} on this machine. Give more"
             )
     dropped = [contestant.name for contestant in contestants if contestant not in left]
-    return Plan(left, kept, folds, all_of(left, kept), dropped)
+    return Plan(left, kept, folds, on_folds(), dearest_last(), dropped)
