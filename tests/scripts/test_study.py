@@ -115,6 +115,7 @@ def study_arguments():
         items=5,
         model="",
         answer_tokens=0,
+        new_tokens=None,
         train_on="harm",
         evaluation_precision="float32",
         filter_options={"JudgedPoor": {"threshold": 1.5}},
@@ -130,6 +131,16 @@ def test_a_filter_is_added_to_distillation_and_nothing_else_is_changed(study, tm
         assert added in filtered["trainer"]["callbacks"]
         filtered["trainer"]["callbacks"].remove(added)
         assert {**filtered, "run_dir": ""} == {**plain, "run_dir": ""}
+
+
+@pytest.mark.parametrize(
+    ("train_on", "given", "expected"),
+    [("truthfulness", None, (32, 40)), ("harm", None, (48, 80)), (None, None, (48, 80)), ("harm", [64, 96], (64, 96))],
+)
+def test_candidates_are_as_long_as_the_domain_or_the_option_says(study, tmp_path, train_on, given, expected):
+    asked = argparse.Namespace(**{**vars(study_arguments()), "train_on": train_on, "new_tokens": given})
+    data = study.trial_of(asked, "isara", tmp_path, 0).config["data"]
+    assert tuple(data[f"{text}_sampling"]["max_new_tokens"] for text in ("question", "answer")) == expected
 
 
 @pytest.mark.real
