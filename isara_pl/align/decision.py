@@ -1,11 +1,11 @@
-"""The decision among contestants: the simplest one that is not shown to be worse than the best."""
+"""The decision among contestants that are better than the pretrained model: the simplest not shown worse than the best."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from isara_pl.errors import InputError
 from isara_pl.results.comparison import Contrast, evaluate
-from isara_pl.results.items import MEASURES
+from isara_pl.results.items import INFORMED_PART, MEASURES
 from isara_pl.results.methods import Entry, pool_runs
 from isara_pl.results.run import PRETRAINED, Run
 from isara_pl.results.statistics import Difference, Figure, Unit, average_units, pair_units
@@ -33,11 +33,6 @@ class Standing:
     to_best: Contrast | None
     informed: Difference | None
 
-    @property
-    def answers_follow(self) -> bool:
-        """Whether answers are shown to be likelier after their own questions; also where nobody measured it."""
-        return self.informed is None or self.informed.high < 0
-
 
 @dataclass(frozen=True)
 class Decision:
@@ -46,9 +41,13 @@ class Decision:
     Attributes:
         measure: By what.
         standings: Of all contestants, from the simplest to the least simple.
-        best: Who has the best figure.
-        candidate: The simplest that is not shown to be worse than the best.
+        best: Who has the best figure of those that are shown to be better than the pretrained model and whose answers
+            follow from the questions; where there is none, of those that are shown to be better; else of all.
+        candidate: The simplest of these that is not shown to be worse than the best; the pretrained model where none
+            is shown to be better.
         winner: The candidate, or the pretrained model where the candidate's answers do not follow from the questions.
+        informed_gain: The winner's difference to the pretrained model in the part of the measure that comes from the
+            question; None where that was not measured, and for the pretrained model.
     """
 
     measure: str
@@ -56,6 +55,7 @@ class Decision:
     best: str
     candidate: str
     winner: str
+    informed_gain: Contrast | None = None
 
     def standing(self, name: str) -> Standing:
         """Give a contestant's standing."""
@@ -67,8 +67,9 @@ def decide(
 ) -> Decision:
     """Decide among contestants from what their runs measured on the pairs that each did not see.
 
-    Differences are paired over all held-out answers, with intervals of a bootstrap over questions. The best is that
-    with the largest difference to the pretrained model. The intervals are not corrected for the number of contestants.
+    Differences are paired over all held-out answers, with intervals of a bootstrap over questions; they are not
+    corrected for the number of contestants. Whoever is not shown to be better than the pretrained model cannot win, nor
+    keep another one from winning: a wide interval is no merit.
 
     Args:
         runs: Finished runs, each with its contestant's name; those of one contestant are of different folds.
@@ -90,7 +91,11 @@ def decide(
     gains = {name: sign * c.difference.difference for name, c in to_pretrained.items() if c.difference} | {
         PRETRAINED: 0.0
     }
-    best = max(gains, key=lambda name: gains[name])  # of equal ones the simplest
+    informed = {entry.name: _informed(entry, evaluation, resamples, seed) for entry in competing}
+    shown = [entry.name for entry in competing if _better(to_pretrained.get(entry.name))]
+    following = [name for name in shown if _follow(informed[name])]
+    eligible = following or shown
+    best = max(eligible or gains, key=lambda name: gains[name])  # of equal ones the simplest
     against = evaluate(evaluation, competing, entries[best], resamples=resamples, seed=seed).contrasts
     to_best = {c.method: c for c in against if (c.measure, c.reference) == (measure, best)}
     rows = {row.method: row for row in evaluated.rows}
@@ -101,14 +106,18 @@ def decide(
             questions=rows[entry.name].items,
             to_pretrained=to_pretrained.get(entry.name),
             to_best=to_best.get(entry.name),
-            informed=_informed(entry, evaluation, resamples, seed),
+            informed=informed[entry.name],
         )
         for entry in competing
     ]
     alike = ("better", "cannot tell")
-    candidate = next(s for s in standings if s.name == best or (s.to_best and s.to_best.conclusion in alike))
-    winner = candidate.name if candidate.answers_follow else PRETRAINED
-    return Decision(measure, standings, best, candidate.name, winner)
+    candidate = next(
+        (n for n in eligible if n == best or (n in to_best and to_best[n].conclusion in alike)), PRETRAINED
+    )
+    winner = candidate if following else PRETRAINED
+    part = INFORMED_PART.get(measure, INFORMED)
+    of_winner = [c for c in evaluated.contrasts if (c.method, c.measure, c.reference) == (winner, part, PRETRAINED)]
+    return Decision(measure, standings, best, candidate, winner, of_winner[0] if of_winner else None)
 
 
 def evaluation_with(measure: str, entries: Sequence[Entry]) -> str:
@@ -132,6 +141,15 @@ def evaluation_with(measure: str, entries: Sequence[Entry]) -> str:
         allowed = ", ".join(name for name in MEASURES if name in known)
         raise InputError(f"--decide_by: no run has {measure}. Allowed with these pairs: {allowed}")
     return min(found)
+
+
+def _better(contrast: Contrast | None) -> bool:
+    return contrast is not None and contrast.conclusion == "better"
+
+
+def _follow(informed: Difference | None) -> bool:
+    """Say whether answers are shown to be likelier after their own questions; also where nobody measured it."""
+    return informed is None or informed.high < 0
 
 
 def _informed(entry: Entry, evaluation: str, resamples: int, seed: int) -> Difference | None:

@@ -30,21 +30,23 @@ def verdict(decision: Decision, called: Mapping[str, str], pairs: int, folds: in
         said.append(
             f"Use {called[winner.name]}: {on}, it is better than the pretrained model in {about} ({label} {gain})."
         )
+        said += _style(decision)
     elif decision.candidate != PRETRAINED:
         said += [
             "Keep the pretrained model: nothing here is shown to answer your questions better.",
-            f"{_start(called, candidate)} makes answers such as yours likelier ({label} "
-            f"{_found(candidate.to_pretrained)}), but no likelier after their own questions than after another pair's, "
-            f"as far as this data can tell ({_interval(candidate.informed)} nats a token): what it learned is how your "
-            "answers sound, whatever is asked.",
+            f"{_start(called, candidate)} is better in {about} ({label} {_found(candidate.to_pretrained)}), but makes "
+            "your answers no likelier after their own questions than after another pair's, as far as this data can "
+            f"tell ({_interval(candidate.informed)} nats a token): what it learned is how your answers sound, whatever "
+            "is asked.",
         ]
     else:
         said.append(f"Keep the pretrained model: {on}, nothing is shown to be better in {about} ({label}).")
     if decision.best != decision.candidate:
         best = decision.standing(decision.best)
         found = _found(candidate.to_best)
+        of = "" if decision.candidate == PRETRAINED else " of those that are shown to be better"
         said.append(
-            f"{_start(called, best)} has the best figure, {_value(best)}, and this data cannot tell "
+            f"{_start(called, best)} has the best figure{of}, {_value(best)}, and this data cannot tell "
             f"{called[candidate.name]} from it (difference {found}), which is simpler."
         )
     worse = [s for s in decision.standings if s.to_best and s.to_best.conclusion == "worse" and s.name != PRETRAINED]
@@ -126,6 +128,22 @@ def confirmed(contrast: Contrast | None, name: str, questions: int) -> str:
     }[contrast.conclusion]
     gain = f"{label} {_found(contrast)} against the pretrained model"
     return f"The {questions} questions of the held-out file {said}: {gain}."
+
+
+def _style(decision: Decision) -> list[str]:
+    """Say how much of the winner's gain comes from the questions, where that was measured."""
+    gain = decision.informed_gain
+    if gain is None or gain.difference is None:
+        return []
+    part = f"the part that comes from the question ({MEASURES[gain.measure].label} {_found(gain)})"
+    return [
+        {
+            "better": f"It is more than how your answers sound: {part} gains as well.",
+            "worse": f"But the gain is in how your answers sound: {part} loses.",
+            "cannot tell": f"But the gain is in how your answers sound, as far as this data can tell: {part} is not "
+            "shown to change.",
+        }[gain.conclusion]
+    ]
 
 
 def _start(called: Mapping[str, str], one: Standing) -> str:
