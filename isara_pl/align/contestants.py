@@ -18,6 +18,7 @@ DECIDING: Options = {"model": {"evaluation_precision": "trainer"}, "held_out_ans
 # of English a token has four characters, of other scripts fewer bytes; what is longer was not asked for by the seeds
 BYTES_OF_A_TOKEN = 3
 FEWEST_NEW_TOKENS = 16
+PROMPT_FORMAT = "prompt_format"
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def configuration(
     """Give the configuration of a run: ours, over that the user's options for all runs, over that the contestant's own.
 
     Args:
-        contestant: Whose run it is.
+        contestant: Whose run it is; in which form it asks is as for all, or its figures could not be compared.
         common: The user's options for all runs, in groups; the model's name among them.
         seeds: File of the pairs to train on.
         run_dir: The run folder.
@@ -120,10 +121,12 @@ def configuration(
         "model": {"name": common["model"]["name"]},  # a further contestant's configuration may be of another one
         "data": {"seeds": str(seeds), "held_out": None if held_out is None else str(held_out)},
     }
-    merged = merge(merge(merge(ours, common), contestant.options), fixed)
-    measuring = [one["class_path"] for one in evaluations]
+    of_data = contestant.options.get("data") or {}
+    own = {**contestant.options, "data": {name: of_data[name] for name in of_data if name != PROMPT_FORMAT}}
+    merged = merge(merge(merge(ours, common), own), fixed)
+    measuring = [_class_of(one) for one in evaluations]
     others = [*_callbacks(common), *_callbacks(contestant.options), *contestant.callbacks]
-    callbacks = [one for one in others if one["class_path"] not in measuring]
+    callbacks = [one for one in others if _class_of(one) not in measuring]
     merged["trainer"] = {**merged["trainer"], "callbacks": [*callbacks, *evaluations]}
     return merged
 
@@ -157,4 +160,9 @@ def evaluation_of(contestant: Contestant, held_out: Path, measure: str) -> Optio
 
 
 def _callbacks(options: Options) -> Sequence[Options]:
-    return (options.get("trainer") or {}).get("callbacks") or []
+    named = (options.get("trainer") or {}).get("callbacks") or []
+    return [{"class_path": one} if isinstance(one, str) else one for one in named]
+
+
+def _class_of(callback: Options) -> str:
+    return str(callback["class_path"]).rpartition(".")[2]

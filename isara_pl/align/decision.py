@@ -1,4 +1,4 @@
-"""The decision among contestants that are better than the pretrained model: the simplest not shown worse than the best."""
+"""The decision: of what is shown to be better than the pretrained model, the simplest not shown worse than the best."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isara_pl.align.contestants import SFT, Contestant, merge, rows_of
+from isara_pl.align.contestants import DECIDING, SFT, Contestant, Options, merge, rows_of
 from isara_pl.align.decision import evaluation_with
-from isara_pl.align.recipe import write_recipe
-from isara_pl.align.request import HELD_OUT, Request, pairs_at
+from isara_pl.align.recipe import PAIRS, write_recipe
+from isara_pl.align.request import HELD_OUT, Request
 from isara_pl.align.trials import RunCommand, Trial, carry_out, lines_of
 from isara_pl.align.wording import confirmed
 from isara_pl.growth.samples import Sample
@@ -18,6 +18,7 @@ from isara_pl.results.methods import pool_runs
 from isara_pl.results.run import PRETRAINED, Run, measured_run
 
 BEST = "best"  # the folder
+LAST: Options = {"model": DECIDING["model"]}  # measured as on the folds, but with answers to read
 
 
 def make_best(
@@ -25,6 +26,7 @@ def make_best(
     winner: Contestant,
     runs: Sequence[Run],
     seeds: Sequence[Sample],
+    items: Sequence[Sample],
     run_command: RunCommand,
     say: Callable[[str], None],
 ) -> list[str]:
@@ -35,18 +37,22 @@ def make_best(
         winner: The contestant that won.
         runs: Its runs on the folds.
         seeds: All pairs.
+        items: The held-out ones, if any.
         run_command: Runs a subcommand of Lightning.
         say: Takes a line for the user.
     """
     folder = asked.to / BEST
-    items = [] if asked.held_out is None else pairs_at(asked.held_out, asked.measure, "held-out")
-
-    _forget_others(folder, rows_of(items, asked.measure))
+    chosen = _with_chosen_passes(winner, runs)
 
     def trial(contestant: Contestant) -> Trial:
-        return asked.run_on(contestant, folder, seeds, items, "all pairs", options={})
+        return asked.run_on(contestant, folder, seeds, items, "all pairs", options=LAST)
 
-    final = trial(_with_chosen_passes(winner, runs))
+    if _is_of_others(folder, rows_of(items, asked.measure), winner):
+        shutil.rmtree(folder)
+    final = trial(chosen)
+    if final.is_of_other_options:
+        shutil.rmtree(folder)
+        final = trial(chosen)
     said = []
     if winner.trains or items:
         say(f"{winner.name} {f'on all {len(seeds)} pairs' if winner.trains else 'on the held-out file'} …")
@@ -59,20 +65,23 @@ def make_best(
             measured.append((PRETRAINED, measured_run(before.folder)))
         said.append(_once_more(measured, winner.name, asked.measure, asked.seed))
     if winner.trains:
-        return [*said, f"{final.folder / 'adapter'}: the LoRA adapter, trained on all {len(seeds)} pairs"]
+        kept_back = final.config["data"].get("validation_share", 0)  # of the user's own options
+        but = f" but the share of {kept_back} that data.validation_share keeps back" if kept_back else ""
+        return [*said, f"{final.folder / 'adapter'}: the LoRA adapter, trained on all {len(seeds)} pairs{but}"]
     write_recipe(folder, seeds, final.config, asked.seed)
     return [*said, f"{folder}: the recipe: demonstrations.jsonl, questions.faiss and prompt.txt"]
 
 
-def _forget_others(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Remove what was made with another held-out file, or with none: the same run is made again and measured on this.
+def _is_of_others(folder: Path, rows: Sequence[dict[str, Any]], winner: Contestant) -> bool:
+    """Say whether an earlier decision left what is there: of another winner, or measured on other held-out pairs.
 
-    What is trained is the same: held-out pairs decide nothing.
+    Held-out pairs decide nothing, so the same run is made again and measured on these.
     """
     made_with = folder / HELD_OUT
     known = made_with.read_text(encoding="utf-8") if made_with.exists() else ""
-    if folder.exists() and known != lines_of(rows):
-        shutil.rmtree(folder)
+    others = {path.stem for path in folder.glob("*.yaml")} - {winner.name, PRETRAINED}
+    recipe = winner.trains and (folder / PAIRS).exists()
+    return folder.exists() and (known != lines_of(rows) or bool(others) or recipe)
 
 
 def _with_chosen_passes(winner: Contestant, runs: Sequence[Run]) -> Contestant:

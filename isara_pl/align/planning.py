@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from isara_pl.align.contestants import ICL, SFT, Contestant
 from isara_pl.align.trials import Trial
+from isara_pl.datamodule.datamodule import IsaraDataModule
 from isara_pl.errors import InputError
 from isara_pl.report.contents import duration, listed
 from isara_pl.results.ledger import ALL, GROWING, TEACHING, TRAINING
@@ -37,9 +39,10 @@ class Speed:
         data: dict[str, Any] = trial.config["data"]
         if not trial.contestant.trains:
             return self.start + self.shown_item * trial.items
-        candidates, outer_epochs = data["candidates_per_outer_epoch"], data["outer_epochs"]
+        growth = ("candidates_per_outer_epoch", "outer_epochs", "epochs_per_outer_epoch")
+        defaults = signature(IsaraDataModule).parameters
+        candidates, outer_epochs, passes = (data.get(name, defaults[name].default) for name in growth)
         kept_back = round(trial.pairs * data.get("validation_share", 0))
-        passes = data["epochs_per_outer_epoch"]
         # each outer epoch goes over all there is; that every candidate is accepted errs on the careful side
         trained = sum(trial.pairs - kept_back + candidates * number for number in range(1, outer_epochs + 1)) * passes
         # a teacher reads as much as a step, and measures nothing
@@ -47,6 +50,16 @@ class Speed:
         measured = trial.items * (1 + outer_epochs) + kept_back * passes * outer_epochs
         growing = self.candidate * candidates * outer_epochs
         return float(self.start + self.item * measured + growing + self.pair * trained)
+
+
+def last_run(speed: Speed, trial: Trial) -> float:
+    """Estimate what a winner's last run takes: on all pairs, and on the held-out ones.
+
+    One that trains nothing is run only where there is something to measure, beside the pretrained model.
+    """
+    if trial.contestant.trains:
+        return speed.of(trial)
+    return speed.of(trial) + speed.start + speed.item * trial.items if trial.items else 0.0
 
 
 def speed_of(shown: Trial, trial: Trial) -> Speed:

@@ -1,14 +1,17 @@
 """What an alignment is asked for, and the runs that follow from it."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from isara_pl.align.contestants import (
     DECIDING,
     HARM_PREFERENCE,
+    TITLES,
     Contestant,
     Options,
     configuration,
@@ -16,10 +19,10 @@ from isara_pl.align.contestants import (
     merge,
     rows_of,
 )
-from isara_pl.align.trials import DONE, Trial, write_rows
+from isara_pl.align.trials import DONE, Trial, lines_of, write_rows
 from isara_pl.errors import InputError
 from isara_pl.growth.hub_data import Source
-from isara_pl.growth.samples import Sample, read_preferences, read_samples, seeds_hash
+from isara_pl.growth.samples import Sample, read_preferences, read_samples
 from isara_pl.results.items import MEASURES, SCALED
 from isara_pl.run.files import write_whole
 
@@ -27,6 +30,8 @@ FOLDS = 4
 SEEDS, HELD_OUT = "seeds.jsonl", "held_out.jsonl"  # files of the runs in a folder
 PROBE = "probe"  # folder of the runs that measure the machine
 ALSO_CALLED = {"scaled_nll": SCALED}
+NAME = re.compile(r"[\w-]+", re.ASCII)  # of a folder as well
+COLUMNS = "columns"  # of the given files; those of the runs have our names
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Request:
         seed: Of all draws.
 
     Raises:
-        InputError: If the measure is none.
+        InputError: If the measure is none, there are too few parts, or a further contestant has no name of its own.
     """
 
     seeds: Source
@@ -64,6 +69,19 @@ class Request:
         if self.measure not in MEASURES:
             allowed = ", ".join([*MEASURES, *ALSO_CALLED])
             raise InputError(f"--decide_by: {self.decide_by!r} is no measure. Allowed: {allowed}")
+        if self.folds < 2:
+            raise InputError(f"--folds: {self.folds} part leaves nothing to train on. Allowed: at least 2")
+        for place, one in enumerate(self.also):
+            if not NAME.fullmatch(one.name):
+                raise InputError(
+                    f"--also: {one.name!r} is no name for a method. Allowed: letters, digits, `-` and `_`, as in "
+                    "longer=longer.yaml"
+                )
+            if one.name in TITLES or one.name in (other.name for other in self.also[:place]):
+                raise InputError(
+                    f"--also: {one.name} is the name of another method. Give a name of its own, as in "
+                    f"my_{one.name}={one.name}.yaml; taken are {', '.join(TITLES)}"
+                )
 
     @property
     def measure(self) -> str:
@@ -73,9 +91,10 @@ class Request:
     def refuse_another(self, seeds: Sequence[Sample]) -> None:
         """Remember what the folder is for, and refuse to mix it with something else of which any run is finished."""
         own = {
-            "SEEDS": seeds_hash(seeds),
+            "SEEDS": sha256(lines_of(rows_of(seeds, self.measure)).encode()).hexdigest(),
             "--model.name": self.model,
-            "--decide_by": self.decide_by,
+            # what runs measure; by which of these figures is decided may be asked again
+            "--decide_by": self.measure if self.measure == HARM_PREFERENCE else "figures of answers",
             "--folds": self.folds,
             "--seed": self.seed,
             "--config": json.dumps(self.options, sort_keys=True, default=str),
@@ -92,6 +111,11 @@ class Request:
             shutil.rmtree(self.to / PROBE, ignore_errors=True)  # nothing came of it, as of a mistyped model
         if differing:
             write_whole(path, json.dumps(own, indent=1) + "\n")
+
+    def pairs_at(self, source: Source, kind: str) -> list[Sample]:
+        """Read a file of pairs: of a harmless and a harmful answer each where a preference among them decides."""
+        read = read_preferences if self.measure == HARM_PREFERENCE else read_samples
+        return read(source, kind, (self.options.get("data") or {}).get(COLUMNS))
 
     def on_fold(self, contestant: Contestant, folds: Sequence[Sequence[Sample]], fold: int) -> Trial:
         """Give a contestant's run that is measured on a fold, and trained on all others."""
@@ -113,9 +137,11 @@ class Request:
         for path, rows in ((pairs, rows_of(seeds, "answer_nll")), (held_out, rows_of(items, self.measure))):
             if rows and not path.exists():
                 write_rows(path, rows)
+        common = merge(options, self.options)
+        common["data"] = {name: value for name, value in (common.get("data") or {}).items() if name != COLUMNS}
         config = configuration(
             contestant,
-            merge(merge(options, self.options), {"model": {"name": self.model}}),
+            merge(common, {"model": {"name": self.model}}),
             pairs,
             folder / contestant.name,
             self.seed,
@@ -129,8 +155,3 @@ class Request:
 def longest_of(seeds: Sequence[Sample]) -> tuple[int, int]:
     """Give the bytes of the longest question and of the longest answer."""
     return max(len(s.question.encode()) for s in seeds), max(len(s.answer.encode()) for s in seeds)
-
-
-def pairs_at(source: Source, measure: str, kind: str) -> list[Sample]:
-    """Read a file of pairs: of a harmless and a harmful answer each where a preference among them decides."""
-    return read_preferences(source, kind) if measure == HARM_PREFERENCE else read_samples(source, kind)

@@ -14,6 +14,7 @@ import yaml
 
 from isara_pl.align.contestants import Contestant
 from isara_pl.errors import InputError
+from isara_pl.results.run import read_config
 from isara_pl.run.files import POOL, write_whole
 
 DONE = "finished.json"
@@ -50,17 +51,36 @@ class Trial:
         done = self.folder / DONE
         return float(json.loads(done.read_text(encoding="utf-8"))["seconds"]) if done.exists() else None
 
+    @property
+    def config_file(self) -> Path:
+        """Where its configuration stands, beside its folder."""
+        return self.folder.parent / f"{self.folder.name}.yaml"
+
+    @property
+    def is_of_other_options(self) -> bool:
+        """Whether what is there was begun with another configuration; a folder may have been moved as a whole."""
+        there = self.config_file
+        return there.exists() and _without_place(read_config(there)) != _without_place(self.config)
+
+    def refuse_other_options(self) -> None:
+        """Raise an InputError if it is finished, but with another configuration."""
+        if self.seconds is not None and self.is_of_other_options:
+            raise InputError(
+                f"{self.contestant.name}, {self.where}: {self.folder} holds a finished run with other options, those "
+                f"of {self.config_file}. Remove that folder, or give another name or another --to"
+            )
+
 
 def carry_out(trial: Trial, run_command: RunCommand) -> None:
     """Carry a run out, unless it is finished; one that was cut off goes on. What it prints goes into its folder.
 
-    Raises InputError if it cannot be carried out; the message says which run it is of.
+    Raises InputError if it cannot be carried out, or is finished with other options; the message says which run it is.
     """
+    folder, config = trial.folder, trial.config_file
     if trial.seconds is not None:
+        trial.refuse_other_options()
         return
-    folder = trial.folder
     folder.mkdir(parents=True, exist_ok=True)
-    config = folder.with_suffix(".yaml")
     write_whole(config, yaml.safe_dump(trial.config, sort_keys=False, allow_unicode=True))
     words = ["fit" if trial.contestant.trains else "validate", "--config", str(config)]
     if trial.contestant.trains and (folder / POOL).exists():
@@ -82,6 +102,10 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def lines_of(rows: Sequence[dict[str, Any]]) -> str:
     """Give rows as JSON lines."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _without_place(config: dict[str, Any]) -> str:
+    return json.dumps(config, sort_keys=True, default=str).replace(str(Path(str(config.get("run_dir"))).parent), "")
 
 
 @contextmanager

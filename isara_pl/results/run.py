@@ -40,7 +40,9 @@ def read_config(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read ({first_line(error)}). Restore it from a copy") from None
-    return values if isinstance(values, dict) else {}
+    if values is not None and not isinstance(values, dict):
+        raise InputError(f"{path}: holds no options. Expected a configuration: names with values, as in config.yaml")
+    return values or {}
 
 
 class Run:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -206,3 +207,103 @@ def test_a_mistake_that_no_run_survives_does_not_bar_the_folder_to_the_right_com
     monkeypatch.setattr(aligning, "plan_within", plan)  # the probe has passed
     with pytest.raises(PlannedError):
         main(words)
+
+
+@pytest.mark.parametrize(
+    ("also", "said"),
+    [
+        (["sft={config}"], "sft is the name of another method"),
+        (["{folder}/pretrained.yaml"], "pretrained is the name of another method"),
+        (["longer={config}", "longer={config}"], "longer is the name of another method"),
+        (["../outside={config}"], "'../outside' is no name for a method"),
+        (["={config}"], "'' is no name for a method"),
+        (["listed={folder}/listed.yaml"], "holds no options"),
+    ],
+)
+def test_a_further_method_has_options_and_a_name_of_its_own(asked, tmp_path, also, said, capsys):
+    for name, text in (("longer", "model: {learning_rate: 0.003}"), ("pretrained", "model: {}"), ("listed", "[1]")):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    places = {"config": tmp_path / "longer.yaml", "folder": tmp_path}
+    with pytest.raises(SystemExit):
+        main(asked(tmp_path / "to", "--also", *(one.format(**places) for one in also)))
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_further_method_whose_options_changed_is_not_taken_for_the_finished_one(aligned, asked, tmp_path, capsys):
+    folder, longer = tmp_path / "further", tmp_path / "longer.yaml"
+    shutil.copytree(aligned, folder)
+    data = {"candidates_per_outer_epoch": 0, "outer_epochs": 1, "prompt_format": "chat"}
+    longer.write_text(yaml.safe_dump({"data": data, "trainer": {"callbacks": ["isara_pl.callbacks.TooShort"]}}))
+    main(asked(folder, "--also", str(longer)))
+    decision = json.loads((folder / "decision.json").read_text())
+    assert [one["name"] for one in decision["standings"]] == ["pretrained", *NAMES, "longer"]
+    longer.write_text(yaml.safe_dump({"data": {**data, "epochs_per_outer_epoch": 2}}))
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(asked(folder, "--also", str(longer)))
+    assert "longer, part 1 of 2: " in (said := capsys.readouterr().err)
+    assert "holds a finished run with other options" in said
+
+
+def test_by_which_figure_is_decided_may_be_asked_again(aligned, asked, tmp_path, capsys):
+    folder = tmp_path / "again"
+    shutil.copytree(aligned, folder)
+    main(asked(folder, "--decide_by", "scaled_nll"))
+    assert json.loads((folder / "decision.json").read_text())["measure"] == "answer_nll_scaled"
+    with pytest.raises(SystemExit):
+        main(asked(folder, "--decide_by", "mc2"))
+    assert "--decide_by: no run has mc2. Allowed with these pairs: answer_nll" in capsys.readouterr().err
+
+
+def test_a_measure_that_these_pairs_cannot_have_is_told_after_the_probe(asked, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(asked(tmp_path / "to", "--decide_by", "mc2"))
+    assert "--decide_by: no run has mc2" in capsys.readouterr().err
+    assert not [*(tmp_path / "to").glob("fold-*/*/config.yaml")]
+
+
+def test_a_held_out_file_that_cannot_be_used_is_told_before_anything_is_run(asked, tmp_path, capsys):
+    others = tmp_path / "others.jsonl"
+    others.write_text(json.dumps({"question": QUESTIONS[3], "answer": "In book 3."}) + "\n")
+    with pytest.raises(SystemExit):
+        main(asked(tmp_path / "to", "--held_out", str(others)))
+    assert "--held_out: 1 of its items are pairs of SEEDS as well" in capsys.readouterr().err
+    assert not [*tmp_path.glob("to/probe/*")]
+
+
+def test_what_another_winner_left_does_not_stay_beside_the_new_one(aligned, asked, tmp_path, monkeypatch):
+    folder = tmp_path / "changing"
+    shutil.copytree(aligned, folder)
+    real, winner = aligning.decide, "icl_knn"
+
+    def it_wins(*args, **options):
+        decision = real(*args, **options)
+        return type(decision)(decision.measure, decision.standings, winner, winner, winner)
+
+    monkeypatch.setattr(aligning, "decide", it_wins)
+    main(asked(folder))
+    assert (folder / "best/prompt.txt").exists()
+    winner = "sft"
+    main(asked(folder))
+    assert (folder / "best/sft/adapter").exists()
+    assert not (folder / "best/prompt.txt").exists()
+    winner = "icl_knn"
+    main(asked(folder))
+    assert (folder / "best/prompt.txt").exists()
+    assert not (folder / "best/sft").exists()
+
+
+def test_pairs_with_equal_questions_and_columns_of_their_own_are_read_and_probed(asked, tmp_path):
+    folder, words = tmp_path / "equal", asked(tmp_path / "to")
+    folder.mkdir()
+    texts = [*QUESTIONS, QUESTIONS[0], QUESTIONS[4], QUESTIONS[0], QUESTIONS[4]]
+    rows = "".join(f'"{text}","It stood in book {n}."\n' for n, text in enumerate(texts))
+    (folder / "pairs.csv").write_text(f"Frage,Antwort\n{rows}")
+    options = yaml.safe_load(Path(words[words.index("--config") + 1]).read_text())
+    options["data"]["columns"] = "question=Frage,answer=Antwort"
+    (folder / "options.yaml").write_text(yaml.safe_dump(options))
+    words[1], words[words.index("--config") + 1] = str(folder / "pairs.csv"), str(folder / "options.yaml")
+    main(words)
+    decision = json.loads((tmp_path / "to/decision.json").read_text())
+    assert {standing["questions"] for standing in decision["standings"]} == {12}
