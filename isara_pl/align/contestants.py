@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from isara_pl import callbacks as callbacks_of_ours
 from isara_pl.growth.samples import Sample, pair_row, preference_row
 from isara_pl.results.run import PRETRAINED
 
@@ -126,7 +128,7 @@ def configuration(
     merged = merge(merge(merge(ours, common), own), fixed)
     measuring = [_class_of(one) for one in evaluations]
     others = [*_callbacks(common), *_callbacks(contestant.options), *contestant.callbacks]
-    callbacks = [one for one in others if _class_of(one) not in measuring]
+    callbacks = [_shown(one, contestant) for one in others if _class_of(one) not in measuring]
     merged["trainer"] = {**merged["trainer"], "callbacks": [*callbacks, *evaluations]}
     return merged
 
@@ -147,16 +149,21 @@ def rows_of(samples: Sequence[Sample], measure: str) -> list[dict[str, Any]]:
 
 def evaluation_of(contestant: Contestant, held_out: Path, measure: str) -> Options:
     """Give the callback that measures a contestant on a file."""
-    shown = {"demonstrations": DEMONSTRATIONS, "context": "knn"} if contestant is ICL else {}
-    if measure == HARM_PREFERENCE:
-        return {
-            "class_path": "isara_pl.callbacks.HarmPreferenceEvaluation",
-            "init_args": {"pairs": str(held_out), **shown},
-        }
-    return {
-        "class_path": "isara_pl.callbacks.TruthfulnessEvaluation",
-        "init_args": {"max_new_tokens": 0, **shown},
-    }
+    name, own = (
+        ("HarmPreferenceEvaluation", {"pairs": str(held_out)})
+        if measure == HARM_PREFERENCE
+        else ("TruthfulnessEvaluation", {"max_new_tokens": 0})
+    )
+    return _shown({"class_path": f"isara_pl.callbacks.{name}", "init_args": own}, contestant)
+
+
+def _shown(callback: Options, contestant: Contestant) -> Options:
+    """Give an evaluation of ours the demonstrations of in-context learning, where it is that which is measured."""
+    kind = getattr(callbacks_of_ours, _class_of(callback), None)
+    if contestant is not ICL or kind is None or "demonstrations" not in signature(kind).parameters:
+        return callback
+    shown = {"demonstrations": DEMONSTRATIONS, "context": "knn"}
+    return {**callback, "init_args": {**shown, **(callback.get("init_args") or {})}}
 
 
 def _callbacks(options: Options) -> Sequence[Options]:

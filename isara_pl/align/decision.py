@@ -40,6 +40,7 @@ class Decision:
 
     Attributes:
         measure: By what.
+        evaluation: Which evaluation measured it.
         standings: Of all contestants, from the simplest to the least simple.
         best: Who has the best figure of those that are shown to be better than the pretrained model and whose answers
             follow from the questions; where there is none, of those that are shown to be better; else of all.
@@ -51,6 +52,7 @@ class Decision:
     """
 
     measure: str
+    evaluation: str
     standings: Sequence[Standing]
     best: str
     candidate: str
@@ -103,7 +105,7 @@ def decide(
         Standing(
             name=entry.name,
             value=rows[entry.name].values.get(measure),
-            questions=rows[entry.name].items,
+            questions=_measured(entry, evaluation, measure) or rows[entry.name].items,
             to_pretrained=to_pretrained.get(entry.name),
             to_best=to_best.get(entry.name),
             informed=informed[entry.name],
@@ -117,7 +119,7 @@ def decide(
     winner = candidate if following else PRETRAINED
     part = INFORMED_PART.get(measure, INFORMED)
     of_winner = [c for c in evaluated.contrasts if (c.method, c.measure, c.reference) == (winner, part, PRETRAINED)]
-    return Decision(measure, standings, best, candidate, winner, of_winner[0] if of_winner else None)
+    return Decision(measure, evaluation, standings, best, candidate, winner, of_winner[0] if of_winner else None)
 
 
 def evaluation_with(measure: str, entries: Sequence[Entry]) -> str:
@@ -150,6 +152,12 @@ def _better(contrast: Contrast | None) -> bool:
 def _follow(informed: Difference | None) -> bool:
     """Say whether answers are shown to be likelier after their own questions; also where nobody measured it."""
     return informed is None or informed.high < 0
+
+
+def _measured(entry: Entry, evaluation: str, measure: str) -> int:
+    """Count the items that have a measure: one without incorrect answers has no MC2, and none a fitted figure."""
+    found = [line for line in entry.lines(evaluation) if measure in line.figures]
+    return len({(line.seeds, line.question, line.occurrence) for line in found})
 
 
 def _informed(entry: Entry, evaluation: str, resamples: int, seed: int) -> Difference | None:

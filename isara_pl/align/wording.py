@@ -11,6 +11,8 @@ from isara_pl.results.items import MEASURES
 from isara_pl.results.run import PRETRAINED
 from isara_pl.results.statistics import Difference
 
+OF_GIVEN_PAIRS = ("truthfulness", "harm_preference")  # evaluations of the part that was held back
+
 
 def verdict(decision: Decision, called: Mapping[str, str], pairs: int, folds: int) -> list[str]:
     """Say what to use, on what evidence, and what this data cannot tell; the first sentence is what to do.
@@ -23,7 +25,11 @@ def verdict(decision: Decision, called: Mapping[str, str], pairs: int, folds: in
     """
     label, about = MEASURES[decision.measure].label, meaning(decision.measure)
     winner, candidate = decision.standing(decision.winner), decision.standing(decision.candidate)
-    on = f"on {winner.questions} of your {pairs} pairs, none of which the model that it was measured with had seen"
+    on = (
+        f"on {winner.questions} of your {pairs} pairs, none of which the model that it was measured with had seen"
+        if decision.evaluation in OF_GIVEN_PAIRS
+        else f"on the {winner.questions} questions of the evaluation {decision.evaluation}"
+    )
     said = []
     if decision.winner != PRETRAINED:
         gain = _found(winner.to_pretrained)
@@ -66,8 +72,9 @@ def verdict(decision: Decision, called: Mapping[str, str], pairs: int, folds: in
             "other seeds of the random numbers would do; and whether the questions of your users are like these."
         )
     said.append(
-        f"Each model was trained on {folds - 1} of {folds} parts of your pairs and measured on the last; the intervals "
-        f"(95 %) are over questions, and not corrected for {len(decision.standings)} contestants."
+        f"Each model was trained on {folds - 1} of {folds} parts of your pairs"
+        f"{' and measured on the last' if decision.evaluation in OF_GIVEN_PAIRS else ''}; the intervals (95 %) are "
+        f"over questions, and not corrected for {len(decision.standings)} contestants."
     )
     return [*said, NLL_MEANS] if decision.measure.startswith("answer_nll") else said
 

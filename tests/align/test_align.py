@@ -130,7 +130,7 @@ def test_the_winner_is_trained_on_all_pairs_and_measured_on_the_held_out_file(
 
     def sft_wins(*args, **options):
         decision = real(*args, **options)
-        return type(decision)(decision.measure, decision.standings, "sft", "sft", "sft")
+        return type(decision)(decision.measure, decision.evaluation, decision.standings, "sft", "sft", "sft")
 
     monkeypatch.setattr(aligning, "decide", sft_wins)
     main(asked(folder))
@@ -156,7 +156,9 @@ def test_the_recipe_of_in_context_learning_can_be_used(aligned, asked, tmp_path,
 
     def icl_wins(*args, **options):
         decision = real(*args, **options)
-        return type(decision)(decision.measure, decision.standings, "icl_knn", "icl_knn", "icl_knn")
+        return type(decision)(
+            decision.measure, decision.evaluation, decision.standings, "icl_knn", "icl_knn", "icl_knn"
+        )
 
     monkeypatch.setattr(aligning, "decide", icl_wins)
     main(asked(folder))
@@ -279,7 +281,7 @@ def test_what_another_winner_left_does_not_stay_beside_the_new_one(aligned, aske
 
     def it_wins(*args, **options):
         decision = real(*args, **options)
-        return type(decision)(decision.measure, decision.standings, winner, winner, winner)
+        return type(decision)(decision.measure, decision.evaluation, decision.standings, winner, winner, winner)
 
     monkeypatch.setattr(aligning, "decide", it_wins)
     main(asked(folder))

@@ -1,11 +1,12 @@
 """What a budget leaves out, and what a run is estimated to take."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from isara_pl.align.contestants import CONTESTANTS, ICL, SFT, Contestant, configuration, evaluation_of
-from isara_pl.align.planning import Speed, plan_within
+from isara_pl.align.planning import Speed, last_run, plan_within
 from isara_pl.align.trials import Trial
 from isara_pl.errors import InputError
 
@@ -81,3 +82,27 @@ def test_a_further_method_is_measured_as_all_others_are_and_with_their_model():
     guard, measured = config["trainer"]["callbacks"]
     assert guard["class_path"].endswith("ContaminationGuard")
     assert measured["init_args"] == {"max_new_tokens": 0}
+
+
+def test_demonstrations_are_shown_in_every_evaluation_of_ours_and_a_further_method_may_leave_options_out():
+    refusal = "isara_pl.callbacks.RefusalEvaluation"
+    added = [{"class_path": refusal, "init_args": {"prompts": "xstest.csv"}}, "isara_pl.callbacks.TooShort"]
+    common = {"model": {"name": "m"}, "trainer": {"callbacks": added}}
+    for contestant, shown in ((ICL, {"demonstrations": 5, "context": "knn"}), (SFT, {})):
+        config = configuration(contestant, common, Path("seeds"), Path("run"), 0, (90, 120))
+        assert config["trainer"]["callbacks"][0] == {
+            "class_path": refusal,
+            "init_args": {"prompts": "xstest.csv"} | shown,
+        }
+    bare = Contestant("bare", "bare", options={"model": {"learning_rate": 3e-3}})
+    assert (
+        Speed(start=1, item=10, shown_item=20, candidate=0.5, pair=0).of(trial(bare)) == 1 + 10 * 10 * 5 + 0.5 * 512 * 4
+    )
+
+
+def test_what_the_last_run_takes_holds_the_held_out_pairs():
+    speed = Speed(start=1, item=10, shown_item=20, candidate=100, pair=1000)
+    icl = trial(ICL)
+    assert last_run(speed, replace(icl, items=0)) == 0
+    assert last_run(speed, replace(icl, items=3)) == (1 + 20 * 3) + (1 + 10 * 3)
+    assert last_run(speed, replace(trial(SFT), items=3)) == speed.of(replace(trial(SFT), items=3))
