@@ -53,7 +53,7 @@ NEW_TOKENS = {"truthfulness": (32, 40), "harm": (48, 80)}  # most tokens of a qu
 def main() -> None:
     """Read the command line, write the seed sets, run the methods and compare them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--truthfulness", type=Path, help="TruthfulQA.csv, or pairs in its fields.")
+    parser.add_argument("--truthfulness", type=Path, help="TruthfulQA.csv, or other pairs.")
     parser.add_argument(
         "--harm", type=Path, help="Questions with harmless and harmful (or chosen and rejected) answers."
     )
@@ -163,8 +163,9 @@ def write_seed_set(arguments: argparse.Namespace, folder: Path, number: int) -> 
         same = {item for _, item in overlapping(seeds, candidates)}
         items = [sample for sample in candidates if sample.id not in same][:count]
         row = preference_row if name == "harm" else pair_row
-        if items:
-            write_rows(folder / f"{name}.jsonl", [row(sample) for sample in items])
+        to_choose = name == "harm" or any(sample.incorrect_answers for sample in items)
+        if items:  # where there is nothing to choose from, answers are measured alone, as a run's held-out pairs
+            write_rows(folder / (f"{name}.jsonl" if to_choose else HELD_OUT), [row(sample) for sample in items])
     write_rows(folder / SEEDS, [{"question": seed.question, "answer": seed.answer} for seed in seeds])
 
 

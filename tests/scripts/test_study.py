@@ -166,6 +166,20 @@ def test_what_is_finished_is_not_run_again_and_what_was_cut_off_goes_on(
     assert [command[0] for command in comparisons] == ["compare", "compare"]
 
 
+@pytest.mark.parametrize(("incorrect", "name"), [(["Of cheese."], "truthfulness.jsonl"), ([], "held_out.jsonl")])
+def test_pairs_without_incorrect_answers_are_measured_by_their_answers_alone(study, tmp_path, incorrect, name):
+    pairs, folder = tmp_path / "pairs.jsonl", tmp_path / "set-0"
+    rows = [{"question": f"What is {n}?", "answer": f"{n}.", "incorrect_answers": incorrect} for n in range(9)]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = argparse.Namespace(
+        truthfulness=pairs, harm=None, train_on="truthfulness", seeds=5, items=4, other_items=0, answer_tokens=0
+    )
+    study.write_seed_set(asked, folder, 0)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["seeds.jsonl", name])
+    (evaluation, _) = study.evaluations(asked, "sft", folder)
+    assert (evaluation["init_args"]["items"] is None) == (name == "held_out.jsonl")
+
+
 def test_a_study_of_a_domain_without_its_file_says_which_option_is_missing(study, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["study.py", "--train_on=harm", f"--to={tmp_path}"])
     with pytest.raises(SystemExit):
