@@ -1,5 +1,6 @@
 """The runs of an alignment: one for each contestant and fold, in this process, each finished once."""
 
+import gc
 import json
 import os
 import sys
@@ -91,6 +92,7 @@ def carry_out(trial: Trial, run_command: RunCommand) -> None:
             run_command(words)
     except InputError as error:
         raise InputError(f"{trial.contestant.name}, {trial.where}: {error} ({folder / OUTPUT})") from error
+    gc.collect()  # its model, which is in cycles, is to be gone before the next one is loaded
     write_whole(folder / DONE, json.dumps({"seconds": round(time.monotonic() - began, 1)}) + "\n")
 
 

@@ -323,7 +323,7 @@ def run(args: list[str] | dict[str, Any] | None = None) -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)  # it would plan for the length of every training batch
     end_together(getattr(rank_zero_only, "rank", 0))
     try:
-        IsaraCLI(
+        cli = IsaraCLI(
             IsaraModule,
             IsaraDataModule,
             args=args,
@@ -345,6 +345,7 @@ def run(args: list[str] | dict[str, Any] | None = None) -> None:
                 **{name: texts(name) for name in IsaraCLI.subcommands()},
             },
         )
+        vars(cli).clear()  # jsonargparse's contexts keep it, and with it the model, beside that of a next run
     except Exception as error:
         fault = users_fault(error)
         if fault is None or isinstance(error, InputError):

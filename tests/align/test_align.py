@@ -1,11 +1,13 @@
 """`isara-pl align` with a tiny model: every run of it, its files, its interruption."""
 
+import gc
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from transformers import LlamaForCausalLM
 
 from isara_pl.align import aligning, contestants
 from isara_pl.cli.main import main
@@ -309,3 +311,17 @@ def test_pairs_with_equal_questions_and_columns_of_their_own_are_read_and_probed
     main(words)
     decision = json.loads((tmp_path / "to/decision.json").read_text())
     assert {standing["questions"] for standing in decision["standings"]} == {12}
+
+
+def test_a_run_that_is_over_leaves_no_model_in_memory(aligned, asked, tmp_path):
+    def models() -> int:
+        return sum(isinstance(thing, LlamaForCausalLM) for thing in gc.get_objects())
+
+    folder = tmp_path / "memory"
+    shutil.copytree(aligned, folder)
+    (folder / "fold-2/isara/finished.json").unlink()
+    shutil.rmtree(folder / "fold-2/distill")
+    gc.collect()
+    before = models()
+    main(asked(folder))
+    assert models() == before
