@@ -1,13 +1,13 @@
 """`isara-pl align` with a tiny model: every run of it, its files, its interruption."""
 
-import gc
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from transformers import LlamaForCausalLM
 
 from isara_pl.align import aligning, contestants
 from isara_pl.cli.main import main
@@ -313,15 +313,17 @@ def test_pairs_with_equal_questions_and_columns_of_their_own_are_read_and_probed
     assert {standing["questions"] for standing in decision["standings"]} == {12}
 
 
-def test_a_run_that_is_over_leaves_no_model_in_memory(aligned, asked, tmp_path):
-    def models() -> int:
-        return sum(isinstance(thing, LlamaForCausalLM) for thing in gc.get_objects())
+LEFT_IN_MEMORY = """
+import gc, sys
+from transformers import LlamaForCausalLM
+from isara_pl.cli.lightning import run
+run(["validate", "--config", sys.argv[1], "--run_dir", sys.argv[2]])
+gc.collect()
+print("models:", sum(isinstance(thing, LlamaForCausalLM) for thing in gc.get_objects()))
+"""
 
-    folder = tmp_path / "memory"
-    shutil.copytree(aligned, folder)
-    (folder / "fold-2/isara/finished.json").unlink()
-    shutil.rmtree(folder / "fold-2/distill")
-    gc.collect()
-    before = models()
-    main(asked(folder))
-    assert models() == before
+
+def test_a_run_that_measured_leaves_no_model_in_memory(aligned, tmp_path):
+    words = [sys.executable, "-c", LEFT_IN_MEMORY, str(aligned / "fold-2/icl_knn.yaml"), str(tmp_path / "run")]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "models: 0"
