@@ -6,7 +6,6 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from isara_pl import callbacks as callbacks_of_ours
 from isara_pl.growth.samples import Sample, pair_row, preference_row
 from isara_pl.results.run import PRETRAINED
 
@@ -159,8 +158,12 @@ def evaluation_of(contestant: Contestant, held_out: Path, measure: str) -> Optio
 
 def _shown(callback: Options, contestant: Contestant) -> Options:
     """Give an evaluation of ours the demonstrations of in-context learning, where it is that which is measured."""
-    kind = getattr(callbacks_of_ours, _class_of(callback), None)
-    if contestant is not ICL or kind is None or "demonstrations" not in signature(kind).parameters:
+    if contestant is not ICL:
+        return callback
+    from isara_pl import callbacks  # only here: torch takes seconds to import
+
+    kind = getattr(callbacks, _class_of(callback), None)
+    if kind is None or "demonstrations" not in signature(kind).parameters:
         return callback
     shown = {"demonstrations": DEMONSTRATIONS, "context": "knn"}
     return {**callback, "init_args": {**shown, **(callback.get("init_args") or {})}}
